@@ -1,0 +1,311 @@
+"""The intermediate representation: one time step as single-assignment instructions over named axes.
+
+Grammar (one line per node; `*` is a tuple)::
+
+    program = Program(name, level, semiring, axes: axis*, inputs: tensor*, params: tensor*,
+                      states: state*, regions: region*, next: (state, value)*,
+                      outputs: output*, totals: output*)
+    axis    = Axis(name, size?, batch, like?)
+    tensor  = Tensor(name, dims, type, pin?)
+    state   = State(name, dims, type, init, public?)
+    region  = Region(kind, instrs: instr*, states, recurrence?)
+    instr   = Instr(name, op, args: value*, type)
+    op      = Const(value) | Size(axis) | Map(fn) | Reduce(fn, axes) | Contract(semiring, axes)
+            | Rename(pairs) | Broadcast(axes) | Index(axis, position) | Stack(axis) | Extremum(fn, axes)
+            | Delay(steps) | Conv(axis) | Ode(state, rule)          # the last three: level `typed` only
+
+A *value* is a name.  Inputs, params, states and instructions share one name space; the name of a
+state, used as an argument, is what the state held **before** the step.  `next` says what it holds
+after the step.  `outputs` leave at every time step, `totals` are summed over time and batch (the
+gradients of parameters in an adjoint program).
+
+Axes are sets: the axes of a type stand in the order of `Program.axes` (the *canonical order*), never
+twice, and values meet by name (`Map` broadcasts).  The order in which a caller lays out memory is
+in `dims` alone: one entry per physical dimension, itself a tuple of axes where a merged axis is
+taken apart, slow axis first.  A repeated axis `A[n,n]` is typed with a second axis `n_col` that is
+`like` the first: rows `n`, columns `n_col`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from scanc.diagnostics.span import Span
+
+
+class Kind(StrEnum):
+    """What a value's elements are; widths are chosen at the call."""
+
+    BOOL = "bool"
+    INT = "int"
+    REAL = "real"
+    COMPLEX = "complex"
+
+
+class Level(StrEnum):
+    """How far a program has been lowered; `levels.py` says what is legal at each."""
+
+    TYPED = "typed"
+    CORE = "core"
+    DISCRETE = "discrete"
+    STAGED = "staged"
+    CLASSIFIED = "classified"
+    SCHEDULED = "scheduled"
+
+
+@dataclass(frozen=True)
+class TensorType:
+    axes: tuple[str, ...]
+    kind: Kind = Kind.REAL
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A named axis. `like` names the axis whose size it shares; `batch` axes are never contracted by `·`."""
+
+    name: str
+    size: int | None = None
+    batch: bool = False
+    like: str | None = None
+
+
+Dims = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input (with leading [B, T]) or a param (no leading dimension) as the caller lays it out."""
+
+    name: str
+    dims: Dims
+    type: TensorType
+    pin: str | None = None  # a torch dtype name ("float32"), where the spec fixes one
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class State:
+    """A state (with leading [B]).
+
+    `init` is a number or the name of a param.  `public` = (name, slot, count) says that callers see
+    this state as `slot` of `count` in one stacked buffer [B, count, *dims] called `name` (`prev.x`,
+    oldest first); without it they see it under its own name.
+    """
+
+    name: str
+    dims: Dims
+    type: TensorType
+    init: float | complex | str = 0.0
+    public: tuple[str, int, int] | None = None
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Output:
+    name: str
+    value: str
+    dims: Dims
+    span: Span | None = field(default=None, compare=False)
+
+
+# --- operations --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Const:
+    value: bool | int | float | complex
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of an axis, as a number known at the call."""
+
+    axis: str
+
+
+@dataclass(frozen=True)
+class Map:
+    """An elementwise function of `functions.TABLE`; arguments broadcast by axis name."""
+
+    fn: str
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """`sum`, `max`, `min`, `logsumexp`, `any` or `all` over axes of the argument."""
+
+    fn: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """⊕ over `axes` of a ⊗ b, in a semiring of `functions.SEMIRINGS`; other axes broadcast."""
+
+    semiring: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Moves a value from axis to axis: pairs (from, to), applied at once."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Adds axes that the argument lacks."""
+
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The slice of the argument at one position of an axis."""
+
+    axis: str
+    position: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The arguments, each without `axis`, laid along it in order."""
+
+    axis: str
+
+
+@dataclass(frozen=True)
+class Extremum:
+    """A 0/1 mask (kind bool) of the argument's shape: true at the lowest index of the `max` or `min` over axes."""
+
+    fn: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Delay:
+    """The argument (an input or a local) as it was `steps` time steps ago."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Causal convolution of args[0] over time with taps args[1] along `axis`; the last tap meets the present."""
+
+    axis: str
+
+
+@dataclass(frozen=True)
+class Ode:
+    """The next value of `state` under d/dt state = rhs, discretised by `rule`.
+
+    args = (current, rhs, *settings): the value of the state where the statement stands, the right side
+    computed from it, and the rule's settings in order (`zoh(step)`, `gbt(step, alpha)`, …).
+    """
+
+    state: str
+    rule: str
+
+
+Op = Const | Size | Map | Reduce | Contract | Rename | Broadcast | Index | Stack | Extremum | Delay | Conv | Ode
+
+
+@dataclass(frozen=True)
+class Instr:
+    name: str
+    op: Op
+    args: tuple[str, ...]
+    type: TensorType
+    span: Span | None = field(default=None, compare=False)
+
+
+class RegionKind(StrEnum):
+    """How a region is executed.
+
+    `step`: everything, not yet split.  `params`: once per call.  `map`: any time step by itself.  `loop`: one
+    step after the other.  `scan`: next = decay ⊗ state ⊕ write, elementwise.  `delay`: next = write.
+    """
+
+    STEP = "step"
+    PARAMS = "params"
+    MAP = "map"
+    LOOP = "loop"
+    SCAN = "scan"
+    DELAY = "delay"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """next = decay ⊗ state ⊕ write over one state; `result` is the name of the next value.
+
+    `decay` None is the semiring's one (in a `delay` region: its zero), `write` None its zero.  Both may
+    have fewer axes than the state, never more.
+    """
+
+    semiring: str
+    result: str
+    decay: str | None
+    write: str | None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A run of instructions that is executed in one manner.
+
+    A `loop`, `scan` or `delay` region computes the next values of `states`; a `map` region behind it may
+    read both the state (what it held before the step) and its next value.  A `scan` or `delay` region
+    has one state and no instruction: `scan` names values computed in earlier regions.
+    """
+
+    kind: RegionKind
+    instrs: tuple[Instr, ...]
+    states: tuple[str, ...] = ()
+    scan: Scan | None = None
+    recurrence: str | None = None  # the class that `classify` found, in words
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    level: Level
+    semiring: str
+    axes: tuple[Axis, ...]
+    inputs: tuple[Tensor, ...]
+    params: tuple[Tensor, ...]
+    states: tuple[State, ...]
+    regions: tuple[Region, ...]
+    next: tuple[tuple[str, str], ...]
+    outputs: tuple[Output, ...]
+    totals: tuple[Output, ...] = ()
+
+    @property
+    def instrs(self) -> Iterator[Instr]:
+        """Every instruction, in an order in which it can be executed."""
+        for region in self.regions:
+            yield from region.instrs
+
+    @property
+    def next_of(self) -> dict[str, str]:
+        return dict(self.next)
+
+    @property
+    def types(self) -> dict[str, TensorType]:
+        """The type of every value, those of inputs, params and states included."""
+        table: dict[str, TensorType] = {decl.name: decl.type for decl in self.inputs + self.params}
+        table.update((state.name, state.type) for state in self.states)
+        table.update((instr.name, instr.type) for instr in self.instrs)
+        for region in self.regions:
+            if region.scan is not None:
+                table[region.scan.result] = table[region.states[0]]
+        return table
+
+    def axis(self, name: str) -> Axis:
+        return next(axis for axis in self.axes if axis.name == name)
+
+    def canonical(self, axes: set[str] | frozenset[str]) -> tuple[str, ...]:
+        """The given axes in canonical order."""
+        return tuple(axis.name for axis in self.axes if axis.name in axes)
