@@ -242,8 +242,9 @@ class RegionKind(StrEnum):
 class Scan:
     """next = decay ⊗ state ⊕ write over one state; `result` is the name of the next value.
 
-    `decay` None is the semiring's one (in a `delay` region: its zero), `write` None its zero.  Both may
-    have fewer axes than the state, never more.
+    `decay` None is the semiring's one, `write` None its zero.  Both may have fewer axes than the state,
+    never more.  In a `delay` region nothing of the state goes into the next value: `result` and `write`
+    are the same, already computed, value.
     """
 
     semiring: str
@@ -283,6 +284,11 @@ class Program:
     totals: tuple[Output, ...] = ()
 
     @property
+    def declared(self) -> tuple[Tensor | State, ...]:
+        """Inputs, params and states: the values that no instruction makes."""
+        return (*self.inputs, *self.params, *self.states)
+
+    @property
     def instrs(self) -> Iterator[Instr]:
         """Every instruction, in an order in which it can be executed."""
         for region in self.regions:
@@ -295,11 +301,10 @@ class Program:
     @property
     def types(self) -> dict[str, TensorType]:
         """The type of every value, those of inputs, params and states included."""
-        table: dict[str, TensorType] = {decl.name: decl.type for decl in self.inputs + self.params}
-        table.update((state.name, state.type) for state in self.states)
+        table = {decl.name: decl.type for decl in self.declared}
         table.update((instr.name, instr.type) for instr in self.instrs)
         for region in self.regions:
-            if region.scan is not None:
+            if region.kind is RegionKind.SCAN and region.scan is not None:
                 table[region.scan.result] = table[region.states[0]]
         return table
 
