@@ -1,0 +1,38 @@
+"""Plots of measurements as PNG files. Needs matplotlib, which the extra `plot` installs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanc.bench.measure import Measurement
+
+
+class PlottingUnavailable(RuntimeError):
+    """matplotlib is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("plotting needs matplotlib; install it with: pip install 'scanc[plot]'")
+
+
+def plot(measurements: Sequence[Measurement], title: str, path: Path) -> None:
+    """Time per call over sequence length, both logarithmic: one panel per direction, one line per form, and the copy."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlottingUnavailable from error
+    directions = list(dict.fromkeys(m.case.direction for m in measurements))
+    figure = Figure(figsize=(5.5 * len(directions), 4.2), layout="constrained")
+    figure.suptitle(title)
+    for panel, direction in enumerate(directions):
+        axes = figure.add_subplot(1, len(directions), panel + 1, title=direction)
+        chosen = [m for m in measurements if m.case.direction == direction]
+        for form in dict.fromkeys(m.case.form for m in chosen):
+            line = [m for m in chosen if m.case.form == form]
+            axes.plot([m.case.time for m in line], [m.timing.median * 1e3 for m in line], marker="o", label=form)
+        copies = {m.case.time: m.copy * 1e3 for m in chosen}
+        axes.plot(list(copies), list(copies.values()), linestyle="--", color="grey", label="copy of the tensors")
+        axes.set(xscale="log", yscale="log", xlabel="time steps", ylabel="milliseconds")
+        axes.grid(visible=True, which="both", alpha=0.25)
+        axes.legend()
+    figure.savefig(path, dpi=150)
