@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from scanc_runtime.spec import Spec
 
+from scanc.bench.arguments import draw
+from scanc.ir.nodes import Program
 from scanc.op import Operator
 
 ENOUGH_RUNS = 5
@@ -45,7 +48,8 @@ class Measurement:
     """A case, how long it took, and how long it takes to copy `bytes`, the size of its arguments and results, once.
 
     The copy is the roofline of an operator that is bound by memory: nothing that reads its arguments
-    and writes its results can be faster. Backward counts the same tensors a second time, as gradients.
+    and writes its results can be faster. Backward reads the arguments again, and their gradients are as large as
+    they are: with it, the tensors count three times.
     """
 
     case: Case
@@ -61,9 +65,6 @@ class Measurement:
     def roofline(self) -> float:
         """The share of the copy's speed that the call reaches, 1 at best."""
         return self.copy / self.timing.median
-
-
-Tensors = Mapping[str, torch.Tensor]
 
 
 def time_call(call: Callable[[], object], device: torch.device, *, seconds: float = 0.5, most: int = 200) -> Timing:
@@ -104,24 +105,19 @@ def grid(
     ]
 
 
-def measure(
-    operator: Operator,
-    cases: Sequence[Case],
-    arguments: Callable[[Case], Tensors],
-    *,
-    seconds: float = 0.5,
-) -> Iterator[Measurement]:
-    """Times each case on the tensors (inputs and params by name) that `arguments` makes for it, one after the other."""
-    for case in cases:
-        yield _measure(operator, case, arguments(case), seconds)
+def differentiable(spec: Spec) -> bool:
+    """Whether any output has a gradient."""
+    return any(tensor.kind in ("real", "complex") for tensor in spec.outputs)
 
 
-def _measure(operator: Operator, case: Case, tensors: Tensors, seconds: float) -> Measurement:
+def measure(operator: Operator, program: Program, case: Case, *, seconds: float = 0.5) -> Measurement:
+    """Times one case on random tensors, drawn for `program`, the operator's typed IR."""
+    call = draw(program, batch=case.batch, time=case.time, sizes=dict(case.sizes), dtype=case.dtype).to(case.device)
     device = torch.device(case.device)
     backward = case.direction != "forward"
     leaves = {
-        name: value.detach().requires_grad_(backward and (value.is_floating_point() or value.is_complex()))
-        for name, value in tensors.items()
+        name: value.requires_grad_(backward and (value.is_floating_point() or value.is_complex()))
+        for name, value in call.tensors.items()
     }
     wanted = [value for value in leaves.values() if value.requires_grad]
     outputs = _tuple(operator(**leaves, form=case.form))

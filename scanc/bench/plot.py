@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,17 @@ class PlottingUnavailable(RuntimeError):
         super().__init__("plotting needs matplotlib; install it with: pip install 'scanc[plot]'")
 
 
+def require_matplotlib() -> None:
+    """Raises PlottingUnavailable, so that nobody measures for minutes and then sees no plot."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PlottingUnavailable
+
+
 def plot(measurements: Sequence[Measurement], title: str, path: Path) -> None:
-    """Time per call over sequence length, both logarithmic: one panel per direction, one line per form, and the copy."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlottingUnavailable from error
+    """Time per call over sequence length, logarithmic: a panel per direction, a line per form, and the copy."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     directions = list(dict.fromkeys(m.case.direction for m in measurements))
     figure = Figure(figsize=(5.5 * len(directions), 4.2), layout="constrained")
     figure.suptitle(title)

@@ -1,0 +1,91 @@
+"""What `scanc run` and `scanc bench` print, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from rich.table import Table
+
+from scanc.bench.arguments import Call, UnusableArguments
+from scanc.bench.compare import FormReport
+from scanc.bench.measure import Measurement, Timing
+from scanc.driver import Compiled
+from scanc.op import Operator
+
+
+def chosen_forms(operator: Operator, wanted: Sequence[str]) -> list[str]:
+    """The forms that `--form` asks for, each once. The operator itself refuses what it does not admit."""
+    admitted = operator.spec.forms
+    return list(dict.fromkeys(form for each in wanted for form in (admitted if each == "all" else (each,))))
+
+
+def chosen_device(wanted: str) -> str:
+    """The device that `--device` asks for; "auto" is cuda if there is one."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise UnusableArguments(f"no device '{wanted}': {str(error).splitlines()[0]}") from None
+    return wanted
+
+
+def recurrence(spec: Compiled) -> str:
+    """The class of each stage, in words."""
+    found = [region.recurrence for region in spec.classified.regions if region.recurrence]
+    return "; ".join(dict.fromkeys(found)) or "no state"
+
+
+def sizes_text(sizes: Mapping[str, int], **leading: int) -> str:
+    return ", ".join(f"{axis} = {size}" for axis, size in {**leading, **sizes}.items())
+
+
+def heading(spec: Compiled, operator: Operator, call: Call) -> str:
+    """What is run: class, target, sizes, dtypes and device."""
+    tensors = list(call.tensors.values())
+    dtypes = ", ".join(dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in tensors))
+    return "\n".join(
+        (
+            f"{spec.name}: {recurrence(spec)}",
+            f"target {operator.target}; {dtypes}, {tensors[0].device}",
+            sizes_text(call.sizes, batch=call.batch, time=call.time),
+        )
+    )
+
+
+def error_table(reports: Sequence[FormReport], tolerance: float) -> Table:
+    """One row per tensor, one column per form; what exceeds the tolerance is marked with an exclamation mark."""
+    table = Table(title=f"error against the interpreter in fp64 (tolerance {tolerance:g})", title_justify="left")
+    table.add_column("tensor")
+    for report in reports:
+        table.add_column(report.form, justify="right")
+    tensors = dict.fromkeys(deviation.tensor for report in reports for deviation in report.deviations)
+    for tensor in tensors:
+        errors = [{d.tensor: d.error for d in report.deviations}[tensor] for report in reports]
+        table.add_row(tensor, *(f"{error:.1e}" if error <= tolerance else f"{error:.1e} !" for error in errors))
+    table.add_section()
+    table.add_row("forward", *(milliseconds(report.forward) for report in reports))
+    if any(report.backward for report in reports):
+        table.add_row("forward+backward", *(milliseconds(report.backward) for report in reports))
+    return table
+
+
+def measurement_table(measurements: Sequence[Measurement], title: str) -> Table:
+    """One row per direction and sequence length, one column per form, and the copy of the tensors as the roofline."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("direction")
+    table.add_column("time steps", justify="right")
+    forms = list(dict.fromkeys(m.case.form for m in measurements))
+    for form in (*forms, "copy of the tensors"):
+        table.add_column(form, justify="right")
+    for direction, time in dict.fromkeys((m.case.direction, m.case.time) for m in measurements):
+        chosen = {m.case.form: m for m in measurements if (m.case.direction, m.case.time) == (direction, time)}
+        cells = [milliseconds(chosen[form].timing) if form in chosen else "" for form in forms]
+        copy = next(iter(chosen.values())).copy
+        table.add_row(direction, str(time), *cells, f"{copy * 1e3:.3g} ms")
+    return table
+
+
+def milliseconds(timing: Timing | None) -> str:
+    return "" if timing is None else f"{timing.median * 1e3:.3g} ms"

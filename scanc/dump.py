@@ -1,0 +1,18 @@
+"""`scanc explain --dump`: every stage of a compilation as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scanc.driver import TARGETS, Compiled
+
+
+def write_stages(spec: Compiled, directory: Path) -> list[Path]:
+    """Writes the IR after each pass, the generated modules and the dependence graph; returns the files in order."""
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = [*spec.stages, *((f"generated_{target}.py", spec.module_source(target)) for target in TARGETS)]
+    dot, svg = spec.graph
+    texts += [("graph.dot", dot), ("graph.svg", svg)]
+    for name, text in texts:
+        (directory / name).write_text(text, encoding="utf-8")
+    return [directory / name for name, _ in texts]
