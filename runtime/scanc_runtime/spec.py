@@ -55,7 +55,11 @@ class StateSpec(TensorSpec):
 
 @dataclass(frozen=True)
 class Spec:
-    """One scan: everything that a caller can see of it."""
+    """One scan: everything that a caller can see of it.
+
+    `order`: the names of inputs and params as they were declared, which is the order of positional
+    arguments; empty means inputs, then params.
+    """
 
     name: str
     digest: str
@@ -66,3 +70,4 @@ class Spec:
     outputs: tuple[TensorSpec, ...]
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...] = ()  # (form, reason) of each form that is not admitted
+    order: tuple[str, ...] = ()

@@ -1,0 +1,142 @@
+"""Gradients of any order around the raw ops.
+
+`Forward` is the raw forward op, its backward is `Backward`, which is the raw backward op; the backward
+of that (double backward and beyond) differentiates a plain loop over the spec's `step`.  Both
+functions have `setup_context`, which is what `torch.func` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.register import RawOps, StepFn, no_autocast
+from scanc_runtime.shapes import Arity, Shapes
+from scanc_runtime.spec import Spec
+
+Apply = Callable[..., Sequence[Tensor]]
+
+
+def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
+    """`apply(form, reverse, *primals)` -> outputs and final states (then what was saved), differentiable."""
+    arity = Arity(spec)
+    # Dynamo follows closures over ints, tuples and ops, not over objects.
+    count, results = len(arity.primals), len(arity.results)
+    grads_at, cotangents_at = arity.grads, arity.cotangents
+    forward_op, backward_op = raw.forward, raw.backward
+    double_backward = StepLoop(spec, step).double_backward
+
+    class Backward(torch.autograd.Function):
+        """(primals, saved, cotangents) -> gradients of the primals."""
+
+        @staticmethod
+        def forward(form: str, reverse: bool, *tensors: Tensor) -> Any:
+            saved = list(tensors[count : len(tensors) - len(cotangents_at)])
+            cotangents = tensors[count + len(saved) :]
+            return tuple(backward_op(*tensors[:count], saved, *cotangents, form, reverse))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            _, ctx.reverse, *tensors = inputs
+            ctx.total = len(tensors)
+            ctx.save_for_backward(*tensors[:count], *tensors[count + (ctx.total - count - len(cotangents_at)) :])
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            primals, cotangents = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+            by_primal, by_cotangent = double_backward(primals, cotangents, grads, ctx.reverse)
+            saved: list[Tensor | None] = [None] * (ctx.total - count - len(cotangents))
+            return None, None, *by_primal, *saved, *by_cotangent
+
+    class Forward(torch.autograd.Function):
+        """primals -> outputs, final states, saved."""
+
+        @staticmethod
+        def forward(form: str, reverse: bool, *primals: Tensor) -> Any:
+            return tuple(forward_op(*primals, form, reverse, True))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.form, ctx.reverse, *primals = inputs
+            plain = [tensor for i, tensor in enumerate(output) if i >= results or i not in cotangents_at]
+            ctx.mark_non_differentiable(*plain)
+            ctx.save_for_backward(*primals, *output[results:])
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            cotangents = [grads[i] for i in cotangents_at]
+            if torch.compiler.is_compiling():  # a compiled graph has no double backward
+                saved = list(ctx.saved_tensors[count:])
+                by_primal = backward_op(*ctx.saved_tensors[:count], saved, *cotangents, ctx.form, ctx.reverse)
+            else:
+                by_primal = Backward.apply(ctx.form, ctx.reverse, *ctx.saved_tensors, *cotangents)  # type: ignore[no-untyped-call]
+            return None, None, *_scatter(by_primal, grads_at, count)
+
+    return Forward.apply
+
+
+class StepLoop:
+    """The recurrence as a plain loop over `step`, which torch differentiates to any order."""
+
+    def __init__(self, spec: Spec, step: StepFn) -> None:
+        self._spec = spec
+        self._arity = Arity(spec)
+        self._shapes = Shapes(spec)
+        self._step = step
+
+    def double_backward(
+        self, primals: Sequence[Tensor], cotangents: Sequence[Tensor], grads: Sequence[Tensor], reverse: bool
+    ) -> tuple[list[Tensor | None], list[Tensor]]:
+        """The gradient of <grads, vjp(primals)(cotangents)> by primals and by cotangents."""
+        arity = self._arity
+
+        def pullback(smooth: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Any:
+            def run(*smooth: Tensor) -> tuple[Tensor, ...]:
+                full = list(primals)
+                for i, tensor in zip(arity.grads, smooth, strict=True):
+                    full[i] = tensor
+                results = self(full, reverse)
+                return tuple(results[i] for i in arity.cotangents)
+
+            pull: Any = torch.func.vjp(run, *smooth)[1]
+            return pull(tuple(cotangents))
+
+        with no_autocast(primals[0]):
+            smooth = tuple(primals[i] for i in arity.grads)
+            pull: Any = torch.func.vjp(pullback, smooth, tuple(cotangents))[1]
+            by_smooth, by_cotangent = pull(tuple(grads))
+        return _scatter(by_smooth, arity.grads, len(primals)), list(by_cotangent)
+
+    def __call__(self, primals: Sequence[Tensor], reverse: bool) -> list[Tensor]:
+        """Outputs and final states from canonical tensors."""
+        spec = self._spec
+        compute = self._shapes.compute_dtype(primals)
+        wide = [
+            tensor.to(value_dtype(decl.kind, compute))
+            for tensor, decl in zip(primals, self._arity.primals, strict=True)
+        ]
+        inputs, params, states = self._arity.split(wide)
+        time = inputs[0].shape[1]
+        columns: list[tuple[Tensor, ...]] = []
+        for t in reversed(range(time)) if reverse else range(time):
+            outputs, states = self._step(*(tensor[:, t] for tensor in inputs), *params, *states)
+            columns.append(outputs)
+        if reverse:
+            columns.reverse()
+        results = []
+        for i, (shape, dtype) in enumerate(self._shapes.results(primals)[: len(spec.outputs)]):
+            stacked = torch.stack([column[i] for column in columns], 1) if columns else inputs[0].new_zeros(shape)
+            results.append(stacked.to(dtype))
+        return results + list(states)
+
+
+def _scatter(values: Sequence[Tensor], positions: Sequence[int], count: int) -> list[Tensor | None]:
+    """`values` at their positions in a list of `count`, None elsewhere."""
+    full: list[Tensor | None] = [None] * count
+    for i, value in zip(positions, values, strict=True):
+        full[i] = value
+    return full

@@ -1,0 +1,201 @@
+"""The calling convention of every scan, whatever executes it.
+
+A call is bound, checked, laid out canonically, run, and laid out as declared again.  Here is all but the
+running, which subclasses do.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanc_runtime.binding import Binder, InitialState, StateBinder, public_name
+from scanc_runtime.checks import Checker, Plan
+from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.errors import ArgumentError, did_you_mean
+from scanc_runtime.layout import Layout
+from scanc_runtime.shapes import Tensors
+from scanc_runtime.spec import Spec, StateSpec
+
+Outputs = Tensor | tuple[Tensor, ...]
+State = dict[str, Tensor]
+_MOST_PLANS = 256
+
+
+class Interface(ABC):
+    """What users call; `_run` is what differs."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._binder = Binder(spec)
+        self._state_binder = StateBinder(spec)
+        self._checker = Checker(spec)
+        self._inputs = [Layout(decl, 2) for decl in spec.inputs]
+        self._single_inputs = [Layout(decl, 1) for decl in spec.inputs]
+        self._params = [Layout(decl, 0) for decl in spec.params]
+        self._states = [Layout(decl, 1) for decl in spec.states]
+        self._outputs = [Layout(decl, 2) for decl in spec.outputs]
+        self._plans: dict[Any, Plan] = {}
+
+    @property
+    @abstractmethod
+    def forms(self) -> tuple[str, ...]:
+        """The forms that can be asked for, `auto` aside."""
+
+    @abstractmethod
+    def _run(
+        self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Outputs and final states from canonical tensors."""
+
+    @abstractmethod
+    def _auto(self, plan: Plan) -> str:
+        """The form that runs where the caller leaves the choice."""
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        initial_state: InitialState = None,
+        return_state: bool = False,
+        reverse: bool = False,
+        form: str = "auto",
+        cu_seqlens: Tensor | None = None,
+        batch_invariant: bool = False,
+        **named: Tensor,
+    ) -> Any:
+        """Runs the scan over a sequence.
+
+        Inputs are [B, T, *dims], params [*dims], in order of declaration or by name; states [B, *dims].
+        `initial_state` is a tensor (of the only state) or a mapping, completed by the declared initial
+        values.  Returns the output, or a tuple of outputs; with `return_state` that and a mapping of final
+        states.  `reverse` runs the same program from the last token to the first.  No plan depends on the
+        batch so far, so `batch_invariant` changes nothing.  Raises `ArgumentError`.
+        """
+        if cu_seqlens is not None:
+            raise ArgumentError(
+                f"{self.spec.name}: packed sequences come later; cu_seqlens is not taken yet",
+                hint="pad to [B, T, …], or call once per sequence",
+            )
+        given = self._binder.bind(tensors, named)
+        states = self._state_binder.bind(initial_state)
+        plan = self._plan(given, states, single=False)
+        outputs, final = self._execute(given, states, plan, form, reverse, self._inputs)
+        declared = [layout.declared(output) for layout, output in zip(self._outputs, outputs, strict=True)]
+        result: Outputs = declared[0] if len(declared) == 1 else tuple(declared)
+        return (result, self._public(final)) if return_state else result
+
+    def step(self, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
+        """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state (a mapping)."""
+        given = self._binder.bind(tensors, named)
+        states = self._state_binder.bind(state)
+        plan = self._plan(given, states, single=True)
+        outputs, final = self._execute(given, states, plan, form, False, self._single_inputs)
+        declared = [layout.declared(output).squeeze(1) for layout, output in zip(self._outputs, outputs, strict=True)]
+        return declared[0] if len(declared) == 1 else tuple(declared), self._public(final)
+
+    def _plan(self, given: Sequence[Tensor], states: Mapping[str, Tensor], single: bool) -> Plan:
+        """The checked plan of a call; calls of a shape seen before cost a look-up."""
+        if torch.compiler.is_compiling():
+            return self._checker.check(given, states, single)
+        try:
+            key = (
+                single,
+                tuple([(tensor.shape, tensor.dtype, tensor.device) for tensor in given]),
+                tuple([(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in states.items()]),
+            )
+            plan = self._plans.get(key)
+        except (AttributeError, TypeError):  # no tensor, or a symbolic size
+            return self._checker.check(given, states, single)
+        if plan is None:
+            plan = self._checker.check(given, states, single)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _execute(
+        self,
+        given: Sequence[Tensor],
+        states: Mapping[str, Tensor],
+        plan: Plan,
+        form: str,
+        reverse: bool,
+        layouts: Sequence[Layout],
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        chosen = self._auto(plan) if form == "auto" else self._admitted(form)
+        count = len(layouts)
+        inputs = tuple([layout.canonical(t, plan.sizes) for layout, t in zip(layouts, given[:count], strict=True)])
+        if layouts is self._single_inputs:
+            inputs = tuple([tensor.unsqueeze(1) for tensor in inputs])
+        params = tuple([layout.canonical(t, plan.sizes) for layout, t in zip(self._params, given[count:], strict=True)])
+        full = tuple(
+            [
+                self._initial(decl, layout, states, params, plan, given)
+                for decl, layout in zip(self.spec.states, self._states, strict=True)
+            ]
+        )
+        return self._run(chosen, bool(reverse), inputs, params, full)
+
+    def _admitted(self, form: str) -> str:
+        if form in self.forms:
+            return form
+        admitted = ", ".join(("auto", *self.forms))
+        reason = dict(self.spec.refused).get(form)
+        if reason is not None:
+            raise ArgumentError(
+                f"{self.spec.name} does not admit form {form!r}: {reason}", expected=f"one of {admitted}"
+            )
+        raise ArgumentError(
+            f"{self.spec.name} has no form {form!r}",
+            expected=f"one of {admitted}",
+            hint=did_you_mean(str(form), ("auto", *self.forms)),
+        )
+
+    def _initial(
+        self,
+        decl: StateSpec,
+        layout: Layout,
+        states: Mapping[str, Tensor],
+        params: Tensors,
+        plan: Plan,
+        given: Sequence[Tensor],
+    ) -> Tensor:
+        """The state before the first step, [B, *axes]: as given, or as declared."""
+        dtype = value_dtype(decl.kind, plan.compute)
+        tensor = states.get(public_name(decl))
+        if tensor is not None:
+            if decl.public is not None:
+                tensor = tensor.select(1, decl.public[1])
+            return layout.canonical(tensor, plan.sizes).to(dtype)
+        shape = (plan.batch, *[plan.sizes[axis] for axis in decl.axes])
+        if isinstance(decl.init, str):
+            return self._from_param(decl, params).to(dtype).expand(shape)
+        return given[0].new_full(shape, decl.init, dtype=dtype)
+
+    def _from_param(self, decl: StateSpec, params: Tensors) -> Tensor:
+        """A param as an initial value, its axes placed among those of the state."""
+        at = next(i for i, param in enumerate(self.spec.params) if param.name == decl.init)
+        axes = self.spec.params[at].axes
+        tensor = params[at].permute([axes.index(axis) for axis in decl.axes if axis in axes])
+        for i, axis in enumerate(decl.axes):
+            if axis not in axes:
+                tensor = tensor.unsqueeze(i)
+        return tensor
+
+    def _public(self, final: Sequence[Tensor]) -> State:
+        """Final states as callers see them, the slots of a hidden buffer stacked."""
+        state: State = {}
+        slots: dict[str, dict[int, Tensor]] = {}
+        for decl, layout, tensor in zip(self.spec.states, self._states, final, strict=True):
+            declared = layout.declared(tensor)
+            if decl.public is None:
+                state[decl.name] = declared
+            else:
+                slots.setdefault(decl.public[0], {})[decl.public[1]] = declared
+        for name, buffer in slots.items():
+            state[name] = torch.stack([buffer[slot] for slot in sorted(buffer)], 1)
+        return state

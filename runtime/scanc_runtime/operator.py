@@ -1,0 +1,68 @@
+"""The operator that a generated module defines: its kernels behind the calling convention of `interface.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from scanc_runtime.autograd import differentiable_op
+from scanc_runtime.checks import Plan
+from scanc_runtime.interface import Interface
+from scanc_runtime.register import BackwardFn, ForwardFn, Kernels, SavedFn, StepFn, register
+from scanc_runtime.shapes import Tensors
+from scanc_runtime.spec import Spec
+
+_PREFERENCE = ("chunked", "parallel", "recurrent")
+
+
+class Operator(Interface):
+    """A differentiable operator from the functions of a generated module.
+
+    `forward` and `backward` map each form to its function, `saved` tells the shapes of what forward keeps
+    for backward, `step` is one time step in plain torch.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        step: StepFn,
+        forward: Mapping[str, ForwardFn],
+        backward: Mapping[str, BackwardFn],
+        saved: SavedFn,
+    ) -> None:
+        super().__init__(spec)
+        self._forms = tuple(forward)
+        self._preferred = next((form for form in _PREFERENCE if form in forward), self._forms[0])
+        self.raw = register(spec, Kernels(step, forward, backward, saved))
+        self._apply = differentiable_op(spec, self.raw, step)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return self._forms
+
+    def __repr__(self) -> str:
+        return f"<scan {self.spec.name}: {', '.join(self._forms)}>"
+
+    def _auto(self, plan: Plan) -> str:
+        return "recurrent" if plan.time == 1 and "recurrent" in self._forms else self._preferred
+
+    def _run(
+        self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        primals = inputs + params + states
+        if _wants_gradients(primals):
+            flat = self._apply(form, reverse, *primals)
+        else:
+            flat = self.raw.forward(*primals, form, reverse, False)
+        outputs = len(self.spec.outputs)
+        return flat[:outputs], flat[outputs : outputs + len(states)]
+
+
+def _wants_gradients(tensors: Tensors) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    # Below an outer level of torch.func, a tensor of that level does not say that it requires a gradient.
+    return any(tensor.requires_grad for tensor in tensors) or torch._C._are_functorch_transforms_active()

@@ -1,0 +1,139 @@
+"""The raw torch ops of one spec: `scanc::<name>_<digest>_forward` and `…_backward`.
+
+They are flat in their tensors and know nothing of autograd (`autograd.py` wraps them).  Tensors are
+canonical, dtypes as the caller gave them.  Both return a list of dense, contiguous tensors:
+
+    forward(inputs…, params…, states…, form, reverse, save) -> outputs… final_states… saved…
+    backward(inputs…, params…, states…, saved[], grad_outputs…, grad_final…, form, reverse)
+        -> gradients of inputs… params… states…
+
+What has no gradient (int and bool tensors) is left out of the gradients on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.errors import ScanError
+from scanc_runtime.shapes import Arity, Shapes, Tensors
+from scanc_runtime.spec import Spec, TensorSpec
+
+ForwardFn = Callable[[Tensors, Tensors, Tensors, bool, bool], tuple[Tensors, Tensors, Tensors]]
+BackwardFn = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, bool], tuple[Tensors, Tensors, Tensors]]
+StepFn = Callable[..., tuple[Tensors, Tensors]]
+SavedFn = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int], str]]]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The functions of a generated module."""
+
+    step: StepFn
+    forward: Mapping[str, ForwardFn]
+    backward: Mapping[str, BackwardFn]
+    saved: SavedFn
+
+
+@dataclass(frozen=True)
+class RawOps:
+    """The registered ops, ready to be called."""
+
+    forward: Callable[..., list[Tensor]]
+    backward: Callable[..., list[Tensor]]
+
+
+_library = torch.library.Library("scanc", "FRAGMENT")  # type: ignore[no-untyped-call]
+_registered: dict[str, tuple[Spec, Kernels]] = {}
+
+
+def register(spec: Spec, kernels: Kernels) -> RawOps:
+    """Defines the two ops of a spec, once per name and digest; a module that is loaded again takes them over."""
+    base = f"{spec.name}_{spec.digest}"
+    if not base.isidentifier():
+        raise ScanError(f"`{base}` cannot name a torch op")
+    known = _registered.get(base)
+    if known is not None and known[0] != spec:
+        raise ScanError(f"two different specs claim the torch op scanc::{base}_forward")
+    _registered[base] = (spec, kernels)
+    if known is None:
+        _define(spec, base)
+    namespace = torch.ops.scanc
+    return RawOps(getattr(namespace, f"{base}_forward").default, getattr(namespace, f"{base}_backward").default)
+
+
+def _define(spec: Spec, base: str) -> None:
+    arity = Arity(spec)
+    shapes = Shapes(spec)
+    count = len(arity.primals)
+
+    def kernels() -> Kernels:
+        return _registered[base][1]
+
+    def forward(*args: Any) -> list[Tensor]:
+        *primals, form, reverse, save = args
+        with no_autocast(primals[0]):
+            outputs, final, saved = kernels().forward[form](*arity.split(primals), reverse, save)
+        dtypes = shapes.result_dtypes(primals)
+        dense = [_dense(tensor, dtype) for tensor, dtype in zip((*outputs, *final), dtypes, strict=True)]
+        return [*dense, *saved] if save else dense
+
+    def forward_fake(*args: Any) -> list[Tensor]:
+        *primals, form, _, save = args
+        like = primals[0]
+        results = [like.new_empty(shape, dtype=dtype) for shape, dtype in shapes.results(primals)]
+        if save:
+            compute = shapes.compute_dtype(primals)
+            for shape, kind in kernels().saved(form, *shapes.sizes(primals)):
+                results.append(like.new_empty(tuple(shape), dtype=value_dtype(kind, compute)))
+        return results
+
+    def backward(*args: Any) -> list[Tensor]:
+        primals, saved, cotangents = args[:count], tuple(args[count]), args[count + 1 : -2]
+        form, reverse = args[-2:]
+        with no_autocast(primals[0]):
+            grads = kernels().backward[form](*arity.split(primals), saved, *arity.split_cotangents(cotangents), reverse)
+        flat = [grad for group in grads for grad in group]
+        return [_dense(grad, primals[i].dtype) for i, grad in zip(arity.grads, flat, strict=True)]
+
+    def backward_fake(*args: Any) -> list[Tensor]:
+        return [args[i].new_empty(args[i].shape) for i in arity.grads]
+
+    _library.define(f"{base}_forward({_schema(arity)}, str form, bool reverse, bool save) -> Tensor[]")  # type: ignore[no-untyped-call]
+    _library.define(f"{base}_backward({_backward_schema(arity)}, str form, bool reverse) -> Tensor[]")  # type: ignore[no-untyped-call]
+    for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward, backward_fake)):
+        _library.impl(f"{base}_{suffix}", real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        torch.library.register_fake(f"scanc::{base}_{suffix}", fake, lib=_library)
+
+
+def _schema(arity: Arity) -> str:
+    return ", ".join(f"Tensor {_argument(decl, i)}" for i, decl in enumerate(arity.primals))
+
+
+def _backward_schema(arity: Arity) -> str:
+    cotangents = [f"Tensor d_{_argument(arity.results[i], i)}" for i in arity.cotangents]
+    return ", ".join([_schema(arity), "Tensor[] saved", *cotangents])
+
+
+def _argument(decl: TensorSpec, position: int) -> str:
+    """A schema name that meets neither a keyword nor another argument."""
+    return f"{re.sub(r'[^A-Za-z0-9]', '_', decl.name)}_{position}"
+
+
+def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype).contiguous()
+
+
+def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """States and their arithmetic are fp32 or wider, whatever autocast is on around the call."""
+    kind = like.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
