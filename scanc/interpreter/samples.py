@@ -3,8 +3,9 @@
 The generator knows no model.  A real number is a standard normal, halved; a tensor that enters a contraction is
 divided by the square root of the contracted size, so that products of matrices neither grow nor vanish.
 Two uses say more: what goes straight into `exp`, or multiplies the state of an ODE, is a (log) decay and
-gets a non-positive real part; what goes straight into `log`, `sqrt` or `rsqrt` is positive.  If the
-interpreter still finds values above 100 on these arguments, all but the decays are halved, up to six times.
+gets a non-positive real part; what goes straight into `log`, `sqrt` or `rsqrt` is positive.  Initial states
+are what three such tokens leave behind, so that a variance is positive and a normaliser fits its state.  If
+the interpreter still finds values above 100 on these arguments, all but the decays are halved, up to six times.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import torch
 
 from scanc.interpreter.layout import axis_sizes, physical_shape
 from scanc.interpreter.loop import interpret
+from scanc.ir.functions import SEMIRINGS
 from scanc.ir.nodes import Contract, Dims, Instr, Kind, Map, Ode, Program
 
 Arguments = dict[str, torch.Tensor]
 
 BOUND = 100.0
 ATTEMPTS = 6
+WARM_UP = 3
 
 
 def random_arguments(
@@ -52,36 +55,45 @@ def random_arguments(
         sign = signs.get(name, 0)
         re = sign * re.abs() if sign else re
         if kind is Kind.REAL:
-            return re.to(dtype)
+            return re
         im = 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64) / spread.get(name, 1.0)
-        return torch.complex(re, im).to(dtype.to_complex())
+        return torch.complex(re, im)
 
-    inputs = {t.name: draw(t.name, (batch, time), t.dims, t.type.kind) for t in program.inputs}
+    def tokens(count: int) -> Arguments:
+        return {t.name: draw(t.name, (batch, count), t.dims, t.type.kind) for t in program.inputs}
+
+    inputs, before = tokens(time), tokens(WARM_UP)
     params = {t.name: draw(t.name, (), t.dims, t.type.kind) for t in program.params}
-    initial = {s.name: draw(s.name, (batch,), s.dims, s.type.kind) for s in program.states if s.public is None}
     for _ in range(ATTEMPTS):
-        if not _grows(program, inputs, params, initial):
+        _, initial = _run(program, before, params, {})
+        outputs, final = _run(program, inputs, params, initial)
+        if not _large([*outputs.values(), *final.values()], SEMIRINGS[program.semiring].zero):
             break
-        for group in (inputs, params, initial):
+        for group in (inputs, before, params):
             group.update((n, x * 0.5) for n, x in group.items() if _floating(x) and signs.get(n, 0) == 0)
-    return inputs, params, initial
+    return _narrowed(inputs, dtype), _narrowed(params, dtype), _narrowed(initial, dtype)
 
 
 def _floating(x: torch.Tensor) -> bool:
     return x.is_floating_point() or x.is_complex()
 
 
-def _grows(program: Program, inputs: Arguments, params: Arguments, initial: Arguments) -> bool:
-    def widened(group: Arguments) -> Arguments:
-        wide = {
-            n: x.to(torch.complex128 if x.is_complex() else torch.float64) for n, x in group.items() if _floating(x)
-        }
-        return {**group, **wide}
+def _narrowed(group: Arguments, dtype: torch.dtype) -> Arguments:
+    def cast(x: torch.Tensor) -> torch.Tensor:
+        return x.to(dtype.to_complex() if x.is_complex() else dtype) if _floating(x) else x
 
+    return {name: cast(x) for name, x in group.items()}
+
+
+def _run(program: Program, inputs: Arguments, params: Arguments, initial: Arguments) -> tuple[Arguments, Arguments]:
     with torch.no_grad():
-        outputs, final = interpret(program, widened(inputs), widened(params), widened(initial))
-    values = [x for x in (*outputs.values(), *final.values()) if _floating(x) and x.numel()]
-    return any(not bool(((x.abs() <= BOUND) | torch.isneginf(x.real)).all()) for x in values)
+        return interpret(program, inputs, params, initial)
+
+
+def _large(values: list[torch.Tensor], zero: float) -> bool:
+    """Whether any value, the semiring's zero aside, is above the bound or not a number."""
+    floating = [x for x in values if _floating(x)]
+    return any(not bool(((x.abs() <= BOUND) | (x == zero)).all()) for x in floating)
 
 
 def _signs(program: Program) -> dict[str, int]:
