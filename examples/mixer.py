@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scanc_runtime.spec import Spec, TensorSpec
 from torch import Tensor, nn
 from torch.nn import functional
-
-from scanc_runtime.spec import Spec, TensorSpec
 
 State = Mapping[str, Tensor]
 
@@ -77,31 +76,23 @@ def activate(declared: TensorSpec, raw: Tensor, gate: Gate) -> Tensor:
 
 
 def default_sizes(spec: Spec, width: int) -> dict[str, int]:
-    """Sizes for the axes that the spec leaves open: `width` for channels, small ones for what makes a state a matrix.
+    """Sizes for the axes that the spec leaves open: the widest output makes up `width`, all other axes get 16.
 
-    A spec whose states have one axis gets channels. In a matrix state an axis that stands alone in an
-    input (`x[d]` beside `h[d,n]`, with `d` in the output) is a channel, others are features of size 16; where states
-    have three axes the first is taken for heads, of which there are 4.
+    One open axis of that output are channels, as many as `width`; of several the last one are the features of a head, and
+    those before it make four heads.
     """
-    free = [axis for axis in spec.axes if axis.size is None and axis.like is None]
-    rank = max((len(state.axes) for state in spec.states), default=1)
-    alone = {tensor.axes for tensor in spec.inputs} & {tensor.axes for tensor in spec.outputs}
-    sizes = {axis.name: axis.size for axis in spec.axes if axis.size is not None}
-    for axis in free:
-        if rank <= 1 or (rank == 2 and (axis.name,) in alone and not _matrix(spec)):
-            sizes[axis.name] = width
-        else:
-            sizes[axis.name] = 4 if rank >= 3 and axis == free[0] else 16
-    for axis in spec.axes:
-        if axis.like is not None:
-            sizes[axis.name] = sizes[axis.like]
-    return sizes
+    sizes = {axis.name: axis.size or 16 for axis in spec.axes}
+    open_axes = {axis.name for axis in spec.axes if axis.size is None and axis.like is None}
+    *heads, features = max(([a for a in output.axes if a in open_axes] for output in spec.outputs), key=len) or [""]
+    if features:
+        sizes[features] = max(1, width // 4) if heads else width
+        sizes |= dict.fromkeys(heads, 2) if len(heads) > 1 else dict.fromkeys(heads, 4)
+    return with_alike(spec, sizes)
 
 
-def _matrix(spec: Spec) -> bool:
-    """Whether both axes of a two-axis state stand alone in inputs, as keys and values do."""
-    alone = {tensor.axes for tensor in spec.inputs}
-    return any(len(state.axes) == 2 and all((axis,) in alone for axis in state.axes) for state in spec.states)
+def with_alike(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes, where an axis that is declared like another has the other's."""
+    return {axis.name: sizes[axis.like or axis.name] for axis in spec.axes}
 
 
 def shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

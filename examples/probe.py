@@ -20,9 +20,8 @@ from typing import Any
 
 import torch
 from mixer import Gate, activate, raw_parameter, shape, square
-from torch import Tensor
-
 from scanc_runtime.spec import StateSpec, TensorSpec
+from torch import Tensor
 
 ROWS = 8  # half of them with features that never change
 SPREAD = 3.0  # standard deviation of the features while looking for growth: three times what a new layer makes
@@ -73,8 +72,11 @@ class Probe:
         start = self._states()
         moved = {name: value + 0.1 * torch.randn_like(value) for name, value in start.items()}
         arguments = self._arguments(gates, MEMORY, spread=1.0)
-        ends = [self._mapping(self.operator(**arguments, initial_state=s, return_state=True)[1]) for s in (start, moved)]
-        left = sum(float((ends[0][name] - ends[1][name]).abs().square().sum()) for name in start)
+        end, other = (
+            self._mapping(self.operator(**arguments, initial_state=state, return_state=True)[1])
+            for state in (start, moved)
+        )
+        left = sum(float((end[name] - other[name]).abs().square().sum()) for name in start)
         given = sum(float((start[name] - moved[name]).abs().square().sum()) for name in start)
         return (left / given) ** (0.5 / MEMORY) if math.isfinite(left) else math.inf
 

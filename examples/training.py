@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from mixer import REAL, Mixer, UnsuitedSpec, default_sizes
+from mixer import REAL, Mixer, UnsuitedSpec, default_sizes, with_alike
 from probe import choose_gates
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from scanc.diagnostics.diagnostic import CompileError
+from scanc_runtime.errors import ScanError
 from torch import Tensor, nn, optim
 from torch.nn.utils import clip_grad_norm_
 
 import scanc
-from scanc.diagnostics.diagnostic import CompileError
-from scanc_runtime.errors import ScanError
 
 console = Console()
 
@@ -49,7 +49,7 @@ def mixers(
             if axis not in chosen or not size.isdigit():
                 raise UnsuitedSpec(f"--size {axis}={size}: the axes of {spec.name} are {', '.join(chosen)}")
             chosen[axis] = int(size)
-        chosen |= {axis.name: chosen[axis.like] for axis in spec.axes if axis.like is not None}
+        chosen = with_alike(spec, chosen)
         given = assignments(activations)
         unknown = set(given) - {tensor.name for tensor in (*spec.inputs, *spec.params)}
         if unknown:
@@ -78,8 +78,9 @@ def train(
         task = progress.add_task("train", total=steps, loss=math.nan)
         while len(losses) < steps and time.monotonic() - start < seconds:
             done = max(len(losses) / steps, (time.monotonic() - start) / seconds)
+            warm = min(1.0, (len(losses) + 1) / 20)
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (len(losses) + 1) / 20) * (0.05 + 0.95 * math.cos(math.pi / 2 * done) ** 2)
+                group["lr"] = rate * warm * (0.05 + 0.95 * math.cos(math.pi / 2 * done) ** 2)
             loss = loss_of()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
