@@ -18,7 +18,8 @@ def rewrite(program: Program, rule: Rule) -> Program:
     for "no change".  The same object comes back if every answer was None.
     """
     (region,) = program.regions
-    builder = Builder(program.axes, {d.name: d.type for d in program.declared}, reserved=[i.name for i in region.instrs])
+    declared = {decl.name: decl.type for decl in program.declared}
+    builder = Builder(program.axes, declared, reserved=[instr.name for instr in region.instrs])
     renamed: dict[str, str] = {}
     changed = False
     for instr in region.instrs:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import reduce
 from dataclasses import replace
+from functools import reduce
 
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Const, Index, Instr, Kind, Level, Output, Program, Stack, State, Tensor, TensorType

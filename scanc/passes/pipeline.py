@@ -41,7 +41,7 @@ class Trace:
     remarks: list[Remark] = field(default_factory=list)
 
     def record(self, name: str, program: Program) -> Program:
-        """Notes a program and returns it; raises IllFormed, naming the step and showing the IR, if it breaks its level."""
+        """Notes a program and returns it; raises IllFormed, with the step and the IR, if it breaks its level."""
         try:
             verify(program)
         except IllFormed as error:

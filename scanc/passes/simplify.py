@@ -1,4 +1,4 @@
-"""simplify: constants folded, units dropped, equal instructions merged, sums of products contracted, the unread removed.
+"""simplify: constants folded, units dropped, equals merged, sums of products contracted, the unread removed.
 
 Every rule holds for all finite and non-finite values (so `0 * x` stays), and one walk, arguments
 before uses, applies them all: each rule sees arguments that are already simple.
