@@ -119,6 +119,8 @@ class NumpyArithmetic(Arithmetic):
         "real": np.real,
         "imag": np.imag,
         "conj": np.conj,
+        "hypot": np.hypot,
+        "atan2": np.arctan2,
         "to_real": _identity,
         "to_complex": _identity,
         "stop": _identity,

@@ -114,6 +114,23 @@ def _complex(re: Tensor, im: Tensor) -> Tensor:
     return torch.complex(*_broadcast(re, im))
 
 
+def _away_from_zero(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where (a, b) is zero, and a, b with those places moved to (0, 1) so that no gradient is 0/0 there."""
+    a, b = _broadcast(a, b)
+    zero = (a == 0) & (b == 0)
+    return zero, torch.where(zero, torch.zeros_like(a), a), torch.where(zero, torch.ones_like(b), b)
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    zero, a, b = _away_from_zero(a, b)
+    return torch.where(zero, torch.zeros_like(a), torch.hypot(a, b))
+
+
+def _atan2(a: Tensor, b: Tensor) -> Tensor:
+    zero, a, b = _away_from_zero(a, b)
+    return torch.where(zero, torch.zeros_like(a), torch.atan2(a, b))
+
+
 def _identity(x: Tensor) -> Tensor:
     return x
 
@@ -166,6 +183,8 @@ class TorchArithmetic(Arithmetic):
         "real": _real,
         "imag": _imag,
         "conj": torch.conj_physical,
+        "hypot": _hypot,
+        "atan2": _atan2,
         "to_real": _identity,
         "to_complex": _identity,
         "stop": torch.Tensor.detach,
