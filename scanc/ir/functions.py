@@ -75,6 +75,8 @@ TABLE: dict[str, Function] = {
     "real": Function(1, Kind.REAL, complex_ok=True),
     "imag": Function(1, Kind.REAL, complex_ok=True),
     "conj": Function(1, complex_ok=True),
+    "hypot": Function(2, Kind.REAL, doc="sqrt(a^2 + b^2) without overflow; made by realify alone"),
+    "atan2": Function(2, Kind.REAL, doc="the angle of b + i a; made by realify alone"),
     # conversions and gradients
     "to_real": Function(1, Kind.REAL, doc="bool or int to real: 0/1 or the number"),
     "to_complex": Function(1, Kind.COMPLEX, complex_ok=True),

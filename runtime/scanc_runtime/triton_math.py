@@ -1,0 +1,206 @@
+"""Elementwise functions for generated kernels, accurate in fp32 and fp64.
+
+What `triton.language` lacks comes from libdevice on a GPU; in Triton's interpreter, which has no libdevice,
+NumPy computes it.  `tl.log`, `tl.sin` and `tl.cos` are approximate instructions in fp32, so
+logarithms and angles come from libdevice too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def _by_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` on the arrays behind the interpreter's tensors."""
+    from triton.runtime.interpreter import TensorHandle
+
+    def apply(*args: Any) -> Any:
+        first = args[0]
+        with np.errstate(all="ignore"):
+            data = function(*(arg.handle.data for arg in args)).astype(first.handle.data.dtype)
+        tiles = any(arg.type.is_block() for arg in args)  # a scalar is an array of one element
+        type_ = tl.block_type(first.dtype, list(data.shape)) if tiles else first.dtype
+        return tl.tensor(TensorHandle(data, first.handle.dtype), type_)
+
+    return apply
+
+
+if INTERPRETED:
+    expm1 = _by_numpy(np.expm1)
+    log = _by_numpy(np.log)
+    log1p = _by_numpy(np.log1p)
+    tanh = _by_numpy(np.tanh)
+    sin = _by_numpy(np.sin)
+    cos = _by_numpy(np.cos)
+    erf = _by_numpy(np.vectorize(math.erf, otypes=[np.float64]))
+    erfc = _by_numpy(np.vectorize(math.erfc, otypes=[np.float64]))
+    pow = _by_numpy(np.power)
+    hypot = _by_numpy(np.hypot)
+    atan2 = _by_numpy(np.arctan2)
+else:
+
+    @triton.jit
+    def expm1(x):
+        return libdevice.expm1(x)
+
+    @triton.jit
+    def log(x):
+        return libdevice.log(x)
+
+    @triton.jit
+    def log1p(x):
+        return libdevice.log1p(x)
+
+    @triton.jit
+    def tanh(x):
+        return libdevice.tanh(x)
+
+    @triton.jit
+    def sin(x):
+        return libdevice.sin(x)
+
+    @triton.jit
+    def cos(x):
+        return libdevice.cos(x)
+
+    @triton.jit
+    def erf(x):
+        return libdevice.erf(x)
+
+    @triton.jit
+    def erfc(x):
+        return libdevice.erfc(x)
+
+    @triton.jit
+    def pow(x, y):
+        return libdevice.pow(x, y)
+
+    @triton.jit
+    def hypot(x, y):
+        return libdevice.hypot(x, y)
+
+    @triton.jit
+    def atan2(y, x):
+        return libdevice.atan2(y, x)
+
+
+@triton.jit
+def sign(x):
+    return tl.where(x > 0, 1.0, 0.0).to(x.dtype) - tl.where(x < 0, 1.0, 0.0).to(x.dtype)
+
+
+@triton.jit
+def phi1(x):
+    """expm1(x) / x, and 1 at 0."""
+    zero = x == 0
+    return tl.where(zero, 1.0, expm1(x) / tl.where(zero, 1.0, x))
+
+
+@triton.jit
+def dphi1(x):
+    """The derivative of phi1; within 1/2 of 0, where (e^x - phi1)/x cancels, sum of (n+1) x^n / (n+2)!."""
+    near = tl.abs(x) < 0.5
+    z = tl.where(near, x, 0.0)
+    series = z * 0.0 + 13.0 / 87178291200.0
+    series = series * z + 12.0 / 6227020800.0
+    series = series * z + 11.0 / 479001600.0
+    series = series * z + 10.0 / 39916800.0
+    series = series * z + 9.0 / 3628800.0
+    series = series * z + 8.0 / 362880.0
+    series = series * z + 7.0 / 40320.0
+    series = series * z + 6.0 / 5040.0
+    series = series * z + 5.0 / 720.0
+    series = series * z + 4.0 / 120.0
+    series = series * z + 3.0 / 24.0
+    series = series * z + 2.0 / 6.0
+    series = series * z + 1.0 / 2.0
+    far = tl.where(near, 1.0, x)
+    return tl.where(near, series, (tl.exp(far) - phi1(far)) / far)
+
+
+@triton.jit
+def expdiff(a, m):
+    """exp(a - m), and 0 wherever a is -inf."""
+    gone = a == float("-inf")
+    return tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, a - m)))
+
+
+@triton.jit
+def logaddexp(a, b):
+    """log(exp a + exp b); equal infinities stay what they are."""
+    high = tl.maximum(a, b)
+    same = a == b
+    gap = tl.where(same, 0.0, tl.minimum(a, b) - high)
+    return high + log1p(tl.exp(gap))
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)), with exp of a non-positive number alone."""
+    small = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+@triton.jit
+def logsigmoid(x):
+    return tl.minimum(x, 0.0) - log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def softplus(x):
+    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def silu(x):
+    return x * sigmoid(x)
+
+
+@triton.jit
+def gelu(x):
+    """x Phi(x); erfc keeps the left tail."""
+    return 0.5 * x * erfc(x * -0.7071067811865476)
+
+
+@triton.jit
+def logsumexp(x, axis: tl.constexpr):
+    """log of the sum of exp x over one axis of a tile; -inf where x is."""
+    high = tl.max(x, axis, keep_dims=True)
+    safe = tl.where(tl.abs(high) == float("inf"), 0.0, high)
+    return log(tl.sum(tl.exp(x - safe), axis)) + tl.sum(safe, axis)
+
+
+@triton.jit
+def first_max(x, place, inside, axes: tl.constexpr):
+    """Where x has its maximum over `axes`, at the lowest `place` if there are several."""
+    best = tl.where(inside, x, float("-inf"))
+    for n in tl.static_range(len(axes)):
+        best = tl.max(best, axes[n], keep_dims=True)
+    return _first((x == best) & inside, place, axes)
+
+
+@triton.jit
+def first_min(x, place, inside, axes: tl.constexpr):
+    """Where x has its minimum over `axes`, at the lowest `place` if there are several."""
+    best = tl.where(inside, x, float("inf"))
+    for n in tl.static_range(len(axes)):
+        best = tl.min(best, axes[n], keep_dims=True)
+    return _first((x == best) & inside, place, axes)
+
+
+@triton.jit
+def _first(found, place, axes: tl.constexpr):
+    lowest = tl.where(found, place, 9223372036854775807)
+    for n in tl.static_range(len(axes)):
+        lowest = tl.min(lowest, axes[n], keep_dims=True)
+    return found & (place == lowest)

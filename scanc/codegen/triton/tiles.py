@@ -1,0 +1,204 @@
+"""Tiles: how a program indexes its share of every axis, and where tensors lie in memory.
+
+A value is a tile over its own axes in canonical order, `grid` axes left out (a program has one index of each).
+For an axis `i` the kernel has `size_i`, `block_i`, `lane_i` (0 … block-1), `at_i` (indices, int64) and `in_i`
+(which of them exist); for a split axis also `part_i`, the number of the program's block, and `lead_i` where only the
+first block counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scanc.codegen.names import Names
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Kind, Program
+from scanc.passes.schedule import Axes, Schedule
+
+BATCH, TIME, SEGMENT = "b", "t", "segment"
+_DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
+_NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
+
+RESERVED = ["T", "acc", "reverse", "save", "segment", "segments", "stages", "program", "b", "step", "first", "last", "time", "launch", "math", "tl", "where_first", "forward_kernel", "backward_kernel"]
+"""Names that a kernel has besides its values and its axes' own."""
+
+
+def axis_names(axes: Iterable[str]) -> list[str]:
+    """The names that a kernel has for its axes."""
+    return [f"{what}_{axis}" for axis in axes for what in ("size", "block", "lane", "at", "in", "part", "lead")]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor argument of a kernel: its pointer, and one stride per dimension.
+
+    `dims` are axes, or `b`, `t`, `segment`, `part.<axis>` for the leading ones.
+    """
+
+    stem: str
+    dims: Axes
+
+    @property
+    def pointer(self) -> str:
+        return f"{self.stem}_ptr"
+
+    def stride(self, dim: str) -> str:
+        return f"{self.stem}_stride_{dim.replace('.', '_')}"
+
+    @property
+    def arguments(self) -> str:
+        return ", ".join([self.pointer, *(self.stride(dim) for dim in self.dims)])
+
+    @property
+    def shape(self) -> str:
+        """The shape as a comment."""
+        return f"[{', '.join(_PUBLIC.get(dim, dim) for dim in self.dims)}]"
+
+
+_PUBLIC = {BATCH: "B", TIME: "T", SEGMENT: "segments"}
+
+
+class Frame:
+    """The axes of one kernel, and how values and memory are spelled over them."""
+
+    def __init__(self, program: Program, schedule: Schedule) -> None:
+        self.program = program
+        self.schedule = schedule
+        used = {*schedule.grid, *schedule.split, *schedule.full}
+        self.axes = program.canonical(frozenset(used))
+        self.spread = tuple(axis for axis in self.axes if axis in schedule.grid or axis in schedule.split)
+        self.names = Names([*RESERVED, *axis_names(self.axes)])
+        self.leads: set[str] = set()
+
+    # --- tiles ---
+
+    def tile(self, axes: Iterable[str]) -> Axes:
+        """The axes of a value that its tile has."""
+        return tuple(axis for axis in axes if axis in self.schedule.tile)
+
+    def shape(self, axes: Iterable[str]) -> str:
+        return "[" + ", ".join(f"block_{axis}" for axis in self.tile(axes)) + "]"
+
+    def comment(self, axes: Iterable[str]) -> str:
+        """The shape comment of a tile."""
+        tile = self.tile(axes)
+        return f"[{', '.join(tile)}]" if tile else "scalar"
+
+    def lifted(self, text: str, own: Axes, wanted: Axes) -> str:
+        """A tile over axes `own` with dimensions of one where `wanted` has more."""
+        if not own or own == wanted:
+            return text
+        index = ", ".join(":" if axis in own else "None" for axis in wanted)
+        return f"{text}[{index}]"
+
+    def at(self, axis: str, wanted: Axes) -> str:
+        """The indices along an axis, shaped for a tile over `wanted`."""
+        return self.lifted(f"at_{axis}", self.tile((axis,)), wanted)
+
+    def inside(self, axes: Iterable[str], wanted: Axes) -> str:
+        """Which elements exist, along the given axes, of a tile over `wanted`."""
+        return " & ".join(self.lifted(f"in_{axis}", (axis,), wanted) for axis in self.tile(axes))
+
+    def lead(self, axes: Iterable[str]) -> str:
+        """Whether this program's block is the first along each of the axes."""
+        axes = tuple(axes)
+        self.leads.update(axes)
+        return " & ".join(f"lead_{axis}" for axis in axes)
+
+    # --- memory ---
+
+    def address(self, buffer: Buffer, at: Mapping[str, str | int] | None = None) -> str:
+        """The pointers of a tile of `buffer`; the dimensions in `at` stand at the index given there, `t` is left out."""
+        at = at or {}
+        tile = self.tile(dim for dim in buffer.dims if dim not in at)
+        terms = [buffer.pointer]
+        for dim in buffer.dims:
+            if dim == TIME and dim not in at:
+                continue
+            if dim in at:
+                index = str(at[dim])
+            elif dim == BATCH:
+                index = "b"
+            elif dim.startswith("part."):
+                index = self.part(dim.removeprefix("part."))
+            else:
+                index = self.at(dim, tile)
+            terms.append(f"{index} * {buffer.stride(dim)}")
+        return " + ".join(terms)
+
+    def part(self, axis: str) -> str:
+        """The number of this program's block of a spread axis."""
+        return f"at_{axis}" if axis in self.schedule.grid else f"part_{axis}"
+
+    def load(self, address: str, axes: Iterable[str], kind: Kind, once: Axes = ()) -> str:
+        """A load of the tile at `address`, nothing outside; `once`: the axes of which only the first program counts."""
+        mask = self._mask(axes, once)
+        guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
+        return f"tl.load({address}{guard}).to({_DTYPES[kind]})"
+
+    def store(self, address: str, value: str, axes: Iterable[str], once: Axes = ()) -> str:
+        mask = self._mask(axes, once)
+        return f"tl.store({address}, {value}{f', mask={mask}' if mask else ''})"
+
+    def _mask(self, axes: Iterable[str], once: Axes) -> str:
+        tile = self.tile(axes)
+        return " & ".join(part for part in (self.inside(tile, tile), self.lead(once)) if part)
+
+    def cells(self, axes: Iterable[str]) -> str:
+        """The places of a tile's elements in a program's own scratch."""
+        tile = self.tile(axes)
+        place = ""
+        for axis in tile:
+            lane = self.lifted(f"lane_{axis}", (axis,), tile)
+            place = (
+                f"({place}) * block_{axis} + {lane}"
+                if " + " in place
+                else (place and f"{place} * block_{axis} + {lane}") or lane
+            )
+        return place or "0"
+
+    def cell_count(self, axes: Iterable[str]) -> str:
+        return " * ".join(f"block_{axis}" for axis in self.tile(axes)) or "1"
+
+    def dtype(self, kind: Kind) -> str:
+        return _DTYPES[kind]
+
+    # --- the head of a kernel ---
+
+    def constants(self) -> list[str]:
+        """The compile-time arguments about axes."""
+        sizes = [f"size_{axis}: tl.constexpr" for axis in self.axes]
+        return sizes + [f"block_{axis}: tl.constexpr" for axis in self.tile(self.axes)]
+
+    def lanes_needed(self, tiles: Iterable[Axes]) -> set[str]:
+        """The axes whose bare lanes a kernel reads: those of blocks, and of tiles kept in scratch."""
+        return {axis for tile in tiles for axis in self.tile(tile)} | set(self.schedule.split)
+
+    def write_indices(self, out: Writer, lanes: set[str]) -> None:
+        """Which sequence and which share of the axes this program has."""
+        out.line("program = tl.program_id(0).to(tl.int64)")
+        for axis in reversed(self.spread):
+            if axis in self.schedule.grid:
+                out.line(f"at_{axis} = program % size_{axis}")
+                out.line(f"program = program // size_{axis}")
+            else:
+                out.line(f"part_{axis} = program % tl.cdiv(size_{axis}, block_{axis})")
+                out.line(f"program = program // tl.cdiv(size_{axis}, block_{axis})")
+        out.line("b = program")
+        for axis in self.tile(self.axes):
+            if axis in lanes:
+                out.line(f"lane_{axis} = tl.arange(0, block_{axis})")
+            if axis in self.schedule.split:
+                out.line(f"at_{axis} = part_{axis} * block_{axis} + lane_{axis}")
+            else:
+                own = f"lane_{axis}" if axis in lanes else f"tl.arange(0, block_{axis})"
+                out.line(f"at_{axis} = {own}.to(tl.int64)")
+            out.line(f"in_{axis} = at_{axis} < size_{axis}")
+        for axis in (axis for axis in self.spread if axis in self.leads):
+            out.line(f"lead_{axis} = {self.part(axis)} == 0")
+
+
+def total_axes(axes: Sequence[str], partial: Axes) -> Axes:
+    """The dimensions of a buffer of partial results: the blocks of each spread axis, then the axes."""
+    return (*(f"part.{axis}" for axis in partial), *axes)
