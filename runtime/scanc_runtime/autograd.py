@@ -7,6 +7,7 @@ functions have `setup_context`, which is what `torch.func` asks for.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,17 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
     grads_at, cotangents_at = arity.grads, arity.cotangents
     forward_op, backward_op = raw.forward, raw.backward
     double_backward = StepLoop(spec, step).double_backward
+    shapes_of = Shapes(spec).results
+
+    def fill(primals: Sequence[Tensor], cotangents: Sequence[Tensor | None]) -> list[Tensor]:
+        """Zeros in place of cotangents that did not flow."""
+        if all(cotangent is not None for cotangent in cotangents):
+            return [cotangent for cotangent in cotangents if cotangent is not None]
+        shapes = [shapes_of(primals)[i] for i in cotangents_at]
+        return [
+            primals[0].new_zeros(shape, dtype=dtype) if cotangent is None else cotangent
+            for cotangent, (shape, dtype) in zip(cotangents, shapes, strict=True)
+        ]
 
     class Backward(torch.autograd.Function):
         """(primals, saved, cotangents) -> gradients of the primals."""
@@ -65,17 +77,21 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
             plain = [tensor for i, tensor in enumerate(output) if i >= results or i not in cotangents_at]
             ctx.mark_non_differentiable(*plain)
             ctx.save_for_backward(*primals, *output[results:])
+            ctx.set_materialize_grads(False)  # zeros for what was saved would cost its memory once more
 
         @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Any:
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            primals, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
             cotangents = [grads[i] for i in cotangents_at]
-            if torch.compiler.is_compiling():  # a compiled graph has no double backward
-                saved = list(ctx.saved_tensors[count:])
-                by_primal = backward_op(*ctx.saved_tensors[:count], saved, *cotangents, ctx.form, ctx.reverse)
+            if torch.compiler.is_compiling():  # a compiled graph has all cotangents and no double backward
+                by_primal = backward_op(*primals, list(saved), *cotangents, ctx.form, ctx.reverse)
             else:
-                by_primal = Backward.apply(ctx.form, ctx.reverse, *ctx.saved_tensors, *cotangents)  # type: ignore[no-untyped-call]
+                filled = fill(primals, cotangents)
+                by_primal = Backward.apply(ctx.form, ctx.reverse, *primals, *saved, *filled)  # type: ignore[no-untyped-call]
             return None, None, *_scatter(by_primal, grads_at, count)
 
+    for function in (Forward, Backward):  # `apply` asks for the signature at every call
+        function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
     return Forward.apply
 
 

@@ -128,6 +128,8 @@ def _argument(decl: TensorSpec, position: int) -> str:
 
 
 def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.dtype == dtype and tensor.is_contiguous():
+        return tensor
     return tensor.to(dtype).contiguous()
 
 

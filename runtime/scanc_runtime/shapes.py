@@ -42,6 +42,7 @@ class Shapes:
         self._spec = spec
         self._inputs = len(spec.inputs)
         self._tensors = self._inputs + len(spec.params)
+        self._known: dict[tuple[torch.dtype, ...], list[torch.dtype]] = {}
         self._places: dict[str, tuple[int, int]] = {}
         for i, decl in enumerate(spec.inputs + spec.params + spec.states):
             lead = 2 if i < self._inputs else 0 if i < self._tensors else 1
@@ -65,11 +66,13 @@ class Shapes:
 
     def result_dtypes(self, primals: Sequence[Tensor]) -> list[torch.dtype]:
         """Of outputs, then of final states."""
-        compute = self.compute_dtype(primals)
-        dtypes = [tensor.dtype for tensor in primals[: self._inputs]]
-        promoted = promoted_dtype(self._spec.inputs, dtypes, compute)
-        outputs = [value_dtype(decl.kind, promoted) for decl in self._spec.outputs]
-        return outputs + [value_dtype(decl.kind, compute) for decl in self._spec.states]
+        dtypes = tuple([tensor.dtype for tensor in primals[: self._tensors]])
+        if dtypes not in self._known:
+            compute = compute_dtype(dtypes)
+            promoted = promoted_dtype(self._spec.inputs, dtypes[: self._inputs], compute)
+            outputs = [value_dtype(decl.kind, promoted) for decl in self._spec.outputs]
+            self._known[dtypes] = outputs + [value_dtype(decl.kind, compute) for decl in self._spec.states]
+        return self._known[dtypes]
 
     def results(self, primals: Sequence[Tensor]) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of every output, then of every final state."""
