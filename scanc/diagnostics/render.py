@@ -60,9 +60,7 @@ def _excerpt(marks: list[tuple[Span, str, str]], text: str | None, pad: str) -> 
 def _line(number: int, line: str, marks: list[tuple[Span, str, str]], pad: str) -> list[str]:
     """A source line and one row of carets per mark, the primary one first."""
     first = min(span.column - 1 for span, _, _ in marks)
-    low = 0
-    if _columns(line) > WIDTH:
-        low = max(0, first - WIDTH // 2)
+    low = max(0, min(first - WIDTH // 2, len(line) - WIDTH)) if _columns(line) > WIDTH else 0
     visible = line[low : low + WIDTH]
     cut = "…" if low else ""
     tail = "…" if low + WIDTH < len(line) else ""
