@@ -164,10 +164,9 @@ def _sized(decl: ast.AxisDecl, axis: Axis, decls: dict[str, ast.AxisDecl]) -> Ax
 def _repeated(items: Iterable[ast.Item]) -> set[str]:
     """Axes that stand twice in one declaration."""
     found = set()
-    for item in items:
-        for tensor in item.tensors if isinstance(item, ast.Tensors) else ():
-            names = [name.id for dim in tensor.dims or () for name in dim]
-            found |= {name for name in names if names.count(name) > 1}
+    for _, tensor in ast.declared(items):
+        names = [name.id for dim in tensor.dims or () for name in dim]
+        found |= {name for name in names if names.count(name) > 1}
     return found
 
 

@@ -10,6 +10,7 @@ from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.span import Span
 from scanc.ir.functions import SEMIRINGS, TABLE
 from scanc.ir.nodes import Conv, Delay, Kind, Rename, Size
+from scanc.semantics.products import single
 from scanc.semantics.scope import Scope
 from scanc.semantics.values import Role, Value
 from scanc.syntax import ast, limits
@@ -75,7 +76,7 @@ def _axes(low: Expressions, call: ast.Call, value: Value, place: Span, scope: Sc
         if axis in axes:
             raise fault("E0308", f"axis `{binder.axis.text}` is named twice", binder.axis.span)
         if axis not in value.axes:
-            notes = ()
+            notes: tuple[str, ...] = ()
             if any(axis == sliced for sliced, _ in scope.slices):
                 notes = (f"inside `for {axis}` every value is its slice along `{axis}`",)
             raise fault(
@@ -85,7 +86,7 @@ def _axes(low: Expressions, call: ast.Call, value: Value, place: Span, scope: Sc
                 secondary=[(place, f"has {low.table.shown(value.axes)}")],
                 notes=notes,
             )
-        low.single(value, axis, binder.axis.span)
+        single(low, value, axis, binder.axis.span)
         axes.append(axis)
     if not axes:
         raise fault("E0312", f"`{call.name.text}` needs the axes that it runs over", call.name.span)
@@ -204,7 +205,7 @@ def _rename(low: Expressions, call: ast.Call, scope: Scope) -> Value:
                 binder.axis.span,
                 secondary=[(arg.span, f"has {low.table.shown(value.axes)}")],
             )
-        low.single(value, old, binder.axis.span)
+        single(low, value, old, binder.axis.span)
         if low.table.size_class(old) != low.table.size_class(new):
             raise fault(
                 "E0309",
@@ -310,7 +311,7 @@ def _conv(low: Expressions, call: ast.Call, scope: Scope) -> Value:
         )
     if axis in value.axes:
         raise fault("E0308", f"the signal of `conv` has the axis of the taps `{binder.axis.text}`", source.span)
-    low.single(kernel, axis, binder.axis.span)
+    single(low, kernel, axis, binder.axis.span)
     emit = low.emitter
     pair = [emit.widen(v, Kind.REAL, call.span) if v.kind is not Kind.COMPLEX else v for v in (value, kernel)]
     if pair[0].name != value.name:

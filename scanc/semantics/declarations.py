@@ -51,17 +51,13 @@ def declare(items: Iterable[ast.Item], header: ast.Scan, table: AxisTable, repor
     with report.catching():
         semiring = _semiring(header)
     made = Declarations(header.name.id, semiring, table)
-    for item in items:
-        for decl in item.tensors if isinstance(item, ast.Tensors) else ():
+    for role, decl in ast.declared(items):
+        with report.catching():
+            _Declare(made, role, decl).run()
+    for role, decl in ast.declared(items):
+        if role == "state" and decl.name.id in made.states:
             with report.catching():
-                _Declare(made, item.role, decl).run()
-    for item in items:
-        for decl in item.tensors if isinstance(item, ast.Tensors) else ():
-            with report.catching():
-                _check_depends(made, decl)
-            if item.role == "state" and decl.name.id in made.states:
-                with report.catching():
-                    _initial(made, decl)
+                _initial(made, decl)
     if not report.errors:
         with report.catching():
             _check_sizes(made)
@@ -190,27 +186,18 @@ def check_name(name: ast.Name, semiring: str, callable_: bool) -> None:
         raise fault("E0208", f"`{name.text}` is a function of the language", name.span, hint="choose another name")
 
 
-def _check_depends(made: Declarations, decl: ast.TensorDecl) -> None:
-    for name in made.depends.get(decl.name.id, ()):
-        if name.id not in made.inputs:
-            hint = did_you_mean(name.id, set(made.inputs) - {decl.name.id})
-            raise fault(
-                "E0201",
-                f"`{decl.name.text}` depends on `{name.text}`, which is not an input",
-                name.span,
-                hint=hint or f"declare it: `input {name.text}[…]`",
-            )
-
-
 def _initial(made: Declarations, decl: ast.TensorDecl) -> None:
     """Sets the initial value of a state that declares one."""
     if decl.init is None:
         return
     state = made.states[decl.name.id]
-    init = _number(decl.init, made.semiring)
-    if init is None:
-        init = _param(made, decl, decl.init)
-    elif state.type.kind in (Kind.INT, Kind.BOOL) and float(init) != int(init if abs(init) < 2**53 else 0):
+    number = _number(decl.init, made.semiring)
+    init: float | str = _param(made, decl, decl.init) if number is None else number
+    if (
+        number is not None
+        and state.type.kind in (Kind.INT, Kind.BOOL)
+        and number != int(number if abs(number) < 2**53 else 0)
+    ):
         raise fault(
             "E0404",
             f"the initial value does not fit state `{decl.name.text}`",
@@ -271,7 +258,7 @@ def _param(made: Declarations, decl: ast.TensorDecl, init: ast.Expr) -> str:
 
 def _check_sizes(made: Declarations) -> None:
     """Every axis of a tensor gets its size from a number, an input or a param."""
-    tensors = (*made.inputs.values(), *made.params.values())
+    tensors: list[Tensor | State] = [*made.inputs.values(), *made.params.values()]
     unknown = unknown_sizes(made.table, (tensor.dims for tensor in tensors))
     for decl in (*tensors, *made.states.values()):
         for dim in decl.dims:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from scanc.diagnostics.diagnostic import CompileError, Label, did_you_mean, fault
 from scanc.diagnostics.span import Span
 from scanc.ir.functions import SEMIRINGS
-from scanc.ir.nodes import Index, Kind, Rename
-from scanc.semantics import calls
+from scanc.ir.nodes import Index, Kind
+from scanc.semantics import calls, products
 from scanc.semantics.builtins import ELEMENTWISE, FUNCTIONS, OVER_SEMIRING, REDUCTIONS
 from scanc.semantics.declarations import Declarations
 from scanc.semantics.emit import Emitter
@@ -67,11 +67,11 @@ class Expressions:
             case ast.Negative():
                 return self._negative(expr, scope)
             case ast.Binary("@"):
-                return self._matmul(expr, scope)
+                return products.matmul(self, expr, *self._pair(expr, scope), scope.algebra)
             case ast.Binary():
                 return self._binary(expr, scope)
             case ast.Dot():
-                return self._dot(expr, scope)
+                return products.dot(self, expr, *self._pair(expr, scope), scope)
             case ast.Call():
                 return self._call(expr, scope)
 
@@ -193,113 +193,6 @@ class Expressions:
             right = self.emitter.carrier(right, scope.algebra, expr.right.span)
         return left, right
 
-    def sides(self, expr: ast.Dot | ast.Binary, left: Value, right: Value) -> list[tuple[Span | None, str]]:
-        """The axes of both operands, for a message."""
-        return [
-            (expr.left.span, f"has {self.table.shown(left.axes)}"),
-            (expr.right.span, f"has {self.table.shown(right.axes)}"),
-        ]
-
-    def _dot(self, expr: ast.Dot, scope: Scope) -> Value:
-        left, right = self._pair(expr, scope)
-        sides = self.sides(expr, left, right)
-        if expr.axes is not None:
-            return self._dot_named(expr, expr.axes, left, right, scope)
-        both = set(left.axes) & set(right.axes)
-        shared = {axis for axis in both if not self.table[axis].batch}
-        if not shared:
-            hint = "`*` multiplies elementwise and makes an outer product of axes that only one side has"
-            label = f"only the batch axes {self.table.shown(both)} are shared" if both else "no axis is shared"
-            raise fault(
-                "E0304",
-                "nothing to contract: the two sides share no axis",
-                expr.mark,
-                label,
-                secondary=sides,
-                hint=hint,
-            )
-        for axis, column in self.table.column.items():
-            if axis in shared and (column in left.axes) != (column in right.axes):
-                raise fault(
-                    "E0308",
-                    f"`·` cannot tell which of the two axes `{axis}` to contract",
-                    expr.mark,
-                    secondary=sides,
-                    hint="the product of a matrix and a vector is `A @ h`",
-                )
-        return self.emitter.contract(left, right, shared, scope.algebra, expr.span)
-
-    def _dot_named(self, expr: ast.Dot, names: tuple[ast.Name, ...], left: Value, right: Value, scope: Scope) -> Value:
-        axes = []
-        for name in names:
-            axis = self.axis(name, scope)
-            sides = self.sides(expr, left, right)
-            if axis in axes:
-                raise fault("E0308", f"axis `{name.text}` is named twice", name.span)
-            if self.table[axis].batch:
-                raise fault(
-                    "E0306",
-                    f"`{name.text}` is a batch axis and is not contracted",
-                    name.span,
-                    secondary=[(self.table.spans.get(axis), "declared here")],
-                    hint="declare it under `axes`, or sum over it: `sum[" + name.text + "](a * b)`",
-                )
-            for value, where in ((left, "left"), (right, "right")):
-                if axis not in value.axes:
-                    raise fault(
-                        "E0305", f"the {where} side of `·` has no axis `{name.text}`", name.span, secondary=sides
-                    )
-                self.single(value, axis, name.span)
-            axes.append(axis)
-        return self.emitter.contract(left, right, axes, scope.algebra, expr.span)
-
-    def single(self, value: Value, axis: str, span: Span) -> None:
-        """Refuses to name an axis that a value has twice."""
-        if self.table.column.get(axis) in value.axes:
-            raise fault(
-                "E0308",
-                f"the value has axis `{axis}` twice",
-                span,
-                hint="the product with a vector over this axis is `A @ h` or `h @ A`",
-            )
-
-    def _matmul(self, expr: ast.Binary, scope: Scope) -> Value:
-        """`A @ h` over the column axis of A, `h @ A` over its rows, `A @ B` through a third axis."""
-        left, right = self._pair(expr, scope)
-        left_axes, right_axes = self._matrix_axes(left), self._matrix_axes(right)
-        if len(left_axes) > 1 or len(right_axes) > 1:
-            raise fault(
-                "E0307",
-                "`@` cannot tell which repeated axis to contract",
-                expr.mark,
-                secondary=self.sides(expr, left, right),
-            )
-        axis = (left_axes or right_axes or [""])[0]
-        if not axis or axis not in left.axes or axis not in right.axes:
-            missing = "neither side has a repeated axis" if not axis else f"one side has no axis `{axis}`"
-            raise fault(
-                "E0307",
-                "`@` needs a matrix such as `A[n,n]` and a value over the same axis",
-                expr.mark,
-                missing,
-                secondary=self.sides(expr, left, right),
-                hint="`·` (or `dot`) contracts the axes that both sides have",
-            )
-        column, middle = self.table.column[axis], self.table.middle[axis]
-        emit = self.emitter
-        if left_axes and right_axes:
-            left = emit.add(Rename(((column, middle),)), [left], expr.span)
-            right = emit.add(Rename(((axis, middle),)), [right], expr.span)
-            return emit.contract(left, right, [middle], scope.algebra, expr.span)
-        if left_axes:
-            right = emit.add(Rename(((axis, column),)), [right], expr.span)
-            return emit.contract(left, right, [column], scope.algebra, expr.span)
-        product = emit.contract(left, right, [axis], scope.algebra, expr.span)
-        return emit.add(Rename(((column, axis),)), [product], expr.span)
-
-    def _matrix_axes(self, value: Value) -> list[str]:
-        return [axis for axis, column in self.table.column.items() if axis in value.axes and column in value.axes]
-
     # --- calls ---
 
     def _call(self, expr: ast.Call, scope: Scope) -> Value:
@@ -337,8 +230,6 @@ class Expressions:
                 secondary=[(self.decls.spans.get(expr.name.id), "declared here")],
                 hint=f"write `{written}` or `{expr.name.text}`",
             )
-        for arg in expr.args:
-            self.lower(arg, scope)
         return self.lower(ast.Ref(expr.name), scope)
 
     def _no_function(self, expr: ast.Call, scope: Scope) -> CompileError:
@@ -346,21 +237,21 @@ class Expressions:
         if scope.values is None and name.id in self.values:
             value = self.values[name.id]
             role = value.role if value is not None else Role.LOCAL
-            hint = f"multiply with `*`: `{name.text} * …`"
+            product = f"multiply with `*`: `{name.text} * …`"
             if role is Role.INPUT and expr.args and isinstance(expr.args[0], ast.Ref):
-                hint += f"; declare `input {name.text}({expr.args[0].name.text})` to write it so"
+                product += f"; declare `input {name.text}({expr.args[0].name.text})` to write it so"
             article = "an" if role is Role.INPUT else "a"
             return fault(
                 "E0207",
                 f"`{name.text}` is {article} {role}, not a function",
                 name.span,
                 secondary=[(self.decls.spans.get(name.id), "declared here")],
-                hint=hint,
+                hint=product,
             )
         hint = did_you_mean(name.id, [*FUNCTIONS, *scope.space.defs])
         if hint is None:
-            spaces = [space for space, inner in scope.space.imports.items() if name.id in inner.defs]
-            hint = f"write `{spaces[0]}.{name.text}`" if spaces else None
+            owners = [space for space, inner in scope.space.imports.items() if name.id in inner.defs]
+            hint = f"write `{owners[0]}.{name.text}`" if owners else None
         return fault("E0202", f"there is no function `{name.text}`", name.span, hint=hint)
 
     def _inline(self, expr: ast.Call, item: ast.Def, inner: Scope, outer: Scope) -> Value:

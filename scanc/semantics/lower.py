@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scanc.diagnostics.diagnostic import CompileError, Diagnostic, did_you_mean, fault
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Axis, Dims, Level, Output, Program, Region, RegionKind, Size, TensorType
+from scanc.ir.nodes import Axis, Dims, Level, Output, Program, Region, RegionKind, Size, State, Tensor, TensorType
 from scanc.semantics.axes import AxisTable, declare_axes
 from scanc.semantics.declarations import Declarations, declare
 from scanc.semantics.emit import Emitter
@@ -93,14 +93,18 @@ def _tools(decls: Declarations, module: ast.Module) -> tuple[Emitter, Expression
     """The builder, and a table of values with everything that is declared."""
     values: dict[str, Value | None] = {}
     types: dict[str, TensorType] = {}
-    groups = ((Role.INPUT, decls.inputs), (Role.PARAM, decls.params), (Role.STATE, decls.states))
-    for role, group in groups:
+    groups: tuple[tuple[Role, Mapping[str, Tensor | State]], ...] = (
+        (Role.INPUT, decls.inputs),
+        (Role.PARAM, decls.params),
+        (Role.STATE, decls.states),
+    )
+    for kind, group in groups:
         for name, decl in group.items():
             types[name] = decl.type
-            values[name] = Value(name, decl.type, role, name, decl.span)
-    for item in module.items:
-        for decl in item.tensors if isinstance(item, ast.Tensors) and item.role != "output" else ():
-            values.setdefault(decl.name.id, None)
+            values[name] = Value(name, decl.type, kind, name, decl.span)
+    for role, tensor in ast.declared(module.items):
+        if role != "output":
+            values.setdefault(tensor.name.id, None)
     locals_ = {item.target.id for item in module.items if isinstance(item, ast.Assign)}
     builder = Builder(decls.table.axes, types, reserved=locals_ | set(values))
     emitter = Emitter(builder, decls.table)
@@ -197,8 +201,8 @@ def _assemble(decls: Declarations, emitter: Emitter, values: dict[str, Value | N
     instrs += emitter.builder.take()
     used: set[str] = {axis for instr in instrs for axis in instr.type.axes}
     used |= {instr.op.axis for instr in instrs if isinstance(instr.op, Size)}
-    tensors = (*decls.inputs.values(), *decls.params.values(), *decls.states.values())
-    used |= {axis for tensor in tensors for axis in tensor.type.axes}
+    for group in (decls.inputs, decls.params, decls.states):
+        used |= {axis for decl in group.values() for axis in decl.type.axes}
     return Program(
         name=decls.name,
         level=Level.TYPED,

@@ -106,7 +106,7 @@ class Statements:
                 span,
                 f"has {table.shown(value.axes)}",
                 secondary=[(state.span, f"`{state.name}` has {table.shown(wanted)}")],
-                hint=_axes_hint(state, value, missing, extra, table.shown),
+                hint=_axes_hint(state, value, missing, extra),
             )
         if self.decls.semiring != "real":
             return self.expressions.emitter.carrier(value, self.decls.semiring, span)
@@ -222,10 +222,10 @@ class Statements:
                 part = self.values[name]
                 assert part is not None
                 parts[name].append(self.expressions.emitter.place(part, statement.span))
-            for name in locals_:
-                if self.assigned.get(name.id) == name.span:
-                    del self.assigned[name.id]
-                    self.values.pop(name.id, None)
+            for local in locals_:
+                if self.assigned.get(local.id) == local.span:
+                    del self.assigned[local.id]
+                    self.values.pop(local.id, None)
             if len(self.report.errors) > before:
                 break
         self.values.update(whole)
@@ -275,12 +275,12 @@ def _targets(statements: Iterable[ast.Statement], deep: bool = False) -> Iterato
             yield from _targets(statement.body, deep)
 
 
-def _axes_hint(state: State, value: Value, missing: set[str], extra: set[str], shown: object) -> str:
+def _axes_hint(state: State, value: Value, missing: set[str], extra: set[str]) -> str:
     """How to make the axes meet."""
     if missing and not value.axes:
         return f"nothing is broadcast into a state; for a constant write `0 * {state.name} + …`"
     if missing:
         axis = sorted(missing)[0]
-        return f"nothing is broadcast into a state: multiply by a tensor with axis `{axis}`, or drop `{axis}` from the state"
+        return f"nothing is broadcast into a state: multiply by a tensor with axis `{axis}`, or drop it from the state"
     axis = sorted(extra)[0]
     return f"contract or reduce axis `{axis}` (`a ·[{axis}] b`, `sum[{axis}](…)`), or give it to the state"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from scanc.diagnostics.span import Span
@@ -202,3 +203,11 @@ class Module:
     items: tuple[Item, ...]
     source: str = field(default="<spec>", compare=False)
     text: str = field(default="", compare=False, repr=False)
+
+
+def declared(items: Iterable[Item]) -> Iterator[tuple[str, TensorDecl]]:
+    """Every declared tensor with its role (`input`, `param`, `state` or `output`)."""
+    for item in items:
+        if isinstance(item, Tensors):
+            for decl in item.tensors:
+                yield item.role, decl
