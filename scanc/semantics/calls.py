@@ -279,8 +279,10 @@ def _prev(low: Expressions, call: ast.Call, scope: Scope) -> Value:
         if steps > limits.DELAY:
             raise fault("E0907", f"`prev` reaches back at most {limits.DELAY} steps", count.span)
     value = _past(low, call, call.args[0], scope)
-    late = low.emitter.add(Delay(steps), [value], call.span, hint=f"{value.name}_{steps}_ago")
-    return low.sliced(late, scope, call.span)
+    key = (value.name, steps)
+    if not scope.slices or key not in low.delays:
+        low.delays[key] = low.emitter.add(Delay(steps), [value], call.span, hint=f"{value.name}_{steps}_ago")
+    return low.sliced(low.delays[key], scope, call.span)
 
 
 def _conv(low: Expressions, call: ast.Call, scope: Scope) -> Value:

@@ -193,11 +193,8 @@ def _initial(made: Declarations, decl: ast.TensorDecl) -> None:
     state = made.states[decl.name.id]
     number = _number(decl.init, made.semiring)
     init: float | str = _param(made, decl, decl.init) if number is None else number
-    if (
-        number is not None
-        and state.type.kind in (Kind.INT, Kind.BOOL)
-        and number != int(number if abs(number) < 2**53 else 0)
-    ):
+    fits = number is None or number.is_integer()
+    if state.type.kind in (Kind.INT, Kind.BOOL) and not fits:
         raise fault(
             "E0404",
             f"the initial value does not fit state `{decl.name.text}`",

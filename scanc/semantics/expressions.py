@@ -39,6 +39,7 @@ class Expressions:
         self.used: set[str] = set()
         self.later: dict[str, Span] = {}
         self.hidden: dict[str, Span] = {}
+        self.delays: dict[tuple[str, int], Value] = {}
         self._slices: dict[tuple[str, str, int], Value] = {}
         self._fuel = limits.EXPRESSIONS
 
