@@ -82,7 +82,7 @@ class _Split:
         return not self.at and dict(self.axes) == {axis: axis for axis in axes}
 
 
-_Change = Callable[[_Part], _Part]
+_Change = Callable[[_Part, str], _Part]  # the part and what it is: decay or write
 
 
 class _NotElementwise(Exception):
@@ -119,19 +119,19 @@ class _Extraction:
                 return self._map(fn, instr, parts)
             case Reduce(fn, axes) if fn == self.rules.reduce:
                 _need(not set(axes) & set(parts[0].axes))
-                return self._both(parts[0], lambda p: self._reduce(p, axes))
+                return self._both(parts[0], lambda p, what: self._reduce(p, axes, what))
             case Contract(semiring, axes) if semiring == self.semiring:
                 product = self._product(parts)
                 _need(not set(axes) & set(product.axes))
-                return self._both(product, lambda p: self._reduce(p, axes))
+                return self._both(product, lambda p, what: self._reduce(p, axes, what))
             case Rename(pairs):
                 moved = dict(pairs)
                 home = {moved.get(axis, axis): source for axis, source in parts[0].axes.items()}
-                return replace(self._both(parts[0], lambda p: self._rename(p, moved)), axes=home)
+                return replace(self._both(parts[0], lambda p, what: self._rename(p, moved, what)), axes=home)
             case Broadcast():
                 return parts[0]
             case Index(axis, position):
-                inner = self._both(parts[0], lambda p: self._index(p, axis, position))
+                inner = self._both(parts[0], lambda p, what: self._index(p, axis, position, what))
                 if axis not in inner.axes:
                     return inner
                 home = {a: source for a, source in inner.axes.items() if a != axis}
@@ -153,11 +153,11 @@ class _Extraction:
             return self._both(parts[0], _negate)
         if (fn == "div" and real) or (fn == "sub" and self.semiring != "bool"):
             _need(parts[1].decay is None)
-            return self._both(parts[0], lambda p: self._divide(fn, p, instr.args[1]))
+            return self._both(parts[0], lambda p, what: self._divide(fn, p, instr.args[1], what))
         if (fn, self.semiring) in (("relu", "maxplus"), ("softplus", "log")):
             return self._sum(parts[0], _Split(None, _ONE, {}, {}))
         if fn in ("stop", "to_real", "to_complex"):
-            return self._both(parts[0], lambda p: self._convert(fn, p))
+            return self._both(parts[0], lambda p, what: self._convert(fn, p, what))
         if fn == "where":
             _need(instr.args[0] not in self.splits)
             return self._choose(instr.args[0], parts[1], parts[2])
@@ -166,8 +166,8 @@ class _Extraction:
     # --- splits ---
 
     def _both(self, split: _Split, change: _Change) -> _Split:
-        decay, write = (None if part is None else change(part) for part in (split.decay, split.write))
-        return replace(split, decay=decay, write=write)
+        decay = None if split.decay is None else change(split.decay, "decay")
+        return replace(split, decay=decay, write=None if split.write is None else change(split.write, "write"))
 
     def _sum(self, a: _Split, b: _Split) -> _Split:
         home = self._common(a, b)
@@ -248,55 +248,53 @@ class _Extraction:
             return _Part(part.value if factor.value is None else factor.value, negative)
         return _Part(self._name(self.rules.times, part.value, factor.value, what=what), negative)
 
-    def _divide(self, fn: str, part: _Part, divisor: str) -> _Part:
-        value = self._value(replace(part, negative=False), "part")
-        return _Part(self._name(fn, value, divisor, what="part"), part.negative)
+    def _divide(self, fn: str, part: _Part, divisor: str, what: str) -> _Part:
+        if part.value is None and fn == "sub":  # one is 0 where ⊗ is +
+            return _Part(self._name("neg", divisor, what=what))
+        value = self._value(replace(part, negative=False), what)
+        return _Part(self._name(fn, value, divisor, what=what), part.negative)
 
-    def _convert(self, fn: str, part: _Part) -> _Part:
-        return part if part.value is None else replace(part, value=self._name(fn, part.value, what="part"))
+    def _convert(self, fn: str, part: _Part, what: str) -> _Part:
+        return part if part.value is None else replace(part, value=self._name(fn, part.value, what=what))
 
     def _where(self, condition: str, a: _Part | None, b: _Part | None, what: str) -> _Part | None:
         if a == b:
             return a
         return _Part(self._name("where", condition, self._value(a, what), self._value(b, what), what=what))
 
-    def _reduce(self, part: _Part, axes: tuple[str, ...]) -> _Part:
-        value = self._value(replace(part, negative=False), "part")
-        wide = self.builder.broadcast(value, axes, hint=f"{self.stem}.part")
-        return _Part(
-            self.builder.reduce(self.rules.reduce, wide, axes, hint=f"{self.stem}.part", span=self.span), part.negative
-        )
+    def _reduce(self, part: _Part, axes: tuple[str, ...], what: str) -> _Part:
+        value = self._value(replace(part, negative=False), what)
+        wide = self.builder.broadcast(value, axes, hint=f"{self.stem}.{what}")
+        return _Part(self._op(Reduce(self.rules.reduce, axes), wide, what=what), part.negative)
 
-    def _rename(self, part: _Part, moved: Mapping[str, str]) -> _Part:
+    def _rename(self, part: _Part, moved: Mapping[str, str], what: str) -> _Part:
         if part.value is None:
             return part
         pairs = tuple((a, b) for a, b in moved.items() if a in self.builder.types[part.value].axes)
-        return replace(part, value=self._op(Rename(pairs), part.value)) if pairs else part
+        return replace(part, value=self._op(Rename(pairs), part.value, what=what)) if pairs else part
 
-    def _index(self, part: _Part, axis: str, position: int) -> _Part:
+    def _index(self, part: _Part, axis: str, position: int, what: str) -> _Part:
         if part.value is None or axis not in self.builder.types[part.value].axes:
             return part
-        return replace(part, value=self._op(Index(axis, position), part.value))
+        return replace(part, value=self._op(Index(axis, position), part.value, what=what))
 
     def _pile(self, axis: str, parts: list[_Part | None], what: str) -> _Part | None:
         if all(part == parts[0] for part in parts):
             return parts[0]
         values = [self._value(part, what) for part in parts]
-        kind = widest(self.builder.types[value].kind for value in values)
-        axes = {a for value in values for a in self.builder.types[value].axes}
+        types = self.builder.types
+        kind = widest(types[value].kind for value in values)
         if kind in (Kind.REAL, Kind.COMPLEX):
-            values = [
-                v if self.builder.types[v].kind is kind else self._name(f"to_{kind}", v, what=what) for v in values
-            ]
-        return _Part(
-            self._op(Stack(axis), *(self.builder.broadcast(v, axes, hint=f"{self.stem}.{what}") for v in values))
-        )
+            values = [v if types[v].kind is kind else self._name(f"to_{kind}", v, what=what) for v in values]
+        axes = {a for value in values for a in types[value].axes}
+        wide = [self.builder.broadcast(v, axes, hint=f"{self.stem}.{what}") for v in values]
+        return _Part(self._op(Stack(axis), *wide, what=what))
 
-    def _op(self, op: Rename | Index | Stack, *args: str) -> str:
-        return self.builder.add(op, *args, hint=f"{self.stem}.part", span=self.span)
+    def _op(self, op: Reduce | Rename | Index | Stack, *args: str, what: str) -> str:
+        return self.builder.add(op, *args, hint=f"{self.stem}.{what}", span=self.span)
 
 
-def _negate(part: _Part) -> _Part:
+def _negate(part: _Part, what: str) -> _Part:
     return replace(part, negative=not part.negative)
 
 

@@ -86,6 +86,11 @@ class RecurrenceClass:
             return "time-invariant"
         return {"dplr": "DPLR", "shift": "delay"}.get(self.transition, self.transition)
 
+    def summary(self) -> str:
+        """Label and description, the label once."""
+        described = self.describe()
+        return described if described.startswith(self.label) else f"{self.label}: {described}"
+
     def describe(self) -> str:
         """The class in one line."""
         if self.transition == "delay":
@@ -204,7 +209,7 @@ def _affine_class(
         acts = tuple(a for a in axes if a not in known.batch and any(_acts(term, a) for term in linear))
         return RecurrenceClass(states, semiring, "dense", acts, varies=varying, write=Write("elementwise"), reads=reads)
     if not affine:
-        return RecurrenceClass(states, semiring, "delay", growth="none", reads=reads)
+        return RecurrenceClass(states, semiring, "delay", write=Write("elementwise"), growth="none", reads=reads)
     shape = structure(tuple(linear) if whole else None, axes, known.batch)
     return RecurrenceClass(
         states, semiring, shape.transition, shape.acts, shape.rank,

@@ -54,10 +54,30 @@ class Bounds:
 def bounds(instrs: Iterable[Instr], types: Mapping[str, TensorType]) -> dict[str, Bounds]:
     """What is known of every instruction's value; a name that is absent may be anything."""
     known: dict[str, Bounds] = {}
+    defs: dict[str, Instr] = {}
     for instr in instrs:
+        defs[instr.name] = instr
         args = [known.get(arg) or _unknown(types[arg]) for arg in instr.args]
         known[instr.name] = _bounds(instr, args, [types[arg] for arg in instr.args])
+        radius = _radius(instr, defs)
+        if radius is not None:
+            size = (known.get(radius) or _unknown(types[radius])).size
+            known[instr.name] = Bounds(Interval(-size.high, size.high), size)
     return known
+
+
+def _radius(instr: Instr, defs: Mapping[str, Instr]) -> str | None:
+    """r where the instruction is `complex(r cos t, r sin t)`: what its absolute value is."""
+    if instr.op != Map("complex"):
+        return None
+    parts = [defs.get(arg) for arg in instr.args]
+    if any(part is None or part.op != Map("mul") for part in parts):
+        return None
+    (r, cos), (s, sin) = (part.args for part in parts if part is not None)
+    turned = [defs.get(arg) for arg in (cos, sin)]
+    if r != s or [part.op if part else None for part in turned] != [Map("cos"), Map("sin")]:
+        return None
+    return r if len({part.args for part in turned if part is not None}) == 1 else None
 
 
 def _unknown(type_: TensorType) -> Bounds:

@@ -43,7 +43,7 @@ def classes(program: Program) -> Classes:
 
 def _remark(found: RecurrenceClass) -> Remark:
     stage = ", ".join(found.states)
-    text = f"{stage}: {found.label}: {found.describe()}"
+    text = f"{stage}: {found.summary()}"
     if found.blame is None:
         return Remark("classify", text)
     return Remark("classify", f"{text}; {found.blame.reason}", span=found.blame.span)
@@ -71,7 +71,7 @@ class _Pieces:
 
     def stage(self, region: Region, found: RecurrenceClass) -> None:
         """The loop region, or the scan or delay that it amounts to."""
-        described = f"{found.label}: {found.describe()}"
+        described = found.summary()
         if found.transition == "delay" and not region.instrs:
             value = self.next_of[region.states[0]]
             delay = Scan(found.semiring, value, None, value)

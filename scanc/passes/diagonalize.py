@@ -1,47 +1,47 @@
 """diagonalize: finds dense time-invariant transitions, and leaves them as they are, with a remark.
 
-A constant `A @ h` could run in the basis of A's eigenvectors, element by element.  Whether that is
-safe depends on the values of A (theory, section 5), which are not known here.
+A constant `h = A @ h + …` could run in the basis of A's eigenvectors, element by element.  Whether that
+is safe depends on the values of A (theory, section 5), which are not known here.
 """
 
 from __future__ import annotations
 
-from scanc.analysis.dependence import Varies, depends_on, varies
-from scanc.ir.nodes import Contract, Instr, Level, Program
+from scanc.analysis.dependence import state_components
+from scanc.analysis.recurrence import RecurrenceClass, facts, recurrence
+from scanc.diagnostics.span import Span
+from scanc.ir.nodes import Contract, Level, Program
+from scanc.ir.rewrite import live
 from scanc.passes.base import Pass, Remark, Rewrite
 
 
 def run(program: Program) -> Rewrite:
-    vary = varies(program)
-    declared = {param.name: param for param in program.params}
+    known = facts(program)
     remarks = []
-    for instr in program.instrs:
-        matrix = _constant_matrix(program, instr, vary)
-        if matrix is None:
-            continue
-        param = declared.get(matrix)
-        what = f"`{matrix}`" if param else "a matrix of parameters"
-        text = f"{what} is a dense transition, the same at every step: it stays in the recurrent form, since whether "
-        text += "its eigenvectors can be trusted depends on its values"
-        remarks.append(Remark("diagonalize", text, applied=False, span=instr.span))
+    for component in state_components(program):
+        found = recurrence(known, component.states)
+        if found.transition == "dense" and found.time_invariant and found.semiring == "real":
+            remarks.append(_remark(program, found))
     return program, tuple(remarks)
 
 
-def _constant_matrix(program: Program, instr: Instr, vary: dict[str, Varies]) -> str | None:
-    """The matrix of parameters that a contraction applies to a state that it leads back to."""
-    if not isinstance(instr.op, Contract) or vary[instr.name] is not Varies.STATE:
-        return None
-    fixed = [arg for arg in instr.args if vary[arg] <= Varies.PARAM]
-    if len(fixed) != 1:
-        return None
-    states = {state.name for state in program.states}
-    (vector,) = (arg for arg in instr.args if arg not in fixed)
-    read = (depends_on(program, vector) | {vector}) & states
-    axes = set(program.types[fixed[0]].axes) - set(program.types[vector].axes)
-    likes = {axis.name: axis.like for axis in program.axes}
-    square = any(likes[a] in instr.op.axes or any(likes[c] == a for c in instr.op.axes) for a in axes)
-    fed = {s for s, value in program.next if instr.name in depends_on(program, value) | {value}}
-    return fixed[0] if square and read & fed else None
+def _remark(program: Program, found: RecurrenceClass) -> Remark:
+    text = (
+        f"{', '.join(found.states)}: the transition is dense and the same at every step, but it stays in the recurrent "
+        "form: whether the eigenvectors of its matrix can be trusted depends on the matrix' values"
+    )
+    return Remark("diagonalize", text, applied=False, span=_place(program, found.states))
+
+
+def _place(program: Program, states: tuple[str, ...]) -> Span | None:
+    """Where the spec applies the matrix: the first contraction on the way from the states to their next values."""
+    following = [value for state, value in program.next if state in states]
+    reached = set(states)
+    for instr in live(program.instrs, following):
+        if reached.intersection(instr.args):
+            if isinstance(instr.op, Contract):
+                return instr.span
+            reached.add(instr.name)
+    return None
 
 
 DIAGONALIZE = Pass(
