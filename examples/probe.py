@@ -69,8 +69,9 @@ class Probe:
 
     def survival(self, gates: Gates) -> float:
         """How much of a disturbance of the state is left, per step."""
-        start = self._states()
-        moved = {name: value + 0.1 * torch.randn_like(value) for name, value in start.items()}
+        arguments = self._arguments(gates, SHORT, spread=1.0)
+        start = self._mapping(self.operator(**arguments, return_state=True)[1])
+        moved = {name: self._disturbed(value) for name, value in start.items()}
         arguments = self._arguments(gates, MEMORY, spread=1.0)
         end, other = (
             self._mapping(self.operator(**arguments, initial_state=state, return_state=True)[1])
@@ -80,6 +81,11 @@ class Probe:
         given = sum(float((start[name] - moved[name]).abs().square().sum()) for name in start)
         return (left / given) ** (0.5 / MEMORY) if math.isfinite(left) else math.inf
 
+    def _disturbed(self, state: Tensor) -> Tensor:
+        """The state and a tenth of its size in noise."""
+        noise = torch.randn(state.shape, dtype=state.dtype, generator=self.generator)
+        return state + 0.1 * state.abs().square().mean().sqrt() * noise
+
     def _features(self, tensor: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
         dtype = torch.complex64 if tensor.kind == "complex" else torch.float32
         raw = torch.randn((ROWS, LONG, *shape(tensor, sizes)), dtype=dtype, generator=self.generator)
@@ -87,7 +93,8 @@ class Probe:
         return raw
 
     def _arguments(self, gates: Gates, steps: int, spread: float = SPREAD) -> dict[str, Tensor]:
-        raws = {name: spread * raw[:, :steps] for name, raw in self.features.items()} | self.params
+        raws = {name: spread * raw[:, :steps] for name, raw in self.features.items()}
+        raws |= {n: raw if square(self.spec, self.tensors[n]) else spread * raw for n, raw in self.params.items()}
         return {name: self._activated(name, raw, gates) for name, raw in raws.items()}
 
     def _activated(self, name: str, raw: Tensor, gates: Gates) -> Tensor:
