@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from scanc_runtime.binding import Binder, InitialState, StateBinder, public_name
 from scanc_runtime.checks import Checker, Plan
-from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.dtypes import dtype_name, value_dtype
 from scanc_runtime.errors import ArgumentError, did_you_mean
 from scanc_runtime.layout import Layout
 from scanc_runtime.shapes import Tensors
@@ -96,6 +96,19 @@ class Interface(ABC):
         outputs, final = self._execute(given, states, plan, form, False, self._single_inputs)
         declared = [layout.declared(output).squeeze(1) for layout, output in zip(self._outputs, outputs, strict=True)]
         return declared[0] if len(declared) == 1 else tuple(declared), self._public(final)
+
+    def plan_text(self, *tensors: Tensor, **named: Tensor) -> str:
+        """What a call with these tensors would do, in a line: sizes, form, dtypes."""
+        plan = self._plan(self._binder.bind(tensors, named), {}, single=False)
+        sizes = ", ".join(f"{name} = {size}" for name, size in {"B": plan.batch, "T": plan.time, **plan.sizes}.items())
+        dtypes = f"computes in {dtype_name(plan.compute)}, returns {dtype_name(plan.promoted)}"
+        return f"{self.spec.name} at {sizes}: form {self._auto(plan)}, {dtypes}"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def _plan(self, given: Sequence[Tensor], states: Mapping[str, Tensor], single: bool) -> Plan:
         """The checked plan of a call; calls of a shape seen before cost a look-up."""

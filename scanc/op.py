@@ -1,0 +1,258 @@
+"""The operator that users hold: one spec, the modules generated from it, and the interpreter beside them.
+
+Specs are checked when they are loaded; a target's module is generated, or taken from the cache, at its
+first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+import scanc_runtime
+import torch
+from scanc_runtime.binding import InitialState
+from scanc_runtime.cache import cached_source, load_module
+from scanc_runtime.checks import Plan
+from scanc_runtime.errors import ArgumentError, ScanError, did_you_mean
+from scanc_runtime.interface import Interface
+from scanc_runtime.operator import Operator
+from scanc_runtime.shapes import Shapes, Tensors
+from scanc_runtime.spec import Spec
+from torch import Tensor
+
+from scanc.codegen.module import spec_of
+from scanc.codegen.safety import check_source
+from scanc.driver import TARGETS, Compiled, compile_text
+from scanc.interpreter import interpret
+from scanc.ir.nodes import Program
+from scanc.ir.printer import print_program
+
+Target = Literal["auto", "torch", "triton"]
+
+
+def load(path: str | os.PathLike[str], *, target: Target = "auto") -> ScanOperator:
+    """The operator of a `.scan` file.  Raises `CompileError` for a wrong spec, `OSError` for an unreadable file."""
+    file = Path(path)
+    return ScanOperator(file.read_text(encoding="utf-8"), str(path), file.resolve().parent, target)
+
+
+def compile(text: str, *, target: Target = "auto") -> ScanOperator:
+    """The operator of a spec given as text.  Raises `CompileError`."""
+    return ScanOperator(text, "<spec>", None, target)
+
+
+class ScanOperator:
+    """A differentiable PyTorch operator, as its spec says.
+
+    Call it as `Interface.__call__` describes: inputs [B, T, *dims] and params [*dims] in order of
+    declaration or by name.  With target `auto`, CUDA tensors go to Triton kernels and all others to the
+    torch module.  `form="interpret"` runs the naive loop that defines the language.
+    """
+
+    def __init__(self, text: str, source: str, root: Path | None, target: Target) -> None:
+        target = _target(target)
+        self._origin = (text, source, root, target)
+        self._wanted = target
+        self._token = id(self)
+        self._operators: dict[str, Operator] = {}
+        self._interpreted: Interpreted | None = None
+        self.lowered: Compiled = compile_text(text, source=source, root=root)
+        _living[self._token] = self
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        initial_state: InitialState = None,
+        return_state: bool = False,
+        reverse: bool = False,
+        form: str = "auto",
+        cu_seqlens: Tensor | None = None,
+        batch_invariant: bool = False,
+        **named: Tensor,
+    ) -> Any:
+        """The output, or a tuple of outputs; with `return_state` also a mapping of final states."""
+        return self._interface(form, tensors, named)(
+            *tensors,
+            initial_state=initial_state,
+            return_state=return_state,
+            reverse=reverse,
+            form=form,
+            cu_seqlens=cu_seqlens,
+            batch_invariant=batch_invariant,
+            **named,
+        )
+
+    def step(self, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
+        """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state."""
+        return self._interface(form, tensors, named).step(*tensors, state=state, form=form, **named)
+
+    @property
+    def name(self) -> str:
+        return self.lowered.name
+
+    @property
+    def target(self) -> str:
+        """The target that runs where tensors leave the choice: `torch` or `triton`."""
+        if self._wanted != "auto":
+            return self._wanted
+        return "triton" if torch.cuda.is_available() else "torch"
+
+    @property
+    def spec(self) -> Spec:
+        """What callers see of the scan, as data."""
+        return self.operator(self.target).spec
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Every form that a call can ask for, `auto` aside."""
+        return (*self.operator(self.target).forms, "interpret")
+
+    @property
+    def classes(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """The stages in order: their states, and the class of their recurrence in words."""
+        regions = self.lowered.classified.regions
+        return tuple((region.states, region.recurrence) for region in regions if region.recurrence is not None)
+
+    def explain(self, *tensors: Tensor, form: str | None = None, **named: Tensor) -> str:
+        """The class, what each pass did or declined and why, and the forms; for tensors, also what a call would do."""
+        text = self.lowered.explain(form)
+        if not tensors and not named:
+            return text
+        target = self._target_of(chain(tensors, named.values()))
+        return f"{text.rstrip()}\n\n{self.operator(target).plan_text(*tensors, **named)} (target {target})\n"
+
+    def code(self, target: Target | None = None) -> str:
+        """The source of the generated module."""
+        return self._source(self.target if target in (None, "auto") else _target(target))[0]
+
+    def operator(self, target: str) -> Operator:
+        """The operator of one target's module."""
+        if target not in self._operators:
+            source, path = self._source(target)
+            name = f"scanc_generated_{self.name}_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+            check_source(source, name)
+            self._operators[target] = load_module(source, name, path).operator
+        return self._operators[target]
+
+    def __repr__(self) -> str:
+        return f"<scan {self.name} from {self._origin[1]}>"
+
+    def __copy__(self) -> ScanOperator:
+        return self
+
+    def __deepcopy__(self, memo: object) -> ScanOperator:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ScanOperator, self._origin
+
+    def _interface(self, form: str, tensors: Sequence[Tensor], named: dict[str, Tensor]) -> Interface:
+        if form == "interpret":
+            if self._interpreted is None:
+                self._interpreted = Interpreted(self.lowered)
+            return self._interpreted
+        return _resolve(self._token, self._target_of(chain(tensors, named.values())))
+
+    def _target_of(self, tensors: Iterable[Tensor]) -> str:
+        device = next((tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)), None)
+        if self._wanted == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ArgumentError(
+                f"{self.name}: Triton kernels run on a GPU, these tensors are on the CPU",
+                hint="target='auto' or 'torch' runs on the CPU; TRITON_INTERPRET=1 interprets kernels, for tests",
+            )
+        if self._wanted != "auto" or device is None:
+            return self.target
+        if device != "cuda":
+            return "torch"
+        if not _has_triton():
+            raise ScanError(f"{self.name}: Triton is not installed; target='torch' runs on the GPU without it, slower")
+        return "triton"
+
+    def _source(self, target: str) -> tuple[str, Path | None]:
+        fields = {
+            "spec": self._origin[0],
+            "ir": print_program(self.lowered.typed),
+            "target": target,
+            "compiler": _fingerprint(),
+        }
+        return cached_source(fields, lambda: self.lowered.module_source(target))
+
+
+class Interpreted(Interface):
+    """The interpreter behind the calling convention of operators; differentiable by torch."""
+
+    def __init__(self, lowered: Compiled) -> None:
+        super().__init__(spec_of(lowered.discrete, lowered.text, forms=("interpret",)))
+        self._program: Program = lowered.typed
+        self._shapes = Shapes(self.spec)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return ("interpret",)
+
+    def _auto(self, plan: Plan) -> str:
+        return "interpret"
+
+    def _run(
+        self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        spec, primals = self.spec, inputs + params + states
+        sizes = self._shapes.sizes(primals)[2]
+        groups = ((spec.inputs, self._inputs, inputs), (spec.params, self._params, params))
+        given = [
+            {decl.name: layout.declared(tensor) for decl, layout, tensor in zip(*group, strict=True)}
+            for group in groups
+        ]
+        outputs, final = interpret(self._program, *given, self._public(states), reverse=reverse)
+        dtypes = self._shapes.result_dtypes(primals)
+        results = [outputs[decl.name] for decl in spec.outputs]
+        results += [
+            final[decl.public[0]].select(1, decl.public[1]) if decl.public else final[decl.name] for decl in spec.states
+        ]
+        canonical = [
+            layout.canonical(tensor, sizes).to(dtype)
+            for layout, tensor, dtype in zip(self._outputs + self._states, results, dtypes, strict=True)
+        ]
+        return canonical[: len(spec.outputs)], canonical[len(spec.outputs) :]
+
+
+_living: WeakValueDictionary[int, ScanOperator] = WeakValueDictionary()
+
+
+@torch._dynamo.assume_constant_result  # torch.compile runs this while it traces, and keeps what it returns
+def _resolve(token: int, target: str) -> Operator:
+    return _living[token].operator(target)
+
+
+def _target(target: str) -> Any:
+    if target not in ("auto", *TARGETS):
+        raise ArgumentError(
+            f"there is no target {str(target)!r}",
+            expected=f"one of auto, {', '.join(TARGETS)}",
+            hint=did_you_mean(str(target), ("auto", *TARGETS)),
+        )
+    return str(target)
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _fingerprint() -> str:
+    """A hash over the compiler's own files: what an edited compiler generates is not what was cached."""
+    digest = hashlib.sha256()
+    for package in (Path(__file__).parent, Path(scanc_runtime.__file__).parent):
+        for file in sorted(package.rglob("*")):
+            if file.suffix in (".py", ".lark"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
