@@ -129,11 +129,12 @@ def _complex_matrix(matrix: torch.Tensor) -> torch.Tensor:
 
 def _check_mixing(found: RecurrenceClass, probe: Probe, matrix: torch.Tensor) -> None:
     """Off the axes that a step mixes, an element reads its own element alone."""
-    if len({t for t in probe.types()}) > 1 or probe.types()[0].kind is Kind.COMPLEX:
+    (type_, *more), count = probe.types(), len(probe.types())
+    if any(other != type_ for other in more):
         return
-    (type_, *_), count = probe.types(), len(probe.types())
-    shape = probe.shape(type_)
-    blocks = matrix.reshape(count, *shape, count, *shape).abs().sum((0, len(shape) + 1))
+    shape, pair = probe.shape(type_), 2 if type_.kind is Kind.COMPLEX else 1
+    blocks = matrix.reshape(count, *shape, pair, count, *shape, pair).abs()
+    blocks = blocks.sum((0, len(shape) + 1, len(shape) + 2, -1))
     for d, axis in enumerate(type_.axes):
         if axis not in found.mixes:
             _assert_kept(blocks, d, len(shape), axis)

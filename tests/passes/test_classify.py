@@ -8,11 +8,16 @@ from types import SimpleNamespace as Names
 import pytest
 import torch
 from analysis.bodies import Value, outputs, program, stack
+from fuzz.programs import Case, cases
+from hypothesis import HealthCheck, given, settings
 
+from scanc.interpreter import interpret, random_arguments
 from scanc.ir.levels import verify
 from scanc.ir.nodes import Program, RegionKind
 from scanc.passes.classify import CLASSIFY, classes
+from scanc.passes.differentiate import differentiate
 from scanc.passes.hoist import HOIST
+from scanc.passes.pipeline import TO_CLASSIFIED, TO_DISCRETE, Trace, run
 from scanc.passes.stage import STAGE
 
 
@@ -168,3 +173,35 @@ def test_class_and_meaning(case: str) -> None:
     assert_same(made, result)
     expected = RegionKind.SCAN if case in SCANNED else RegionKind.DELAY if case == "delay" else RegionKind.LOOP
     assert set(kinds(result)) == {expected}
+
+
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@FEW
+@given(cases())
+def test_generated_programs_keep_their_meaning(case: Case) -> None:
+    """typed → classified, on programs with every manner of state."""
+    inputs, params, initial = case.arguments()
+    result = run(TO_CLASSIFIED, run(TO_DISCRETE, case.program, Trace()), Trace())
+    expected, final = interpret(case.program, inputs, params, initial)
+    got, last = interpret(result, inputs, params, initial)
+    for before, after in ((expected, got), (final, last)):
+        assert before.keys() == after.keys()
+        for name, value in before.items():
+            torch.testing.assert_close(after[name], value, rtol=1e-9, atol=1e-9)
+
+
+@FEW
+@given(cases(times=(1, 3)))
+def test_generated_adjoints_keep_their_meaning(case: Case) -> None:
+    adjoint = differentiate(run(TO_DISCRETE, case.program, Trace()))
+    result = run(TO_CLASSIFIED, adjoint, Trace())
+    inputs, params, initial = random_arguments(
+        adjoint, batch=case.batch, time=case.time, sizes=case.sizes, seed=case.seed
+    )
+    expected, final = interpret(adjoint, inputs, params, initial, reverse=True)
+    got, last = interpret(result, inputs, params, initial, reverse=True)
+    for name, value in {**expected, **final}.items():
+        scale = 1 + float(value.abs().max()) if value.numel() else 1.0
+        torch.testing.assert_close({**got, **last}[name] / scale, value / scale, rtol=1e-9, atol=1e-9)
