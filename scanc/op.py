@@ -206,12 +206,11 @@ class Interpreted(Interface):
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         spec, primals = self.spec, inputs + params + states
         sizes = self._shapes.sizes(primals)[2]
-        groups = ((spec.inputs, self._inputs, inputs), (spec.params, self._params, params))
-        given = [
+        given, constants = (
             {decl.name: layout.declared(tensor) for decl, layout, tensor in zip(*group, strict=True)}
-            for group in groups
-        ]
-        outputs, final = interpret(self._program, *given, self._public(states), reverse=reverse)
+            for group in ((spec.inputs, self._inputs, inputs), (spec.params, self._params, params))
+        )
+        outputs, final = interpret(self._program, given, constants, self._public(states), reverse=reverse)
         dtypes = self._shapes.result_dtypes(primals)
         results = [outputs[decl.name] for decl in spec.outputs]
         results += [
@@ -227,9 +226,13 @@ class Interpreted(Interface):
 _living: WeakValueDictionary[int, ScanOperator] = WeakValueDictionary()
 
 
-@torch._dynamo.assume_constant_result  # torch.compile runs this while it traces, and keeps what it returns
 def _resolve(token: int, target: str) -> Operator:
     return _living[token].operator(target)
+
+
+# What torch.compiler.assume_constant_result does, without the import of all of Dynamo: while torch.compile
+# traces, it runs this and keeps what it returns.
+_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _target(target: str) -> Any:
