@@ -167,6 +167,14 @@ def _size(low: Expressions, call: ast.Call, scope: Scope) -> Value:
     if not isinstance(arg, ast.Ref):
         raise fault("E0312", "`size` takes the name of an axis", arg.span, hint="write `size(i)`")
     axis = low.axis(arg.name, scope)
+    if axis in low.decls.unsized:
+        raise fault(
+            "E0310",
+            f"the size of axis `{arg.name.text}` is not known at a call",
+            arg.span,
+            "no input and no param has this axis",
+            hint=f"fix it: `axes {axis} = 16`",
+        )
     return low.emitter.add(Size(axis), [], call.span, hint=f"size_{axis}")
 
 

@@ -42,6 +42,7 @@ class Declarations:
     outputs: dict[str, ast.TensorDecl] = field(default_factory=dict)
     depends: dict[str, tuple[ast.Name, ...]] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
+    unsized: set[str] = field(default_factory=set)  # axes whose size a call does not give
 
 
 def declare(items: Iterable[ast.Item], header: ast.Scan, table: AxisTable, report: Report) -> Declarations:
@@ -58,6 +59,8 @@ def declare(items: Iterable[ast.Item], header: ast.Scan, table: AxisTable, repor
         if role == "state" and decl.name.id in made.states:
             with report.catching():
                 _initial(made, decl)
+    tensors = (*made.inputs.values(), *made.params.values())
+    made.unsized = unknown_sizes(table, (tensor.dims for tensor in tensors))
     if not report.errors:
         with report.catching():
             _check_sizes(made)
@@ -256,10 +259,9 @@ def _param(made: Declarations, decl: ast.TensorDecl, init: ast.Expr) -> str:
 def _check_sizes(made: Declarations) -> None:
     """Every axis of a tensor gets its size from a number, an input or a param."""
     tensors: list[Tensor | State] = [*made.inputs.values(), *made.params.values()]
-    unknown = unknown_sizes(made.table, (tensor.dims for tensor in tensors))
     for decl in (*tensors, *made.states.values()):
         for dim in decl.dims:
-            lost = [axis for axis in dim if axis in unknown and axis in made.table]
+            lost = [axis for axis in dim if axis in made.unsized and axis in made.table]
             if lost and len(dim) > 1:
                 raise fault(
                     "E0310",

@@ -14,6 +14,8 @@ from scanc.semantics.axes import AxisTable
 from scanc.semantics.values import KIND_WORDS, Role, Value
 
 _LOW = (Kind.BOOL, Kind.INT)
+_NUMERIC = ("add", "sub", "mul", "neg", "sign", "relu", "maximum", "minimum")  # a bool counts as 0 or 1
+_LOGICAL = {"mul": "and", "add": "or"}  # of two bools, as in torch
 
 
 class Emitter:
@@ -85,8 +87,12 @@ class Emitter:
                 )
         if fn == "where":
             return self._map(fn, [args[0], *self._meet(args[1:], span)], span)
-        if function.result in (Kind.REAL, Kind.COMPLEX) and fn not in ("to_real", "to_complex"):
+        if fn in _LOGICAL and all(arg.kind is Kind.BOOL for arg in args):
+            return self._map(_LOGICAL[fn], args, span)
+        if function.result in (Kind.REAL, Kind.COMPLEX) or fn in ("div", "pow"):
             args = [self.widen(arg, Kind.REAL, span) if arg.kind in _LOW else arg for arg in args]
+        elif fn in _NUMERIC:
+            args = [self.widen(arg, Kind.REAL, span) if arg.kind is Kind.BOOL else arg for arg in args]
         return self._map(fn, self._meet(args, span), span)
 
     def _map(self, fn: str, args: Sequence[Value], span: Span | None) -> Value:

@@ -43,15 +43,19 @@ class Expressions:
         self._slices: dict[tuple[str, str, int], Value] = {}
         self._fuel = limits.EXPRESSIONS
 
-    def lower(self, expr: ast.Expr, scope: Scope) -> Value:
-        """The value of an expression."""
+    def charge(self, span: Span) -> None:
+        """Counts one more expression or loop step of the program as written out."""
         self._fuel -= 1
         if self._fuel < 0:
             raise fault(
                 "E0905",
                 f"functions and loops written out, the program has more than {limits.EXPRESSIONS} expressions",
-                expr.span,
+                span,
             )
+
+    def lower(self, expr: ast.Expr, scope: Scope) -> Value:
+        """The value of an expression."""
+        self.charge(expr.span)
         scope = replace(scope, depth=scope.depth + 1)
         if scope.depth > limits.NESTING:
             raise fault(

@@ -72,7 +72,10 @@ def _header(module: ast.Module, report: Report) -> ast.Scan:
     headers = [item for item in module.items if isinstance(item, ast.Scan)]
     if not headers or module.items[0] is not headers[0]:
         span = module.items[0].span if module.items else None
-        raise fault("E0108", "a spec begins with its name", span, hint="write `scan my_layer` on the first line")
+        with report.catching():
+            raise fault("E0108", "a spec begins with its name", span, hint="write `scan my_layer` on the first line")
+    if not headers:
+        return ast.Scan(ast.Name("nameless", ""), None)
     for again in headers[1:]:
         with report.catching():
             raise fault("E0108", "a file holds one scan", again.span, secondary=[(headers[0].span, "the first")])

@@ -9,6 +9,8 @@ from scanc.diagnostics.diagnostic import CompileError, Diagnostic
 from scanc.diagnostics.span import Span
 from scanc.syntax import limits
 
+_ONCE = ("E0201", "E0202", "E0301")
+
 
 class Skip(Exception):
     """Raised on a use of a name that an earlier error left without a value; says nothing new."""
@@ -34,7 +36,9 @@ class Report:
                 raise CompileError(self.errors) from None
 
     def note(self, diagnostics: Iterable[Diagnostic]) -> None:
-        self.errors += [diagnostic for diagnostic in diagnostics if diagnostic not in self.errors]
+        """Adds diagnostics; a name that is nowhere declared is reported at its first use only."""
+        said = {error.headline for error in self.errors if error.code in _ONCE}
+        self.errors += [d for d in diagnostics if d not in self.errors and d.headline not in said]
 
     def warn(self, code: str, headline: str, span: Span, hint: str | None = None) -> None:
         self.warnings.append(Diagnostic(code, headline, span, hint=hint, severity="warning"))

@@ -11,7 +11,7 @@ from scanc.ir.nodes import Kind, Ode, Stack, State
 from scanc.semantics.builtins import RULES
 from scanc.semantics.declarations import Declarations, check_name
 from scanc.semantics.expressions import Expressions
-from scanc.semantics.report import Report
+from scanc.semantics.report import Report, Skip
 from scanc.semantics.scope import Scope
 from scanc.semantics.values import KIND_WORDS, Role, Value
 from scanc.syntax import ast
@@ -66,6 +66,8 @@ class Statements:
 
     def _check_target(self, target: ast.Name) -> None:
         decls = self.decls
+        if target.id in decls.spans and target.id not in {**decls.inputs, **decls.params}:
+            raise Skip
         if target.id in decls.spans:
             role = "input" if target.id in decls.inputs else "param"
             raise fault(
@@ -142,6 +144,13 @@ class Statements:
         self.assigned.setdefault(name.id, name.span)
         if decls.semiring != "real":
             raise fault("E0705", f"`d/dt` does not exist over the semiring `{decls.semiring}`", statement.span)
+        if state.type.kind in (Kind.BOOL, Kind.INT):
+            raise fault(
+                "E0705",
+                f"state `{name.text}` is {state.type.kind} and does not change continuously",
+                name.span,
+                secondary=[(state.span, "declared here")],
+            )
         if scope.slices:
             raise fault(
                 "E0705",
@@ -213,6 +222,7 @@ class Statements:
         before = len(self.report.errors)
         hidden = dict(self.expressions.later)
         for position in range(size):
+            self.expressions.charge(statement.axis.span)
             inner = replace(scope, slices=(*scope.slices, (axis, position)))
             for name, value in whole.items():
                 assert value is not None
