@@ -36,9 +36,7 @@ class Block(nn.Module):
     def __init__(self, width: int, mixer: Mixer) -> None:
         super().__init__()
         self.before_mixer, self.mixer = nn.RMSNorm(width), mixer
-        self.mlp = nn.Sequential(
-            nn.RMSNorm(width), nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.RMSNorm(width), nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mixer(self.before_mixer(x))

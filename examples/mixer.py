@@ -65,21 +65,22 @@ class Gate:
         return self.activation + (f" of raw {self.bias:+g}" if self.bias else "")
 
 
-def activate(declared: TensorSpec, raw: Tensor, gate: Gate) -> Tensor:
-    """Maps raw numbers, laid out as declared, onto the tensor's range."""
+def feed(declared: TensorSpec, raw: Tensor, gate: Gate) -> Tensor:
+    """Raw numbers, laid out as declared, as the tensor that the operator gets."""
     table = COMPLEX if declared.kind == "complex" else REAL
     if gate.activation not in table:
         raise UnsuitedSpec(
             f"'{declared.name}' is {declared.kind}; its activation can be {', '.join(table)}, not '{gate.activation}'"
         )
-    return table[gate.activation](raw + gate.bias)
+    value = table[gate.activation](raw + gate.bias)
+    return value if declared.pin is None else value.to(getattr(torch, declared.pin))
 
 
 def default_sizes(spec: Spec, width: int) -> dict[str, int]:
     """Sizes for the axes that the spec leaves open: the widest output makes up `width`, all other axes get 16.
 
-    One open axis of that output are channels, as many as `width`; of several the last one are the features of a head, and
-    those before it make four heads.
+    One open axis of that output are channels, as many as `width`. Of several the last one are the features of a
+    head, and those before it make four heads.
     """
     sizes = {axis.name: axis.size or 16 for axis in spec.axes}
     open_axes = {axis.name for axis in spec.axes if axis.size is None and axis.like is None}
@@ -142,7 +143,7 @@ class Mixer(nn.Module):
         super().__init__()
         spec: Spec = operator.spec
         check_suited(spec)
-        self.operator, self.form, self.sizes = operator, form, dict(sizes)
+        self.operator, self.spec, self.form, self.sizes = operator, spec, form, dict(sizes)
         self.gates = {tensor.name: (gates or {}).get(tensor.name, Gate()) for tensor in (*spec.inputs, *spec.params)}
         self.projections = nn.ModuleDict(
             {tensor.name: nn.Linear(width, _reals(tensor, sizes)) for tensor in spec.inputs}
@@ -160,26 +161,25 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """All tokens at once, from the spec's initial state."""
-        return self._read_out(x, self.operator(**self._arguments(x), form=self.form))
+        return self._read_out(x, self.operator(*self._arguments(x), form=self.form))
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One token, from the state that the token before left."""
-        outputs, state = self.operator.step(**self._arguments(x), state=state)
+        outputs, state = self.operator.step(*self._arguments(x), state=state)
         return self._read_out(x, outputs), state
 
-    def _arguments(self, x: Tensor) -> dict[str, Tensor]:
-        """The operator's inputs, projected from x, and its params, each through its activation."""
-        spec: Spec = self.operator.spec
-        arguments: dict[str, Tensor] = {}
-        for tensor in spec.inputs:
+    def _arguments(self, x: Tensor) -> list[Tensor]:
+        """The operator's tensors in its order: inputs projected from x, and params, each through its activation."""
+        tensors: dict[str, Tensor] = {}
+        for tensor in self.spec.inputs:
             flat = self.projections[tensor.name](x)
             if tensor.kind == "complex":
                 flat = torch.view_as_complex(flat.unflatten(-1, (-1, 2)).contiguous())
             raw = flat.reshape(*x.shape[:-1], *shape(tensor, self.sizes))
-            arguments[tensor.name] = _pinned(tensor, activate(tensor, raw, self.gates[tensor.name]))
-        for tensor in spec.params:
-            arguments[tensor.name] = _pinned(tensor, activate(tensor, self.raw[tensor.name], self.gates[tensor.name]))
-        return arguments
+            tensors[tensor.name] = feed(tensor, raw, self.gates[tensor.name])
+        for tensor in self.spec.params:
+            tensors[tensor.name] = feed(tensor, self.raw[tensor.name], self.gates[tensor.name])
+        return [tensors[name] for name in self.spec.order]
 
     def _read_out(self, x: Tensor, outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
         several = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -194,7 +194,3 @@ def _reals(tensor: TensorSpec, sizes: Mapping[str, int]) -> int:
 
 def _as_real(value: Tensor) -> Tensor:
     return torch.view_as_real(value) if value.is_complex() else value
-
-
-def _pinned(tensor: TensorSpec, value: Tensor) -> Tensor:
-    return value if tensor.pin is None else value.to(getattr(torch, tensor.pin))

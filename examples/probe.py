@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from mixer import Gate, activate, raw_parameter, shape, square
+from mixer import Gate, feed, raw_parameter, shape, square
 from scanc_runtime.spec import StateSpec, TensorSpec
 from torch import Tensor
 
@@ -57,7 +57,7 @@ class Probe:
         """Whether every state and output stays finite, and no state grows faster than a polynomial."""
         sizes: list[dict[str, Tensor]] = []
         for steps in (SHORT, LONG):
-            outputs, state = self.operator(**self._arguments(gates, steps), return_state=True)
+            outputs, state = self.operator(*self._arguments(gates, steps), return_state=True)
             state = self._mapping(state)
             if not all(_sound(value, self._may_be_infinite(name)) for name, value in state.items()):
                 return False
@@ -70,11 +70,11 @@ class Probe:
     def survival(self, gates: Gates) -> float:
         """How much of a disturbance of the state is left, per step."""
         arguments = self._arguments(gates, SHORT, spread=1.0)
-        start = self._mapping(self.operator(**arguments, return_state=True)[1])
+        start = self._mapping(self.operator(*arguments, return_state=True)[1])
         moved = {name: self._disturbed(value) for name, value in start.items()}
         arguments = self._arguments(gates, MEMORY, spread=1.0)
         end, other = (
-            self._mapping(self.operator(**arguments, initial_state=state, return_state=True)[1])
+            self._mapping(self.operator(*arguments, initial_state=state, return_state=True)[1])
             for state in (start, moved)
         )
         left = sum(float((end[name] - other[name]).abs().square().sum()) for name in start)
@@ -92,27 +92,26 @@ class Probe:
         raw[: ROWS // 2] = raw[: ROWS // 2, :1]
         return raw
 
-    def _arguments(self, gates: Gates, steps: int, spread: float = SPREAD) -> dict[str, Tensor]:
+    def _arguments(self, gates: Gates, steps: int, spread: float = SPREAD) -> list[Tensor]:
         raws = {name: spread * raw[:, :steps] for name, raw in self.features.items()}
         raws |= {n: raw if square(self.spec, self.tensors[n]) else spread * raw for n, raw in self.params.items()}
-        return {name: self._activated(name, raw, gates) for name, raw in raws.items()}
+        return self._fed(raws, gates)
 
-    def _activated(self, name: str, raw: Tensor, gates: Gates) -> Tensor:
-        tensor = self.tensors[name]
-        value = activate(tensor, raw, gates.get(name, Gate()))
-        return value if tensor.pin is None else value.to(getattr(torch, tensor.pin))
+    def _fed(self, raws: Mapping[str, Tensor], gates: Gates) -> list[Tensor]:
+        """The operator's tensors in its order."""
+        return [feed(self.tensors[name], raws[name], gates.get(name, Gate())) for name in self.spec.order]
 
     def _effect(self, shifted: Mapping[str, int], here: dict[str, Tensor], there: dict[str, Tensor]) -> list[Tensor]:
         """The difference between the next states from two states, all else equal; `shifted` tensors are other ones."""
         raws = {name: raw[:, shifted.get(name, 0)].roll(shifted.get(name, 0), 0) for name, raw in self.features.items()}
         raws |= {name: raw.flip(0) * -1.5 if name in shifted else raw for name, raw in self.params.items()}
-        arguments = {name: self._activated(name, raw, {}) for name, raw in raws.items()}
-        one, other = (self._mapping(self.operator.step(**arguments, state=state)[1]) for state in (here, there))
+        arguments = self._fed(raws, {})
+        one, other = (self._mapping(self.operator.step(*arguments, state=state)[1]) for state in (here, there))
         return [one[name] - other[name] for name in one]
 
     def _states(self) -> dict[str, Tensor]:
         """Random states, in the form in which the operator returns them."""
-        _, state = self.operator(**self._arguments({}, 1), return_state=True)
+        _, state = self.operator(*self._arguments({}, 1), return_state=True)
         return {
             name: torch.randn(value.shape, dtype=value.dtype, generator=self.generator)
             if value.is_floating_point() or value.is_complex()

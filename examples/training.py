@@ -13,12 +13,12 @@ from mixer import REAL, Mixer, UnsuitedSpec, default_sizes, with_alike
 from probe import choose_gates
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from scanc.diagnostics.diagnostic import CompileError
 from scanc_runtime.errors import ScanError
 from torch import Tensor, nn, optim
 from torch.nn.utils import clip_grad_norm_
 
 import scanc
+from scanc.diagnostics.diagnostic import CompileError
 
 console = Console()
 

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console, RenderableType
 
 if TYPE_CHECKING:
-    from scanc.driver import Compiled
+    from scanc.op import ScanOperator
 
 FAILED, UNUSABLE = 1, 2
 PIPE_WIDTH = 200  # columns of a table that no terminal shows
@@ -81,10 +81,10 @@ def user_faults() -> Iterator[None]:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def compiled(path: Path) -> Compiled:
-    from scanc.driver import compile_text
+def loaded(path: Path, target: Target = Target.AUTO) -> ScanOperator:
+    from scanc.op import load
 
-    return compile_text(path.read_text(encoding="utf-8"), source=str(path), root=path.resolve().parent)
+    return load(path, target=target.value)
 
 
 def version(wanted: bool) -> None:
@@ -111,7 +111,7 @@ def check(files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="O
     for path in files:
         try:
             with user_faults():
-                show(f"{path}: ok, {recurrence(compiled(path))}")
+                show(f"{path}: ok, {recurrence(loaded(path).lowered)}")
         except typer.Exit:
             wrong = True
     if wrong:
@@ -126,16 +126,13 @@ def explain(
     dump: Annotated[Path | None, typer.Option(help="Write the IR after each pass, the code, the graph there.")] = None,
 ) -> None:
     """Tells the class of a spec, what each pass did or declined and why, and the forms."""
-    from scanc.op import load
+    from scanc.dump import write_stages
 
     with user_faults():
-        operator = load(file, target=target)
+        operator = loaded(file, target)
         show(operator.explain(form=form))
-        if dump is not None:
-            from scanc.dump import write_stages
-
-            for path in write_stages(compiled(file), dump):
-                show(str(path))
+        for path in write_stages(operator.lowered, dump) if dump else []:
+            show(str(path))
 
 
 @app.command()
@@ -145,10 +142,8 @@ def build(
     target: TargetOption = Target.AUTO,
 ) -> None:
     """Writes a standalone module, which needs torch, triton and scanc_runtime, but not the compiler."""
-    from scanc.op import load
-
     with user_faults():
-        output.write_text(load(file, target=target).code(), encoding="utf-8")
+        output.write_text(loaded(file, target).code(), encoding="utf-8")
         show(str(output))
 
 
@@ -169,21 +164,22 @@ def run(
 ) -> None:
     """Runs a spec in its forms and compares values and gradients with the interpreter. Exit code 1 if they differ."""
     from scanc.bench import arguments, compare, report
-    from scanc.op import load
 
     with user_faults():
-        spec, operator = compiled(file), load(file, target=target)
-        forms = report.chosen_forms(operator, form)
-        given = arguments.read(spec.typed, inputs) if inputs else {}
+        where = report.chosen_device(device)
+        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        program = operator.lowered.typed
+        given = arguments.read(program, inputs) if inputs else {}
         call = arguments.call(
-            spec.typed, given, sizes=arguments.parse_sizes(size), batch=batch, time=time, dtype=dtype, seed=seed
-        ).to(report.chosen_device(device))
+            program, given, sizes=arguments.parse_sizes(size), batch=batch, time=time, dtype=dtype, seed=seed
+        ).to(where)
         allowed = compare.tolerance(call) if tolerance is None else tolerance
-        show(report.heading(spec, operator, call))
-        reports = list(compare.compare(operator, spec.typed, call, forms, backward=backward))
+        show(report.heading(operator, call))
+        forms = report.chosen_forms(operator, form)
+        reports = list(compare.compare(operator, call, forms, backward=backward))
     show(report.error_table(reports, allowed))
     for wrong in (each for each in reports if not each.worst <= allowed):
-        fail(f"{spec.name}: the {wrong.form} form is {wrong.worst:.1e} from the interpreter", FAILED)
+        fail(f"{operator.name}: the {wrong.form} form is {wrong.worst:.1e} from the interpreter", FAILED)
 
 
 @app.command()
@@ -206,21 +202,20 @@ def bench(
     from scanc.bench import arguments, measure, report
     from scanc.bench.plot import plot as draw_plot
     from scanc.bench.plot import require_matplotlib
-    from scanc.op import load
 
     with user_faults():
         if plot is not None:
             require_matplotlib()
-        spec, operator = compiled(file), load(file, target=target)
         where = report.chosen_device(device)
-        sizes = arguments.complete_sizes(spec.typed, arguments.parse_sizes(size))
+        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        sizes = arguments.complete_sizes(operator.lowered.typed, arguments.parse_sizes(size))
         cases = measure.grid(
             report.chosen_forms(operator, form), time, batch, sizes, dtype, where,
             backward=backward and measure.differentiable(operator.spec),
         )  # fmt: skip
         progress = track(cases, "measuring", console=Console(stderr=True), transient=True)
-        measurements = [measure.measure(operator, spec.typed, case) for case in progress]
-        shown = f"{spec.name}: {report.sizes_text(sizes, batch=batch)}, {dtype}, {where}"
+        measurements = [measure.measure(operator, case) for case in progress]
+        shown = f"{operator.name}: {report.sizes_text(sizes, batch=batch)}, {dtype}, {where}"
         show(report.measurement_table(measurements, shown))
         if csv is not None:
             measure.write_csv(measurements, csv)

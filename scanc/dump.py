@@ -7,11 +7,11 @@ from pathlib import Path
 from scanc.driver import TARGETS, Compiled
 
 
-def write_stages(spec: Compiled, directory: Path) -> list[Path]:
+def write_stages(lowered: Compiled, directory: Path) -> list[Path]:
     """Writes the IR after each pass, the generated modules and the dependence graph; returns the files in order."""
     directory.mkdir(parents=True, exist_ok=True)
-    texts = [*spec.stages, *((f"generated_{target}.py", spec.module_source(target)) for target in TARGETS)]
-    dot, svg = spec.graph
+    texts = [*lowered.stages, *((f"generated_{target}.py", lowered.module_source(target)) for target in TARGETS)]
+    dot, svg = lowered.graph
     texts += [("graph.dot", dot), ("graph.svg", svg)]
     for name, text in texts:
         (directory / name).write_text(text, encoding="utf-8")

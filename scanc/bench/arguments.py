@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scanc_runtime.spec import Spec
 from torch import Tensor
 
 from scanc.interpreter import random_arguments
@@ -92,15 +93,13 @@ def call(
 ) -> Call:  # fmt: skip
     """The given tensors, completed by random ones; sizes that nobody gives are small."""
     found = extents(program, given)
-    leading = {name: found.pop(name) for name in ("batch", "time") if name in found}
     for name, wanted in {"batch": batch, "time": time, **sizes}.items():
-        known = leading.get(name) if name in ("batch", "time") else found.get(name)
-        if wanted is not None and known is not None and wanted != known:
-            raise UnusableArguments(f"the given tensors have {name} = {known}, not {wanted}")
+        if wanted is not None and found.get(name, wanted) != wanted:
+            raise UnusableArguments(f"the given tensors have {name} = {found[name]}, not {wanted}")
     return draw(
         program,
-        batch=batch or leading.get("batch", 2),
-        time=leading.get("time", 64) if time is None else time,
+        batch=found.pop("batch", 2 if batch is None else batch),
+        time=found.pop("time", 64 if time is None else time),
         sizes=complete_sizes(program, {**found, **sizes}),
         dtype=dtype,
         seed=seed,
@@ -161,6 +160,11 @@ def extents(program: Program, given: Mapping[str, Tensor]) -> dict[str, int]:
             if len(dim) == 1:
                 found[dim[0]] = size
     return found
+
+
+def positional(spec: Spec, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Inputs and params in the order of their declaration."""
+    return [tensors[name] for name in spec.order]
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

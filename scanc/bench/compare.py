@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scanc.bench.arguments import Call
+from scanc.bench.arguments import Call, positional
 from scanc.bench.measure import Timing, time_call
 from scanc.interpreter import interpret
 from scanc.ir.nodes import Program
-from scanc.op import Operator
+from scanc.op import ScanOperator
 
 TOLERANCES: dict[torch.dtype, float] = {
     torch.float64: 1e-9,
@@ -62,16 +62,14 @@ class Results:
     gradients: dict[str, Tensor]
 
 
-def compare(
-    operator: Operator, program: Program, call: Call, forms: Sequence[str], *, backward: bool
-) -> Iterator[FormReport]:
-    """Runs each form on the call's tensors, and reports how far it is from `program`, interpreted.
+def compare(operator: ScanOperator, call: Call, forms: Sequence[str], *, backward: bool) -> Iterator[FormReport]:
+    """Runs each form on the call's tensors, and reports how far it is from the interpreter.
 
     The interpreter computes in fp64 from the same, possibly rounded, numbers. Gradients are those of a random
     linear function of all outputs and final states.
     """
     cotangents: dict[str, Tensor] = {}
-    reference = _reference(program, call, cotangents, backward)
+    reference = _reference(operator.lowered.typed, call, cotangents, backward)
     device = next(iter(call.tensors.values())).device
     for form in forms:
         results = _run(operator, call, form, cotangents, backward)
@@ -90,9 +88,9 @@ def _reference(program: Program, call: Call, cotangents: dict[str, Tensor], back
     return _results(outputs, final, tensors, initial, cotangents, backward)
 
 
-def _run(operator: Operator, call: Call, form: str, cotangents: dict[str, Tensor], backward: bool) -> Results:
+def _run(operator: ScanOperator, call: Call, form: str, cotangents: dict[str, Tensor], backward: bool) -> Results:
     tensors, initial = _leaves(call.tensors, backward), _leaves(call.initial, backward)
-    outputs, final = operator(**tensors, initial_state=initial, form=form, return_state=True)
+    outputs, final = operator(*positional(operator.spec, tensors), initial_state=initial, form=form, return_state=True)
     several = outputs if isinstance(outputs, tuple) else (outputs,)
     named = dict(zip((tensor.name for tensor in operator.spec.outputs), several, strict=True))
     return _results(named, final, tensors, initial, cotangents, backward)

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from scanc_runtime.spec import Spec
 
-from scanc.bench.arguments import draw
-from scanc.ir.nodes import Program
-from scanc.op import Operator
+from scanc.bench.arguments import draw, positional
+from scanc.op import ScanOperator
 
 ENOUGH_RUNS = 5
 """A median of fewer runs is not reported, however slow a run is."""
@@ -83,10 +83,11 @@ def _once(call: Callable[[], object], device: torch.device) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record(torch.cuda.current_stream(device))
+    begin, end = torch.Event(device, enable_timing=True), torch.Event(device, enable_timing=True)
+    stream = torch.cuda.current_stream(device)
+    begin.record(stream)
     call()
-    end.record(torch.cuda.current_stream(device))
+    end.record(stream)
     end.synchronize()
     return begin.elapsed_time(end) / 1e3
 
@@ -110,8 +111,9 @@ def differentiable(spec: Spec) -> bool:
     return any(tensor.kind in ("real", "complex") for tensor in spec.outputs)
 
 
-def measure(operator: Operator, program: Program, case: Case, *, seconds: float = 0.5) -> Measurement:
-    """Times one case on random tensors, drawn for `program`, the operator's typed IR."""
+def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Measurement:
+    """Times one case on random tensors."""
+    program = operator.lowered.typed
     call = draw(program, batch=case.batch, time=case.time, sizes=dict(case.sizes), dtype=case.dtype).to(case.device)
     device = torch.device(case.device)
     backward = case.direction != "forward"
@@ -120,15 +122,16 @@ def measure(operator: Operator, program: Program, case: Case, *, seconds: float 
         for name, value in call.tensors.items()
     }
     wanted = [value for value in leaves.values() if value.requires_grad]
-    outputs = _tuple(operator(**leaves, form=case.form))
+    ordered = positional(operator.spec, leaves)
+    outputs = _tuple(operator(*ordered, form=case.form))
     cotangents = [torch.ones_like(value) for value in outputs if value.requires_grad]
 
     def forward() -> object:
         with torch.no_grad():
-            return operator(**leaves, form=case.form)
+            return operator(*ordered, form=case.form)
 
     def both() -> object:
-        results = [value for value in _tuple(operator(**leaves, form=case.form)) if value.requires_grad]
+        results = [value for value in _tuple(operator(*ordered, form=case.form)) if value.requires_grad]
         return torch.autograd.grad(results, wanted, cotangents, allow_unused=True)
 
     moved = sum(value.nbytes for value in (*leaves.values(), *outputs)) * (3 if backward else 1)
@@ -143,8 +146,8 @@ def _copy_time(size: int, device: torch.device, seconds: float) -> float:
     return time_call(lambda: target.copy_(source), device, seconds=seconds / 4).median
 
 
-def _tuple(value: object) -> tuple[torch.Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)  # type: ignore[return-value]
+def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 COLUMNS = ("form", "direction", "batch", "time", "sizes", "dtype", "device", "median_ms", "fastest_ms", "slowest_ms",

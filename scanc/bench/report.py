@@ -11,10 +11,10 @@ from scanc.bench.arguments import Call, UnusableArguments
 from scanc.bench.compare import FormReport
 from scanc.bench.measure import Measurement, Timing
 from scanc.driver import Compiled
-from scanc.op import Operator
+from scanc.op import ScanOperator, Target
 
 
-def chosen_forms(operator: Operator, wanted: Sequence[str]) -> list[str]:
+def chosen_forms(operator: ScanOperator, wanted: Sequence[str]) -> list[str]:
     """The forms that `--form` asks for, each once. The operator itself refuses what it does not admit."""
     admitted = operator.spec.forms
     return list(dict.fromkeys(form for each in wanted for form in (admitted if each == "all" else (each,))))
@@ -31,6 +31,13 @@ def chosen_device(wanted: str) -> str:
     return wanted
 
 
+def chosen_target(wanted: Target, device: str) -> Target:
+    """The target that `--target` asks for; "auto" is Triton for a GPU, torch elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "triton" if torch.device(device).type == "cuda" else "torch"
+
+
 def recurrence(spec: Compiled) -> str:
     """The class of each stage, in words."""
     found = [region.recurrence for region in spec.classified.regions if region.recurrence]
@@ -41,13 +48,13 @@ def sizes_text(sizes: Mapping[str, int], **leading: int) -> str:
     return ", ".join(f"{axis} = {size}" for axis, size in {**leading, **sizes}.items())
 
 
-def heading(spec: Compiled, operator: Operator, call: Call) -> str:
+def heading(operator: ScanOperator, call: Call) -> str:
     """What is run: class, target, sizes, dtypes and device."""
     tensors = list(call.tensors.values())
     dtypes = ", ".join(dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in tensors))
     return "\n".join(
         (
-            f"{spec.name}: {recurrence(spec)}",
+            f"{operator.name}: {recurrence(operator.lowered)}",
             f"target {operator.target}; {dtypes}, {tensors[0].device}",
             sizes_text(call.sizes, batch=call.batch, time=call.time),
         )

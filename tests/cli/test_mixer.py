@@ -89,7 +89,7 @@ def test_given_activations_are_kept() -> None:
     assert (gates["g"].activation, gates["k"].activation) == ("logsigmoid", "unit")
     with pytest.raises(ValueError, match="keep the states of gla bounded"):
         choose_gates(operator, sizes, {"g": "identity"})
-    with pytest.raises(UnsuitedSpec, match="'g' is real; its activation can be .*, not 'disk'"):
+    with pytest.raises(UnsuitedSpec, match=r"'g' is real; its activation can be .*, not 'disk'"):
         choose_gates(operator, sizes, {"g": "disk"})
 
 
