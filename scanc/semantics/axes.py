@@ -118,7 +118,7 @@ def declare_axes(items: Iterable[ast.Item], report: Report) -> AxisTable:
                 spans[decl.name.id] = decl.name.span
                 decls[decl.name.id] = decl
                 axes[decl.name.id] = Axis(decl.name.id, batch=isinstance(line, ast.Axes) and line.batch)
-                if len(axes) > limits.AXES:
+                if len(axes) == limits.AXES + 1:
                     raise fault("E0904", f"there are more than {limits.AXES} axes", decl.name.span)
     for decl in decls.values():
         with report.catching():

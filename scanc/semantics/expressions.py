@@ -23,6 +23,9 @@ _ARITHMETIC = {
 }  # fmt: skip
 
 
+CALLS_SHOWN = 3  # of a chain of calls, besides the outermost
+
+
 class Expressions:
     """Lowers expressions over the values known so far.
 
@@ -207,6 +210,8 @@ class Expressions:
         name = expr.name.id
         if scope.values is None and name in self.decls.depends:
             return self._input(expr, scope)
+        if scope.values is None and name in self.values and self.values[name] is None:
+            raise Skip
         if name not in FUNCTIONS:
             raise self._no_function(expr, scope)
         if scope.algebra != "real" and name not in OVER_SEMIRING:
@@ -243,8 +248,9 @@ class Expressions:
             value = self.values[name.id]
             role = value.role if value is not None else Role.LOCAL
             product = f"multiply with `*`: `{name.text} * …`"
-            if role is Role.INPUT and expr.args and isinstance(expr.args[0], ast.Ref):
-                product += f"; declare `input {name.text}({expr.args[0].name.text})` to write it so"
+            first = expr.args[0].name.id if expr.args and isinstance(expr.args[0], ast.Ref) else name.id
+            if role is Role.INPUT and first in self.decls.inputs and first != name.id:
+                product += f"; declare `input {name.text}({first})` to write it so"
             article = "an" if role is Role.INPUT else "a"
             return fault(
                 "E0207",
@@ -295,7 +301,7 @@ class Expressions:
             return self.lower(item.body, scope)
         except CompileError as error:
             label = Label(expr.span, f"in this call of `{item.name.text}`")
-            raise CompileError(replace(d, secondary=(*d.secondary, label)) for d in error.diagnostics) from None
+            raise CompileError(replace(d, secondary=_called(d.secondary, label)) for d in error.diagnostics) from None
 
     def _bind(self, expr: ast.Call, item: ast.Def, scope: Scope) -> dict[str, str]:
         """What each axis of a function's parameters stands for in this call."""
@@ -355,6 +361,11 @@ class Expressions:
                 hint="compare: `x > 0`" if value.kind is not Kind.COMPLEX else "compare its `abs`",
             )
         return value
+
+
+def _called(labels: tuple[Label, ...], call: Label) -> tuple[Label, ...]:
+    """The labels with one more call; of a long chain of calls the innermost and the outermost stay."""
+    return (*labels[:CALLS_SHOWN], call)
 
 
 def _constant(name: str, scope: Scope) -> Literal | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scanc.diagnostics.diagnostic import CompileError, fault
+from scanc.diagnostics.diagnostic import CompileError, Label, fault
 from scanc.semantics.report import Report
 from scanc.semantics.scope import Space, collect_defs
 from scanc.syntax import ast, limits
@@ -55,7 +55,8 @@ class Library:
         try:
             module = parse(text, name)
         except CompileError as error:
-            raise CompileError(error.diagnostics) from None
+            here = Label(item.span, "imported here")
+            raise CompileError(replace(d, secondary=(*d.secondary, here)) for d in error.diagnostics) from None
         for other in module.items:
             if not isinstance(other, ast.Def | ast.Import):
                 raise fault(

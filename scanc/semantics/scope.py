@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from scanc.diagnostics.diagnostic import did_you_mean, fault
 from scanc.diagnostics.span import Span
 from scanc.semantics.builtins import FUNCTIONS
-from scanc.semantics.report import Report
+from scanc.semantics.report import Report, Skip
 from scanc.semantics.values import Value
 from scanc.syntax import ast
 
@@ -87,6 +87,8 @@ def find_function(call: ast.Call, space: Space) -> tuple[ast.Def, Space] | None:
     if call.space is None:
         found = space.defs.get(call.name.id)
         return None if found is None else (found, space)
+    if call.space.id in space.import_spans and call.space.id not in space.imports:
+        raise Skip
     if call.space.id not in space.imports:
         hint = did_you_mean(call.space.id, space.imports)
         raise fault("E0202", f"nothing is imported as `{call.space.text}`", call.space.span, hint=hint)

@@ -115,7 +115,7 @@ class Statements:
         order = list(KIND_WORDS)
         kind = state.type.kind
         if order.index(value.kind) > order.index(kind) or (kind is Kind.INT and value.kind is Kind.BOOL):
-            hint = f"declare `state {state.name}[…]: {KIND_WORDS[value.kind]}`"
+            hint = f"declare it as `: {KIND_WORDS[value.kind]}`"
             if value.kind is Kind.COMPLEX:
                 hint += ", or take `real(…)`"
             raise fault(

@@ -35,16 +35,17 @@ def spell(text: str) -> str:
 def advice(char: str) -> str | None:
     """What to write instead of a letter that may not stand in a name."""
     if char in LOOKALIKES:
-        return f"this is {describe(char)}, which looks like the Latin letter `{LOOKALIKES[char]}`; write that one"
+        return f"it looks like the Latin letter `{LOOKALIKES[char]}`; write that one"
     plain = unicodedata.normalize("NFKC", char)
     if plain in GREEK:
-        return f"this is {describe(char)}; write the Greek letter `{plain}` or `{GREEK[plain]}`"
+        return f"write the Greek letter `{plain}` or `{GREEK[plain]}`"
     base = unicodedata.normalize("NFKD", char)[0]
     if base.isascii() and base.isalnum() and base != char:
-        return f"this is {describe(char)}; write `{base}`"
+        return f"write `{base}`"
     return "names are made of the letters a-z and A-Z, digits, `_` and Greek letters"
 
 
 def describe(char: str) -> str:
     """The character's Unicode name in small letters, or its code."""
-    return unicodedata.name(char, f"U+{ord(char):04X}").lower()
+    name = unicodedata.name(char, "")
+    return name.lower() if name else f"the character U+{ord(char):04X}"

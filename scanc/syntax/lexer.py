@@ -149,7 +149,9 @@ class Lexer:
     def _number(self, text: str) -> None:
         end = self._at + len(text)
         if word := _NAME.match(self.text, end):
-            hint = f"write `{text} * {word.group()}`" if word.group() not in ("j", "i") else "write `complex(re, im)`"
+            hint = f"write `{text} * {word.group()}`"
+            if word.group() in ("i", "j"):
+                hint += f", or `complex(0, {text})` for the imaginary number"
             self.error("E0103", "a name cannot begin with a digit", self._span(len(text + word.group())), hint=hint)
             self._emit("NUMBER", text + word.group(), 0)
             return

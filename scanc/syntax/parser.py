@@ -47,6 +47,7 @@ def parse(text: str, source: str = "<spec>") -> ast.Module:
     tree, wrong = _parse(lexemes)
     lines = {error.span.line for error in errors if error.span is not None}
     errors += [error for error in wrong if error.span is None or error.span.line not in lines]
+    errors = [error for i, error in enumerate(errors) if not _said(error, errors[:i])]
     if errors or tree is None:
         raise CompileError(sorted(errors, key=_place), {source: text})
     try:
@@ -54,6 +55,11 @@ def parse(text: str, source: str = "<spec>") -> ast.Module:
     except CompileError as error:
         raise error.with_sources({source: text}) from None
     return ast.Module(items, source, text)
+
+
+def _said(error: Diagnostic, before: list[Diagnostic]) -> bool:
+    """Whether a wrong letter or a keyword was reported where it stood first."""
+    return error.code in ("E0102", "E0107") and error.headline in {other.headline for other in before}
 
 
 def _place(error: Diagnostic) -> int:
