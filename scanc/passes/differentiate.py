@@ -23,10 +23,10 @@ DIFFERENTIABLE = (Kind.REAL, Kind.COMPLEX)
 def differentiate(program: Program) -> Program:
     """The adjoint program of a discrete program; its parts are named in the module's docstring.
 
-    Names: `d.<name>` for the cotangent of an output (input), input (output), param (total) and state.
+    Names: `dy.<output>` for the cotangent that comes in, `d.<name>` for those of inputs, params and states.
     """
     primal = tuple(Tensor(s.name, s.dims, s.type, span=s.span) for s in program.states)
-    given = tuple(Tensor(f"d.{o.name}", o.dims, program.types[o.value], span=o.span) for o in program.outputs)
+    given = tuple(Tensor(f"dy.{o.name}", o.dims, program.types[o.value], span=o.span) for o in program.outputs)
     states = tuple(State(f"d.{s.name}", s.dims, s.type, 0.0, span=s.span) for s in program.states)
     inputs = (*program.inputs, *primal, *given)
     declared: tuple[Tensor | State, ...] = (*inputs, *program.params, *states)
@@ -36,7 +36,7 @@ def differentiate(program: Program) -> Program:
 
     flow = _Cotangents(builder)
     for output in program.outputs:
-        flow.add(output.value, f"d.{output.name}")
+        flow.add(output.value, f"dy.{output.name}")
     for state, value in program.next:
         flow.add(value, f"d.{state}")
     for instr in reversed(tuple(program.instrs)):

@@ -37,7 +37,7 @@ def _expand(region: Region, builder: Builder, same: dict[str, str]) -> dict[str,
     decay, write = (same.get(name, name) if name else None for name in (scan.decay, scan.write))
     value = state
     if decay is not None:
-        value = builder.map(semiring.times, decay, state, hint=scan.result if write is None else f"{scan.result}_kept")
+        value = builder.map(semiring.times, decay, state, hint=scan.result if write is None else "t")
     if write is not None:
         value = builder.map(semiring.plus, value, write, hint=scan.result)
     return {} if value == scan.result else {scan.result: value}

@@ -25,6 +25,9 @@ TO_DISCRETE: tuple[Pass, ...] = (
 )
 """typed → discrete: one step in plain arithmetic."""
 
+SIMPLIFIED: tuple[Pass, ...] = (simplify(Level.DISCRETE),)
+"""discrete → discrete: for the adjoint, which begins at that level."""
+
 TO_CLASSIFIED: tuple[Pass, ...] = (
     STAGE,
     HOIST,  # after stage: what it takes away is in no loop's way

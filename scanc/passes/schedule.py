@@ -26,7 +26,7 @@ from scanc.ir.nodes import (
     Rename,
     Stack,
 )
-from scanc.ir.rewrite import live
+from scanc.ir.rewrite import live, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 
 Axes = tuple[str, ...]
@@ -58,12 +58,25 @@ class Schedule:
 
     `grid` axes: one index a program.  `split` axes: a block a program, in the order in which to split them
     first.  `full` axes: whole in every program.  `spreads`: what spreading each grid or split axis means.
+    `leaving`: the values that leave.
     """
 
+    leaving: frozenset[str]
     grid: Axes
     split: Axes
     full: Axes
     spreads: tuple[Spread, ...]
+
+    @property
+    def free(self) -> Axes:
+        """The split axes over which nothing that leaves is a partial sum."""
+        return tuple(axis for axis in self.split if axis not in self.summed)
+
+    @property
+    def summed(self) -> Axes:
+        """The split axes that leave partial sums: each block more is more to store and to add."""
+        summed = {spread.axis for spread in self.spreads if spread.partial & self.leaving}
+        return tuple(axis for axis in self.split if axis in summed)
 
     def partial_over(self, value: str) -> Axes:
         """The spread axes over which `value` is a partial sum."""
@@ -105,23 +118,27 @@ def recompute(program: Program, states: Iterable[str]) -> Program:
     )
 
 
-def schedule(program: Program, alongside: Program | None = None) -> Schedule:
-    """The schedule of a fused step; `alongside` is a second step in the same kernel, whose states are kept whole."""
+def schedule(program: Program, whole_states: bool = True, alongside: Program | None = None) -> Schedule:
+    """The schedule of a fused step.
+
+    `whole_states`: no state may be a partial sum.  `alongside` is a second step in the same kernel, whose
+    states are whole in any case.
+    """
     steps = [program] if alongside is None else [program, alongside]
     carried = {axis for step in steps for type_ in step.types.values() for axis in type_.axes}
     spreads: dict[str, Spread] = {}
     for axis in program.canonical(frozenset(carried)):
         try:
-            spread = _spread(program, axis)
+            spread = _spread(program, axis, whole_states)
             for step in steps[1:]:
-                _spread(step, axis, whole_states=True)
+                _spread(step, axis, True)
         except _Blocked:
             continue
         spreads[axis] = spread
     full = tuple(axis for axis in program.canonical(frozenset(carried)) if axis not in spreads)
     grid = _grid(program, spreads, full)
     split = sorted((axis for axis in spreads if axis not in grid), key=lambda axis: _cost(program, spreads[axis]))
-    return Schedule(grid, tuple(split), full, tuple(spreads.values()))
+    return Schedule(frozenset(roots(program)), grid, tuple(split), full, tuple(spreads.values()))
 
 
 def _grid(program: Program, spreads: Mapping[str, Spread], full: Axes) -> Axes:
@@ -139,7 +156,7 @@ def _cost(program: Program, spread: Spread) -> int:
     return 10 * often + once
 
 
-def _spread(program: Program, axis: str, whole_states: bool = False) -> Spread:
+def _spread(program: Program, axis: str, whole_states: bool) -> Spread:
     """The shares of all values with `axis` spread; raises _Blocked where that is not possible."""
     partial_states: set[str] = set()
     while True:

@@ -42,7 +42,7 @@ def gradients_by_adjoint(
     before = states_before(program, inputs, params, initial)
     outputs, last = interpret(
         adjoint,
-        {**inputs, **before, **{f"d.{n}": g for n, g in given.items()}},
+        {**inputs, **before, **{f"dy.{n}": g for n, g in given.items()}},
         params,
         {f"d.{s.name}": _slots(program, final)[s.name] for s in program.states},
         reverse=True,
