@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from scanc.codegen.expressions import ARITHMETIC, Expr, Infix, Level, number
+from scanc.codegen.expressions import ARITHMETIC, Expr, Infix, Level, number, spell
 from scanc.codegen.triton.tiles import Frame
 from scanc.ir.functions import SEMIRINGS
 from scanc.ir.nodes import (
@@ -122,7 +122,7 @@ class Speller:
         if fn == "imag":
             return Tile(_TIMES(self.lift(args[0], axes), Expr("0.0")), axes, kind)
         if fn in ARITHMETIC:
-            return Tile(ARITHMETIC[fn](*(self.lift(arg, axes) for arg in args)), axes, kind)
+            return Tile(spell(ARITHMETIC[fn], [self.lift(arg, axes) for arg in args]), axes, kind)
         call = _CALLS.get(fn, f"math.{fn}")
         if call not in _TAKE_NUMBERS:
             args = [self.tensor(arg) for arg in args]
@@ -154,7 +154,7 @@ class Speller:
         inside = self.frame.inside(gone, arg.axes)
         left = _without(arg.axes, gone)
         if fn in ("any", "all"):
-            truth = arg.expr if fn == "any" else ARITHMETIC["not"](arg.expr)
+            truth = arg.expr if fn == "any" else spell(ARITHMETIC["not"], [arg.expr])
             found = f"tl.where({_both(inside, truth)}, 1, 0)"
             text = self._over(lambda t, at: f"tl.max({t}, axis={at})", found, arg, gone)
             return Tile(Expr(f"{text} {'>' if fn == 'any' else '=='} 0", Level.COMPARE), left, kind)

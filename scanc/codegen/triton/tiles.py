@@ -8,20 +8,24 @@ first block counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scanc.codegen.names import Names
+from scanc.codegen.names import Names, legal
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Kind, Program
 from scanc.passes.schedule import Axes, Schedule
 
-BATCH, TIME, SEGMENT = "b", "t", "segment"
+BATCH, TIME, SEGMENT = "#b", "#t", "#segment"  # no axis can have these names
 _DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
 _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
-RESERVED = ["T", "acc", "reverse", "save", "segment", "segments", "stages", "program", "b", "step", "first", "last", "time", "launch", "math", "tl", "where_first", "forward_kernel", "backward_kernel"]
-"""Names that a kernel has besides its values and its axes' own."""
+_OWN = """
+T acc reverse save segment segments stages program b t step steps first local back behind checkpoint launch
+forward_kernel backward_kernel
+"""
+RESERVED = frozenset(_OWN.split())
+"""Names that a kernel has besides its values, its tensors and its axes' own."""
 
 
 def axis_names(axes: Iterable[str]) -> list[str]:
@@ -31,29 +35,23 @@ def axis_names(axes: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor argument of a kernel: its pointer, and one stride per dimension.
+    """A tensor argument of a kernel: its pointer, and the name of one stride per dimension.
 
-    `dims` are axes, or `b`, `t`, `segment`, `part.<axis>` for the leading ones.
+    `dims` are axes, or BATCH, TIME, SEGMENT, `part.<axis>` for the leading ones.
     """
 
-    stem: str
+    pointer: str
     dims: Axes
-
-    @property
-    def pointer(self) -> str:
-        return f"{self.stem}_ptr"
-
-    def stride(self, dim: str) -> str:
-        return f"{self.stem}_stride_{dim.replace('.', '_')}"
+    strides: tuple[str, ...]
 
     @property
     def arguments(self) -> str:
-        return ", ".join([self.pointer, *(self.stride(dim) for dim in self.dims)])
+        return ", ".join([self.pointer, *self.strides])
 
     @property
     def shape(self) -> str:
         """The shape as a comment."""
-        return f"[{', '.join(_PUBLIC.get(dim, dim) for dim in self.dims)}]"
+        return f"[{', '.join(_PUBLIC.get(dim, dim.replace('part.', 'programs along ')) for dim in self.dims)}]"
 
 
 _PUBLIC = {BATCH: "B", TIME: "T", SEGMENT: "segments"}
@@ -108,12 +106,18 @@ class Frame:
 
     # --- memory ---
 
+    def buffer(self, stem: str, dims: Axes) -> Buffer:
+        """A new tensor argument."""
+        stem = legal(stem)
+        strides = tuple(self.names.fresh(f"{stem}_stride_{dim.strip('#').replace('.', '_')}") for dim in dims)
+        return Buffer(self.names.fresh(f"{stem}_ptr"), dims, strides)
+
     def address(self, buffer: Buffer, at: Mapping[str, str | int] | None = None) -> str:
-        """The pointers of a tile of `buffer`; the dimensions in `at` stand at the index given there, `t` is left out."""
+        """The pointers of a tile of `buffer`; `at` gives the index along some dimensions, TIME is left out without."""
         at = at or {}
         tile = self.tile(dim for dim in buffer.dims if dim not in at)
         terms = [buffer.pointer]
-        for dim in buffer.dims:
+        for dim, stride in zip(buffer.dims, buffer.strides, strict=True):
             if dim == TIME and dim not in at:
                 continue
             if dim in at:
@@ -124,7 +128,7 @@ class Frame:
                 index = self.part(dim.removeprefix("part."))
             else:
                 index = self.at(dim, tile)
-            terms.append(f"{index} * {buffer.stride(dim)}")
+            terms.append(f"{index} * {stride}")
         return " + ".join(terms)
 
     def part(self, axis: str) -> str:
@@ -148,15 +152,11 @@ class Frame:
     def cells(self, axes: Iterable[str]) -> str:
         """The places of a tile's elements in a program's own scratch."""
         tile = self.tile(axes)
-        place = ""
-        for axis in tile:
+        terms = []
+        for i, axis in enumerate(tile):
             lane = self.lifted(f"lane_{axis}", (axis,), tile)
-            place = (
-                f"({place}) * block_{axis} + {lane}"
-                if " + " in place
-                else (place and f"{place} * block_{axis} + {lane}") or lane
-            )
-        return place or "0"
+            terms.append(" * ".join([lane, *(f"block_{inner}" for inner in tile[i + 1 :])]))
+        return " + ".join(terms) or "0"
 
     def cell_count(self, axes: Iterable[str]) -> str:
         return " * ".join(f"block_{axis}" for axis in self.tile(axes)) or "1"
@@ -168,15 +168,12 @@ class Frame:
 
     def constants(self) -> list[str]:
         """The compile-time arguments about axes."""
-        sizes = [f"size_{axis}: tl.constexpr" for axis in self.axes]
-        return sizes + [f"block_{axis}: tl.constexpr" for axis in self.tile(self.axes)]
+        sizes = [f"size_{axis}" for axis in self.axes]
+        return sizes + [f"block_{axis}" for axis in self.tile(self.axes)]
 
-    def lanes_needed(self, tiles: Iterable[Axes]) -> set[str]:
-        """The axes whose bare lanes a kernel reads: those of blocks, and of tiles kept in scratch."""
-        return {axis for tile in tiles for axis in self.tile(tile)} | set(self.schedule.split)
-
-    def write_indices(self, out: Writer, lanes: set[str]) -> None:
-        """Which sequence and which share of the axes this program has."""
+    def write_indices(self, out: Writer, scratch: Iterable[Axes] = ()) -> None:
+        """Which sequence and which share of the axes this program has; `scratch`: the tiles it keeps in memory."""
+        lanes = {axis for tile in scratch for axis in tile} | set(self.schedule.split)
         out.line("program = tl.program_id(0).to(tl.int64)")
         for axis in reversed(self.spread):
             if axis in self.schedule.grid:
@@ -199,6 +196,6 @@ class Frame:
             out.line(f"lead_{axis} = {self.part(axis)} == 0")
 
 
-def total_axes(axes: Sequence[str], partial: Axes) -> Axes:
-    """The dimensions of a buffer of partial results: the blocks of each spread axis, then the axes."""
-    return (*(f"part.{axis}" for axis in partial), *axes)
+def partial_dims(partial: Axes, dims: Axes) -> Axes:
+    """The dimensions of a buffer of partial results: the programs along each spread axis, then `dims`."""
+    return (*(f"part.{axis}" for axis in partial), *dims)

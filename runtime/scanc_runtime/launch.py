@@ -1,0 +1,232 @@
+"""Launching generated Triton kernels: block sizes, memory, arguments, sums of partial results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.errors import ArgumentError
+from scanc_runtime.shapes import Shapes
+from scanc_runtime.spec import Spec
+
+MOST_ELEMENTS = 32768
+"""The largest tile of fp32 numbers that a program holds: 64 registers a thread at 16 warps."""
+_VECTOR, _MATRIX = 64, 1024  # elements that a program is given where an axis can be split
+_PER_WARP = 1024
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a kernel is laid over programs for some sizes.
+
+    `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis.
+    """
+
+    constants: Mapping[str, int]
+    programs: Mapping[str, int]
+    num_warps: int
+
+    @property
+    def per_sequence(self) -> int:
+        """Programs per row of the batch."""
+        return prod(self.programs.values())
+
+    def along(self, *axes: str) -> tuple[int, ...]:
+        """Programs along each of some spread axes."""
+        return tuple(self.programs[axis] for axis in axes)
+
+    def cells(self, *axes: str) -> int:
+        """Elements of a tile over the given axes, padding included."""
+        return prod(self.constants[f"block_{axis}"] for axis in axes)
+
+
+@dataclass
+class Tiling:
+    """What the compiler knows of a kernel's tiles.
+
+    A program has one index of each `grid` axis, a block of each `split` and `summed` axis (those to be split first
+    come first; `summed` ones leave partial sums), and all of each `full` one.  `tiles`: the largest that it works on.
+    """
+
+    name: str
+    grid: tuple[str, ...]
+    split: tuple[str, ...]
+    summed: tuple[str, ...]
+    full: tuple[str, ...]
+    tiles: tuple[tuple[str, ...], ...]
+    _known: dict[Any, Blocks] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return (*self.grid, *self.split, *self.summed, *self.full)
+
+    def blocks(self, sizes: Mapping[str, int], real: torch.dtype) -> Blocks:
+        """Block sizes for a call. Raises ArgumentError if a step's tiles cannot fit on the chip."""
+        key = (tuple(sizes[axis] for axis in self.axes), real, _forced.key())
+        if key not in self._known:
+            self._known[key] = self._choose(sizes, 2 if real == torch.float64 else 1)
+        return self._known[key]
+
+    def _choose(self, sizes: Mapping[str, int], words: int) -> Blocks:
+        block = {axis: _power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
+
+        def elements(tile: tuple[str, ...]) -> int:
+            return words * prod(block[axis] for axis in tile)
+
+        def halve(axis: str, least: int, most: int) -> None:
+            while block[axis] > least and any(elements(tile) > most for tile in self.tiles if axis in tile):
+                block[axis] //= 2
+
+        wanted = _VECTOR if all(len(tile) <= 1 for tile in self.tiles) else _MATRIX
+        for axis in self.split:
+            halve(axis, 8, wanted)
+        for axis in self.summed:
+            halve(axis, 8, 2 * wanted)
+        for axis in (*self.split, *self.summed):
+            halve(axis, 1, MOST_ELEMENTS)
+        block.update((axis, size) for axis, size in _forced.blocks.items() if axis in (*self.split, *self.summed))
+        largest = max(self.tiles, key=elements)
+        if elements(largest) > MOST_ELEMENTS:
+            self._refuse(largest, sizes, elements(largest))
+        warps = min(16, max(1, _power_of_two(elements(largest)) // _PER_WARP))
+        constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
+        constants.update((f"block_{axis}", size) for axis, size in block.items())
+        programs = {axis: sizes[axis] for axis in self.grid}
+        programs.update((axis, max(1, -(-sizes[axis] // block[axis]))) for axis in (*self.split, *self.summed))
+        return Blocks(constants, programs, _forced.num_warps or warps)
+
+    def _refuse(self, tile: tuple[str, ...], sizes: Mapping[str, int], elements: int) -> None:
+        axes = ", ".join(f"{axis} = {sizes[axis]}" for axis in tile)
+        raise ArgumentError(
+            f"{self.name}: one step needs a tile over {axes} at once, too large for one program of the triton target",
+            expected=f"at most {MOST_ELEMENTS} elements of fp32, padded to powers of two",
+            got=f"{elements}",
+            hint='compile with target="torch", which takes any size',
+        )
+
+
+def _power_of_two(size: int) -> int:
+    """The least power of two that is no smaller."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+# --- for tests and tuning: other blocks and warps than the chosen ones ---
+
+
+@dataclass
+class _Forced:
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    num_warps: int | None = None
+
+    def key(self) -> Any:
+        return tuple(self.blocks.items()), self.num_warps
+
+
+_forced = _Forced()
+
+
+@contextmanager
+def forced(blocks: Mapping[str, int] | None = None, num_warps: int | None = None) -> Iterator[None]:
+    """Within, split axes get the given block sizes (powers of two), and kernels the given number of warps."""
+    before = _forced.blocks, _forced.num_warps
+    _forced.blocks, _forced.num_warps = dict(blocks or {}), num_warps
+    try:
+        yield
+    finally:
+        _forced.blocks, _forced.num_warps = before
+
+
+# --- one call ---
+
+_shapes: dict[Spec, Shapes] = {}
+
+
+class Call:
+    """The sizes and dtypes of one call, and the memory that it takes."""
+
+    def __init__(self, spec: Spec, primals: Sequence[Tensor]) -> None:
+        shapes = _shapes.get(spec)
+        if shapes is None:
+            shapes = _shapes[spec] = Shapes(spec)
+        self.batch, self.time, self.sizes = shapes.sizes(primals)
+        self.real = shapes.compute_dtype(primals)
+        self._results = [dtype for _, dtype in shapes.results(primals)]
+        self._spec = spec
+        self._like = primals[0]
+
+    def segments(self, segment: int) -> int:
+        """How many stretches of `segment` steps the sequence has."""
+        return -(-self.time // segment)
+
+    def dims(self, axes: Sequence[str]) -> tuple[int, ...]:
+        return tuple(self.sizes[axis] for axis in axes)
+
+    def output(self, position: int) -> torch.dtype:
+        """The dtype in which an output is returned."""
+        return self._results[position]
+
+    def dtype(self, kind: str) -> torch.dtype:
+        """The dtype in which values of a kind are computed."""
+        return value_dtype(kind, self.real)
+
+    def new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory that a kernel fills; NaN before that if SCANC_POISON=1."""
+        tensor = self._like.new_empty(tuple(shape), dtype=dtype)
+        if os.environ.get("SCANC_POISON") == "1" and dtype.is_floating_point | dtype.is_complex:
+            tensor.fill_(float("nan"))
+        return tensor
+
+    def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory for the partial sums that `programs` leave, in full precision where there are several."""
+        wide = dtype if prod(programs) == 1 else torch.promote_types(dtype, self.real)
+        return self.new((*programs, *shape), wide)
+
+    def run(
+        self, kernel: Any, blocks: Blocks, tensors: Sequence[Tensor], scratch: Sequence[Tensor] = (), **flags: Any
+    ) -> None:
+        """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch."""
+        programs = self.batch * blocks.per_sequence
+        if programs == 0:
+            return
+        arguments: list[Any] = []
+        for tensor in tensors:
+            arguments.append(tensor)
+            arguments.extend(tensor.stride())
+        arguments.extend(scratch)
+        with torch.cuda.device_of(self._like):
+            kernel[(programs,)](
+                *arguments,
+                T=self.time,
+                **blocks.constants,
+                **flags,
+                acc=tl.float64 if self.real == torch.float64 else tl.float32,
+                stages=_STAGES,
+                num_warps=blocks.num_warps,
+                num_stages=_STAGES,
+                enable_fp_fusion=True,
+            )
+
+
+_STAGES = 3
+
+
+def halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the imaginary part of a complex tensor, as views."""
+    re, im = torch.view_as_real(tensor.resolve_conj()).unbind(-1)
+    return re, im
+
+
+def total(partial: Tensor, leading: int) -> Tensor:
+    """The sum over the leading dimensions of partial results, always in the same order."""
+    if all(size == 1 for size in partial.shape[:leading]):
+        return partial.reshape(partial.shape[leading:])
+    return partial.sum(dim=tuple(range(leading)))

@@ -1,0 +1,77 @@
+"""The Triton target: generated kernels for the recurrent form of any body, forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scanc.codegen.triton.backward import backward_kernel, rerun, states_read
+from scanc.codegen.triton.forward import forward_kernel
+from scanc.codegen.triton.host import tiling, write_backward, write_forward, write_saved
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Program
+from scanc.passes.realify import REALIFY
+from scanc.passes.schedule import schedule
+
+SEGMENT = 32
+"""Steps between two saved states."""
+
+IMPORTS = (
+    "import triton",
+    "import triton.language as tl",
+    "from scanc_runtime import launch",
+    "from scanc_runtime import triton_math as math",
+)
+
+
+@dataclass(frozen=True)
+class TritonFunctions:
+    """Part of a module: `source` defines the kernels, FORWARD and BACKWARD (form → function), and `saved`."""
+
+    source: str
+    imports: tuple[str, ...]
+    forms: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+def prepare(discrete: Program) -> Program:
+    """A discrete program, forward or adjoint, as this target wants it before it is staged: without complex values."""
+    return REALIFY.run(discrete)[0]
+
+
+def emit_functions(forward: Program, adjoint: Program, discrete: Program, segment: int = SEGMENT) -> TritonFunctions:
+    """The functions of a module from the fused forward and adjoint programs.
+
+    `discrete` is the program before `prepare`: its tensors are the user's.
+    """
+    again = rerun(adjoint, forward)
+    saved = again.states if again else ()
+    kept = [state for state in discrete.states if {f"{state.name}.re", state.name} & {s.name for s in saved}]
+    read = states_read(adjoint, forward)
+    wanted = [state for state in forward.states if state.name in read]
+    forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved])
+    backward_text = backward_kernel(adjoint, forward)
+
+    out = Writer()
+    out.line(f"SEGMENT = {segment}", "steps between two saved states")
+    out.line(tiling("FORWARD_TILING", forward_text, discrete))
+    out.line(tiling("BACKWARD_TILING", backward_text, discrete))
+    for kernel in (forward_text, backward_text):
+        out.blank(2)
+        for line in kernel.source.splitlines():
+            out.line(line) if line else out.blank()
+    out.blank(2)
+    write_forward(out, forward_text, discrete, kept)
+    out.blank(2)
+    write_backward(out, backward_text, discrete, kept, wanted)
+    out.blank(2)
+    write_saved(out, kept)
+    out.blank(2)
+    out.line('FORWARD = {"recurrent": forward_recurrent}')
+    out.line('BACKWARD = {"recurrent": backward_recurrent}')
+    return TritonFunctions(out.text(), IMPORTS, ("recurrent",), _REFUSED)
+
+
+_REFUSED = (
+    ("parallel", "the triton target has the recurrent form alone so far"),
+    ("chunked", "the triton target has the recurrent form alone so far"),
+)

@@ -1,0 +1,199 @@
+"""The Python functions of a module that launch its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from scanc.codegen.names import Names
+from scanc.codegen.triton.kernel import Kernel
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Kind, Program, State, Tensor
+from scanc.passes.differentiate import DIFFERENTIABLE
+
+_OWN = """
+inputs params states grad_outputs grad_final saved reverse save call blocks launch forward_recurrent
+backward_recurrent forward_kernel backward_kernel FORWARD_TILING BACKWARD_TILING SEGMENT
+"""
+
+
+def tiling(name: str, kernel: Kernel, program: Program) -> str:
+    """What the runtime chooses block sizes by, as a statement."""
+    plan = kernel.schedule
+    fields = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full, "tiles": kernel.tiles}
+    text = ", ".join([repr(program.name), *(f"{field}={value!r}" for field, value in fields.items())])
+    return f"{name} = launch.Tiling({text})"
+
+
+class _Host:
+    """One launching function: the variable that holds the tensor of each kernel argument, by its host key."""
+
+    def __init__(self, out: Writer, kernel: Kernel, suffixes: dict[str, str]) -> None:
+        self.out = out
+        self.kernel = kernel
+        self._names = Names(_OWN.split())
+        self._variables: dict[str, str] = {}
+        self._suffixes = suffixes
+        arguments = (*kernel.arguments, *kernel.scratches)
+        self._buffers = {argument.host: argument.buffer for argument in arguments}
+
+    def variable(self, key: str) -> str:
+        if key not in self._variables:
+            role, name = key.split(":")
+            self._variables[key] = self._names.fresh(name + self._suffixes.get(role, ""))
+        return self._variables[key]
+
+    def unpack(self, source: str, keys: Sequence[tuple[str, Kind]]) -> None:
+        """Names the tensors of a tuple; a complex one that the kernel reads is taken apart."""
+        used = [any(part in self._buffers for part in _parts(key, kind)) for key, kind in keys]
+        if not any(used):
+            return
+        targets = [self.variable(key) if need else "_" for (key, _), need in zip(keys, used, strict=True)]
+        self.out.line(f"{_tuple(targets) if len(targets) == 1 else ', '.join(targets)} = {source}")
+        for (key, kind), need in zip(keys, used, strict=True):
+            if need:
+                self._take_apart(key, kind)
+
+    def _take_apart(self, key: str, kind: Kind) -> None:
+        if kind is Kind.COMPLEX:
+            re, im = (self.variable(part) for part in _parts(key, kind))
+            self.out.line(f"{re}, {im} = launch.halves({self.variable(key)})")
+
+    def begin(self, tiling_name: str) -> None:
+        self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
+        self.out.line(f"blocks = {tiling_name}.blocks(call.sizes, call.real)")
+
+    def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str) -> None:
+        """Allocates a tensor; its dimensions are given in words of the host, those of partial sums come first."""
+        over = self.partial(key, kind)
+        parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
+        self.out.line(f"{self.variable(key)} = call.{'shares' if over else 'new'}({parts}{_tuple(dims)}, {dtype})")
+        self._take_apart(key, kind)
+
+    def partial(self, key: str, kind: Kind) -> tuple[str, ...]:
+        """The spread axes along which programs leave their own shares of a result."""
+        dims = next((self._buffers[part].dims for part in _parts(key, kind) if part in self._buffers), ())
+        return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
+
+    def launch(self) -> None:
+        tensors = ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
+        given = {"segment": "SEGMENT", "save": "save", "reverse": "reverse"}
+        flags = [f"{flag}={given[flag]}" for flag in self.kernel.flags if flag in given]
+        if self.kernel.scratches:
+            flags.append(f"scratch=[{', '.join(self.variable(argument.host) for argument in self.kernel.scratches)}]")
+        self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, [{tensors}]", *flags]) + ")")
+
+    def result(self, key: str, kind: Kind, leading: int = 0) -> str:
+        """A result with its partial sums, and `leading` further dimensions, added up."""
+        count = len(self.partial(key, kind)) + leading
+        return f"launch.total({self.variable(key)}, {count})" if count else self.variable(key)
+
+
+def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State]) -> None:
+    """`forward_recurrent` of the program as users know it (complex values whole); `kept`: the states saved."""
+    types = program.types
+    with out.block("def forward_recurrent(inputs, params, states, reverse, save):"):
+        out.docstring("Outputs, final states, and the states at the start of every SEGMENT steps if `save`.")
+        host = _Host(out, kernel, {"end": "_end", "saved": "_saved"})
+        host.unpack("inputs", _keys("in", program.inputs))
+        host.unpack("params", _keys("in", program.params))
+        host.unpack("states", _keys("start", program.states))
+        host.begin("FORWARD_TILING")
+        outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
+        for position, (key, type_) in enumerate(outputs):
+            host.new(key, type_.kind, ["call.batch", "call.time", *_dims(type_.axes)], f"call.output({position})")
+        for state in program.states:
+            host.new(
+                f"end:{state.name}", state.type.kind, ["call.batch", *_dims(state.type.axes)], _compute(state.type.kind)
+            )
+        for state in kept:
+            dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *_dims(state.type.axes)]
+            host.new(f"saved:{state.name}", state.type.kind, dims, _compute(state.type.kind))
+        host.launch()
+        results = [host.result(key, type_.kind) for key, type_ in outputs]
+        ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
+        saved = [host.variable(f"saved:{state.name}") for state in kept]
+        out.line(f"return {_tuple(results)}, {_tuple(ends)}, {_tuple(saved)}")
+
+
+def write_backward(
+    out: Writer, kernel: Kernel, program: Program, kept: Sequence[State], wanted: Sequence[State]
+) -> None:
+    """`backward_recurrent`; `kept` are the states saved by forward, `wanted` those that go through scratch."""
+    types = program.types
+    header = "def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
+    with out.block(header):
+        out.docstring("Gradients of inputs, params and initial states.")
+        host = _Host(out, kernel, {"start": "_end", "end": "_start", "saved": "_saved", "scratch": "_scratch"})
+        outputs = [(f"in:dy.{output.name}", types[output.value].kind) for output in program.outputs]
+        host.unpack("inputs", _keys("in", program.inputs))
+        host.unpack("params", _keys("in", program.params))
+        host.unpack("saved", [(f"saved:{state.name}", state.type.kind) for state in kept])
+        host.unpack("grad_outputs", [(key, kind) for key, kind in outputs if kind in DIFFERENTIABLE])
+        states = [state for state in program.states if state.type.kind in DIFFERENTIABLE]
+        host.unpack("grad_final", [(f"start:d.{state.name}", state.type.kind) for state in states])
+        host.begin("BACKWARD_TILING")
+        for position, tensor in enumerate(program.inputs):
+            if tensor.type.kind in DIFFERENTIABLE:
+                key = f"out:d.{tensor.name}"
+                kind, dims = tensor.type.kind, ["call.batch", "call.time", *_dims(tensor.type.axes)]
+                host.new(key, kind, dims, f"inputs[{position}].dtype")
+        params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
+        for tensor in params:
+            dims = ["call.batch", *_dims(tensor.type.axes)]
+            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, _compute(tensor.type.kind))
+        for state in states:
+            dims = ["call.batch", *_dims(state.type.axes)]
+            host.new(f"end:d.{state.name}", state.type.kind, dims, _compute(state.type.kind))
+        tile = {*kernel.schedule.split, *kernel.schedule.full}
+        for state in wanted:
+            cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
+            dims = ["call.batch * blocks.per_sequence", "SEGMENT", f"blocks.cells({cells})"]
+            host.new(f"scratch:{state.name}", state.type.kind, dims, _compute(state.type.kind))
+        host.launch()
+        smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
+        groups = [
+            [host.result(f"out:d.{tensor.name}", tensor.type.kind) for tensor in smooth],
+            [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params],
+            [host.result(f"end:d.{state.name}", state.type.kind) for state in states],
+        ]
+        out.line(f"return {', '.join(_tuple(group) for group in groups)}")
+
+
+def write_saved(out: Writer, kept: Sequence[State]) -> None:
+    """`saved`: the shapes of what forward keeps."""
+    with out.block("def saved(form, batch, time, sizes):"):
+        out.docstring("Shapes and kinds of what forward saves for backward.")
+        if not kept:
+            out.line("return ()")
+            return
+        out.line("segments = -(-time // SEGMENT)")
+        shapes = []
+        for state in kept:
+            dims = ", ".join(["batch", "segments", *(f'sizes["{axis}"]' for axis in state.type.axes)])
+            shapes.append(f'(({dims}), "{state.type.kind.value}")')
+        out.line(f"return {_tuple(shapes)}")
+
+
+def _keys(role: str, tensors: Iterable[Tensor | State]) -> list[tuple[str, Kind]]:
+    return [(f"{role}:{tensor.name}", tensor.type.kind) for tensor in tensors]
+
+
+def _dims(axes: Sequence[str]) -> list[str]:
+    return [f'call.sizes["{axis}"]' for axis in axes]
+
+
+def _compute(kind: Kind) -> str:
+    return f'call.dtype("{kind.value}")'
+
+
+def _tuple(items: Sequence[str]) -> str:
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+def _quoted(axis: str) -> str:
+    return f'"{axis}"'
+
+
+def _parts(key: str, kind: Kind) -> tuple[str, ...]:
+    """The kernel's keys of a tensor: two of a complex one."""
+    return (f"{key}.re", f"{key}.im") if kind is Kind.COMPLEX else (key,)

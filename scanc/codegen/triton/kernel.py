@@ -1,0 +1,189 @@
+"""What the kernel templates share: arguments, the head, loads, states, and values that leave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scanc.codegen.triton.step import Read, Step
+from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer, Frame, partial_dims
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Contract, Output, Program, State
+from scanc.passes.schedule import Axes, Schedule
+
+_BODY_WIDTH = 106  # a body is written by itself and indented afterwards
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A tensor argument and the key under which the launching function knows it."""
+
+    buffer: Buffer
+    host: str
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A value that leaves a kernel: the argument it goes to, and the key of that for the launching function."""
+
+    value: str
+    buffer: Buffer
+    host: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The source of a kernel, its tensor arguments in order, its compile-time flags, and the tiles it works on."""
+
+    name: str
+    source: str
+    arguments: tuple[Argument, ...]
+    scratches: tuple[Argument, ...]
+    flags: tuple[str, ...]
+    schedule: Schedule
+    tiles: tuple[Axes, ...]
+
+
+class KernelWriter:
+    """Collects the arguments of a kernel, then its body, then puts the head before them."""
+
+    def __init__(self, program: Program, schedule: Schedule) -> None:
+        self.program = program
+        self.frame = Frame(program, schedule)
+        self.arguments: list[Argument] = []
+        self.scratches: list[Argument] = []
+        self.body = Writer(_BODY_WIDTH)
+        self.buffers: dict[str, Buffer] = {}
+
+    # --- arguments ---
+
+    def argument(self, stem: str, dims: Axes, host: str) -> Buffer:
+        """A new tensor argument; `host` is its key for the launching function."""
+        buffer = self.frame.buffer(stem, dims)
+        self.arguments.append(Argument(buffer, host))
+        return buffer
+
+    def scratch(self, stem: str, host: str) -> Buffer:
+        """A new argument for memory that each program has a part of; it stands behind all tensors."""
+        buffer = self.frame.buffer(stem, ())
+        self.scratches.append(Argument(buffer, host))
+        return buffer
+
+    def declare(self, found: Iterable[Read]) -> None:
+        """Arguments for the inputs and params that are read, each once."""
+        wanted = {read.tensor for read in found}
+        for tensor in (*self.program.inputs, *self.program.params):
+            if tensor.name in wanted:
+                lead = (BATCH, TIME) if tensor in self.program.inputs else ()
+                self.buffers[tensor.name] = self.argument(tensor.name, (*lead, *tensor.type.axes), f"in:{tensor.name}")
+
+    def starts(self, states: Sequence[State]) -> dict[str, Buffer]:
+        """Arguments for what the states hold before the first step."""
+        return {s.name: self.argument(f"{s.name}_start", (BATCH, *s.type.axes), f"start:{s.name}") for s in states}
+
+    def saved(self, states: Iterable[State]) -> dict[str, Buffer]:
+        """Arguments for what the states held where segments begin."""
+        lead = (BATCH, SEGMENT)
+        return {s.name: self.argument(f"{s.name}_saved", (*lead, *s.type.axes), f"saved:{s.name}") for s in states}
+
+    def leaving(self, step: Step, outputs: Iterable[Output], lead: Axes, role: str = "out") -> list[Leaving]:
+        """Arguments for values that leave, with leading dimensions for partial sums."""
+        found = []
+        for output in outputs:
+            axes = step.program.types[output.value].axes
+            dims = partial_dims(step.schedule.partial_over(output.value), (*lead, *axes))
+            host = f"{role}:{output.name}"
+            found.append(Leaving(output.value, self.argument(f"{output.name}_{role}", dims, host), host))
+        return found
+
+    def ends(self, step: Step, states: Iterable[State]) -> list[Leaving]:
+        """Arguments for what the states hold behind the last step."""
+        return self.leaving(step, [Output(s.name, s.name, s.dims) for s in states], (BATCH,), role="end")
+
+    # --- the body ---
+
+    def write_starts(self, step: Step, starts: dict[str, Buffer]) -> None:
+        """Loads what the states hold at first; of a partial sum the first program alone has all."""
+        for state in step.program.states:
+            once = step.schedule.partial_over(state.name)
+            step.write_load(state.name, self.write_address(starts[state.name]), once)
+
+    def write_out_addresses(self, step: Step, outs: Iterable[Leaving]) -> dict[str, str]:
+        """Pointer tiles of what leaves at every step; returns the address of each by host key."""
+        found = {}
+        for out in outs:
+            found[out.host] = f"{self.write_address(out.buffer)}{step.time(out.buffer)}"
+        return found
+
+    def write_address(self, buffer: Buffer, at: Mapping[str, str] | None = None) -> str:
+        """A line that gives the pointers of a tile a name; returns the name."""
+        name = self.frame.names.of(f"{buffer.pointer.removesuffix('_ptr')}_at")
+        self.body.line(f"{name} = {self.frame.address(buffer, at)}", self.frame.comment(buffer.dims))
+        return name
+
+    def write_stores(self, step: Step, outs: Iterable[Leaving], addresses: dict[str, str]) -> None:
+        for out in outs:
+            self.write_store(step, addresses[out.host], out.value, step.tensor(out.value))
+
+    def write_store(self, step: Step, address: str, value: str, text: str) -> None:
+        """Stores the tile `text` of a value; where many programs hold the same, one of them does."""
+        axes = step.program.types[value].axes
+        partial = step.schedule.partial_over(value)
+        once = tuple(axis for axis in self.frame.spread if axis not in axes and axis not in partial)
+        self.body.line(self.frame.store(address, text, axes, once))
+
+    def write_next(self, step: Step) -> None:
+        """The states take their next values, all at once where one reads what another held."""
+        pairs = [(step.identifier(state.name), step.next_value(state.name)) for state in step.program.states]
+        moves = [(target, text) for target, text in pairs if text != target]
+        gone = [{target for target, _ in moves[:i]} for i in range(len(moves))]
+        if any(done.intersection(re.findall(r"\w+", text)) for done, (_, text) in zip(gone, moves, strict=True)):
+            self.body.line(f"{', '.join(target for target, _ in moves)} = {', '.join(text for _, text in moves)}")
+            return
+        for target, text in moves:
+            self.body.line(f"{target} = {text}")
+
+    # --- the whole ---
+
+    def finish(
+        self, name: str, doc: str, flags: Sequence[str], tiles: Iterable[Axes], scratch: Iterable[Axes] = ()
+    ) -> Kernel:
+        """The whole kernel; `flags` are its compile-time arguments besides those about axes."""
+        head = Writer()
+        head.line('@triton.jit(do_not_specialize=["T"])')
+        with head.block(f"def {name}("):
+            for argument in self.arguments:
+                head.line(f"{argument.buffer.arguments},", argument.buffer.shape)
+            for argument in self.scratches:
+                head.line(f"{argument.buffer.pointer},", "[programs, segment, block …]")
+            head.line("T,")
+            for constant in (*self.frame.constants(), *flags):
+                head.line(f"{constant}: tl.constexpr,")
+        indices = Writer(_BODY_WIDTH)
+        self.frame.write_indices(indices, scratch)
+        with head.block("):"):
+            head.docstring(doc)
+            for line in (indices.text() + self.body.text()).splitlines():
+                head.line(line) if line else head.blank()
+        arguments, scratches = tuple(self.arguments), tuple(self.scratches)
+        return Kernel(name, head.text(), arguments, scratches, tuple(flags), self.frame.schedule, tuple(tiles))
+
+
+def working_tiles(programs: Sequence[Program], schedule: Schedule) -> list[Axes]:
+    """The largest tiles of some steps, products inside contractions among them: none is part of another."""
+    sets: set[frozenset[str]] = {frozenset()}
+    for program in programs:
+        types = program.types
+        sets |= {frozenset(type_.axes) & schedule.tile for type_ in types.values()}
+        for instr in program.instrs:
+            if isinstance(instr.op, Contract):
+                sets.add(frozenset(axis for arg in instr.args for axis in types[arg].axes) & schedule.tile)
+    largest = [tile for tile in sets if not any(tile < other for other in sets)]
+    return sorted(programs[0].canonical(tile) for tile in largest)
+
+
+def share(schedule: Schedule) -> str:
+    """What one program does, in words."""
+    parts = ["one sequence", *(f"one {axis}" for axis in schedule.grid), *(f"a block of {a}" for a in schedule.split)]
+    return ", ".join([*parts, *(f"all of {axis}" for axis in schedule.full)])

@@ -1,0 +1,146 @@
+"""The instructions of a fused step, line by line, and the loads before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from scanc.codegen.expressions import Expr, absorbed
+from scanc.codegen.triton.expressions import Speller, Tile
+from scanc.codegen.triton.tiles import TIME, Buffer, Frame
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Index, Instr, Kind, Program, RegionKind, Tensor
+from scanc.passes.schedule import Axes, Schedule
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tile that is loaded: `value` is its name, of a tensor or of slices of it (`fixed` axes at one position)."""
+
+    value: str
+    tensor: str
+    axes: Axes
+    kind: Kind
+    fixed: tuple[tuple[str, int], ...] = ()
+
+
+def reads(program: Program, tensors: Iterable[Tensor]) -> list[Read]:
+    """What is loaded of some inputs or params: all of each, or its slices alone where only those are used."""
+    users: dict[str, list[Instr]] = {}
+    for instr in program.instrs:
+        for arg in instr.args:
+            users.setdefault(arg, []).append(instr)
+    leaving = {value for _, value in program.next} | {o.value for o in (*program.outputs, *program.totals)}
+    found: list[Read] = []
+    for tensor in tensors:
+        own = users.get(tensor.name, [])
+        if tensor.name not in leaving and own and all(isinstance(user.op, Index) for user in own):
+            for user in own:
+                assert isinstance(user.op, Index)
+                fixed = ((user.op.axis, user.op.position),)
+                found.append(Read(user.name, tensor.name, user.type.axes, user.type.kind, fixed))
+        elif own or tensor.name in leaving:
+            found.append(Read(tensor.name, tensor.name, tensor.type.axes, tensor.type.kind))
+    return found
+
+
+class Step:
+    """Writes a fused program's instructions; `key` gives a value's key among the kernel's names."""
+
+    def __init__(
+        self,
+        out: Writer,
+        frame: Frame,
+        program: Program,
+        schedule: Schedule,
+        key: Callable[[str], str] = lambda name: name,
+    ) -> None:
+        self.out = out
+        self.frame = frame
+        self.program = program
+        self.schedule = schedule
+        self.key = key
+        self.speller = Speller(frame)
+        self.tiles: dict[str, Tile] = {}
+        self._types = program.types
+        self._leaving = [value for _, value in program.next]
+        self._leaving += [output.value for output in (*program.outputs, *program.totals)]
+
+    # --- values ---
+
+    def identifier(self, value: str) -> str:
+        return self.frame.names.of(self.key(value))
+
+    def define(self, value: str) -> str:
+        """Says that `value` stands in a variable; returns its name."""
+        type_ = self._types[value]
+        identifier = self.identifier(value)
+        self.tiles[value] = Tile(Expr(identifier), self.frame.tile(type_.axes), type_.kind)
+        return identifier
+
+    def tensor(self, value: str) -> str:
+        """The value as a whole tile of its own axes."""
+        return self.speller.tensor(self.tiles[value]).text
+
+    def operand(self, user: str, value: str) -> Tile:
+        """A value as an instruction reads it."""
+        return self._guarded(self.tiles[value], self.schedule.guards(user, value))
+
+    def next_value(self, state: str) -> str:
+        """The next value of a state."""
+        tile = self.tiles[self.program.next_of[state]]
+        return self.speller.tensor(self._guarded(tile, self.schedule.guards("next", state))).text
+
+    def _guarded(self, tile: Tile, once: Axes) -> Tile:
+        """Nothing in all programs but the first, where a whole value meets a partial sum."""
+        if not once:
+            return tile
+        text = f"tl.where({self.frame.lead(once)}, {self.speller.tensor(tile).text}, 0.0)"
+        return Tile(Expr(text), tile.axes, tile.kind)
+
+    # --- loads ---
+
+    def write_addresses(self, found: Sequence[Read], buffers: dict[str, Buffer]) -> dict[str, str]:
+        """Pointer tiles that do not change with time; returns the address of each read value."""
+        addresses = {}
+        for read in found:
+            name = self.frame.names.fresh(f"{self.identifier(read.value)}_at")
+            address = self.frame.address(buffers[read.tensor], dict(read.fixed))
+            self.out.line(f"{name} = {address}", self.frame.comment(read.axes))
+            addresses[read.value] = f"{name}{self.time(buffers[read.tensor])}"
+        return addresses
+
+    def time(self, buffer: Buffer) -> str:
+        return f" + t * {buffer.strides[buffer.dims.index(TIME)]}" if TIME in buffer.dims else ""
+
+    def write_loads(self, found: Sequence[Read], addresses: dict[str, str]) -> None:
+        for read in found:
+            self.write_load(read.value, addresses[read.value])
+
+    def write_load(self, value: str, address: str, once: Axes = ()) -> None:
+        """Loads a value's tile; `once`: the axes of which the first program alone gets it."""
+        type_ = self._types[value]
+        load = self.frame.load(address, type_.axes, type_.kind, once)
+        self.out.line(f"{self.define(value)} = {load}", self.frame.comment(type_.axes))
+
+    # --- instructions ---
+
+    def instrs(self, kind: RegionKind) -> tuple[Instr, ...]:
+        return tuple(instr for region in self.program.regions if region.kind is kind for instr in region.instrs)
+
+    def write(self, instrs: Sequence[Instr]) -> None:
+        """One line per instruction, short temporaries inside the line that reads them, spec lines as comments."""
+        instrs = [instr for instr in instrs if instr.name not in self.tiles]
+        here = {instr.name for instr in instrs}
+        outside = [arg for instr in self.program.instrs if instr.name not in here for arg in instr.args]
+        inline = absorbed(instrs, [*self._leaving, *outside])
+        line = 0
+        for instr in instrs:
+            tile = self.speller.spell(instr, [self.operand(instr.name, arg) for arg in instr.args])
+            if instr.name in inline or tile.expr.text.isidentifier():
+                self.tiles[instr.name] = tile
+                continue
+            if instr.span is not None and instr.span.line != line:
+                line = instr.span.line
+                self.out.comment(f"spec line {line}")
+            self.out.line(f"{self.define(instr.name)} = {tile.text}", self.frame.comment(instr.type.axes))
