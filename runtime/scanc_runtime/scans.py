@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 Term = Tensor | None
-_WIDE = 32768  # states per step from which one step is work enough for a call
+_WIDE = 16384  # states per step from which one step is work enough for a call
 
 
 @dataclass(frozen=True)
