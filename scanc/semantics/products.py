@@ -85,7 +85,7 @@ def single(low: Expressions, value: Value, axis: str, span: Span) -> None:
             "E0308",
             f"the value has axis `{axis}` twice",
             span,
-            hint="the product with a vector over this axis is `A @ h` or `h @ A`",
+            hint=f"declare the second one apart: `axes m = {axis}`, `A[{axis},m]`; products are `A @ h` and `h @ A`",
         )
 
 
