@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from scanc import report
+from scanc.analysis.drawing import to_dot, to_svg
 from scanc.codegen import torch as torch_target
 from scanc.codegen import triton as triton_target
 from scanc.codegen.module import assemble
 from scanc.ir.nodes import Program
+from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
-from scanc.passes.pipeline import SIMPLIFY, TO_CLASSIFIED, TO_DISCRETE, TO_SCHEDULED, Trace, run
-from scanc.passes.realify import REALIFY
+from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, Trace, run
 from scanc.semantics.lower import lower
 
 TARGETS = ("torch", "triton")
@@ -21,13 +22,14 @@ TARGETS = ("torch", "triton")
 
 @dataclass(frozen=True)
 class Compiled:
-    """A spec, lowered: `discrete` is one step, `forward` and `adjoint` say how it is repeated."""
+    """A spec as far as targets share it: one step and its adjoint, and how each of them is repeated."""
 
     text: str
-    source: str
     typed: Program
     discrete: Program
-    adjoint: Program
+    discrete_adjoint: Program
+    classified: Program
+    classified_adjoint: Program
     trace: Trace
 
     @property
@@ -36,16 +38,38 @@ class Compiled:
 
     @property
     def digest(self) -> str:
-        """Names this spec among all others: twelve hex digits of its text."""
+        """Twelve hex digits that name this text among all specs."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
+    @property
+    def stages(self) -> tuple[tuple[str, str], ...]:
+        """The IR after every pass that changed it, as (file name, text)."""
+        return tuple((f"{i:02d}_{name}.ir", print_program(p)) for i, (name, p) in enumerate(self.trace.steps))
+
+    @property
+    def graph(self) -> tuple[str, str]:
+        """The dependence graph of the step, as DOT and as SVG."""
+        return to_dot(self.classified), to_svg(self.classified)
+
+    def explain(self, form: str | None = None) -> str:
+        """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
+        return report.explain(self.classified, self.trace.remarks, torch_target.admitted(self.classified), form)
+
     def module_source(self, target: str) -> str:
-        """The generated module for `torch` or `triton`."""
-        return _generate(self, target)
+        """The generated module for one of `TARGETS`."""
+        if target == "torch":
+            # classified → source of `step`, of forward and of backward in every form
+            functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
+        else:
+            # discrete → scheduled → source of the kernels, and of `step`
+            forward, adjoint = (run(TO_FUSED, p, Trace()) for p in (self.discrete, self.discrete_adjoint))
+            functions = triton_target.emit_functions(forward, adjoint, self.discrete)
+        # sources → a module that needs torch, triton and scanc_runtime alone
+        return assemble(self.text, self.discrete, self.classified, functions, self.digest, target)
 
 
 def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None) -> Compiled:
-    """Compiles the text of a spec as far as its own adjoint; `Compiled.module_source` goes on from there.
+    """Compiles the text of a spec; `Compiled.module_source` turns the result into a module.
 
     `source` names the text in messages, `root` is the directory that imports may not leave.
     Raises CompileError with every diagnostic found.
@@ -55,6 +79,10 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     typed = trace.record("typed", lower(text, source=source, root=root))
     # typed → discrete: one step in plain arithmetic
     discrete = run(TO_DISCRETE, typed, trace)
-    # discrete → discrete: the step's vector-Jacobian product, for reversed time
-    adjoint = run(SIMPLIFY, trace.record("differentiate", differentiate(discrete)), trace)
-    return Compiled(text, source, typed, discrete, adjoint, trace)
+    # discrete → classified: stages in order, each a scan, a delay or a loop
+    classified = run(TO_CLASSIFIED, discrete, trace)
+    # discrete → discrete: the step's vector-Jacobian product, a recurrence in reversed time
+    adjoint = run(SIMPLIFIED, trace.record("differentiate", differentiate(discrete)), trace)
+    # discrete → classified: the adjoint goes the way of its primal
+    classified_adjoint = run(TO_CLASSIFIED, adjoint, trace)
+    return Compiled(text, typed, discrete, adjoint, classified, classified_adjoint, trace)

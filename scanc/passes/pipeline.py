@@ -12,7 +12,9 @@ from scanc.passes.classify import CLASSIFY
 from scanc.passes.desugar import DESUGAR
 from scanc.passes.diagonalize import DIAGONALIZE
 from scanc.passes.discretize import DISCRETIZE
+from scanc.passes.fuse import FUSE
 from scanc.passes.hoist import HOIST
+from scanc.passes.realify import REALIFY
 from scanc.passes.simplify import simplify
 from scanc.passes.stage import STAGE
 
@@ -34,6 +36,13 @@ TO_CLASSIFIED: tuple[Pass, ...] = (
     CLASSIFY,
 )
 """discrete → classified: how the step is repeated. Runs on the forward program and on its adjoint."""
+
+TO_FUSED: tuple[Pass, ...] = (
+    REALIFY,  # before stage: pairs are separate states
+    *TO_CLASSIFIED,
+    FUSE,
+)
+"""discrete → scheduled: one step whose values stay on the chip. For the Triton target."""
 
 
 @dataclass

@@ -1,0 +1,58 @@
+"""The text of `explain`: what a spec is, what each pass did or declined and why, and the forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from scanc.ir.nodes import Program, Region, RegionKind
+from scanc.passes.base import Remark
+
+FORMS = {
+    "recurrent": "one step after the other; any body",
+    "parallel": "a scan over the associative operator",
+    "chunked": "scans inside chunks of time, and a carry from chunk to chunk",
+    "convolution": "a causal convolution, for time-invariant systems",
+}
+
+
+Refused = Sequence[tuple[str, str]]
+
+
+def explain(
+    program: Program, remarks: Iterable[Remark], admitted: tuple[Sequence[str], Refused], form: str | None = None
+) -> str:
+    """The report on a classified program: its stages, the remarks of its passes, its forms (or one of them).
+
+    `admitted` = (forms, (form, reason) of those refused), the last form being the one that `auto` takes.
+    """
+    forms, refused = admitted
+    if form is not None:
+        return _form(form, dict(refused).get(form), default=form == forms[-1]) + "\n"
+    stages = [region for region in program.regions if region.states]
+    lines = [f"scan {program.name}" + (f" over {program.semiring}" if program.semiring != "real" else "")]
+    lines += ["", "stages"]
+    lines += [f"  {_stage(region)}" for region in stages] or ["  none: every time step stands by itself"]
+    lines += ["", "passes"]
+    lines += [f"  {_remark(remark)}" for remark in remarks]
+    lines += ["", "forms of the torch target"]
+    lines += [f"  {_form(name, None, default=name == forms[-1])}" for name in forms]
+    lines += [f"  {_form(name, reason, default=False)}" for name, reason in refused]
+    lines += ["", "forms of the triton target", f"  {_form('recurrent', None, default=True)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _stage(region: Region) -> str:
+    how = {RegionKind.LOOP: "step by step", RegionKind.SCAN: "as a scan", RegionKind.DELAY: "as a shift"}[region.kind]
+    return f"{', '.join(region.states)}: {region.recurrence or region.kind.value}; runs {how}"
+
+
+def _remark(remark: Remark) -> str:
+    where = f" (line {remark.span.line})" if remark.span else ""
+    declined = "" if remark.applied else "declined: "
+    return f"{remark.source}: {declined}{remark.text}{where}"
+
+
+def _form(form: str, reason: str | None, default: bool) -> str:
+    if reason is not None:
+        return f"{form}: not admitted: {reason}"
+    return f"{form}: {FORMS.get(form, 'admitted')}{' (auto)' if default else ''}"
