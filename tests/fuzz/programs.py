@@ -42,7 +42,7 @@ from scanc.ir.nodes import (
 Arguments = dict[str, torch.Tensor]
 
 RULES = ("zoh", "bilinear", "gbt", "euler", "backward_euler", "exp_trapezoid", "mamba", "dirac", "async")
-MANNERS = ("diagonal", "delta", "gated by a state", "nonlinear", "delay", "log", "maxplus", "ode")
+MANNERS = ("diagonal", "delta", "gated by a state", "nonlinear", "delay", "log", "maxplus", "ode", "ode")
 UNARY = ("tanh", "sigmoid", "softplus", "silu", "gelu", "relu", "sin", "cos", "abs", "neg", "erf", "logsigmoid")
 BINARY = ("add", "sub", "mul", "maximum", "minimum", "logaddexp")
 
@@ -328,7 +328,8 @@ class _Maker:
                 return b.map(self.draw(st.sampled_from(("log", "sqrt", "rsqrt"))), positive)
             case "contract":
                 shared = sorted(set(type_.axes) & set(self.type(other).axes) - {"h"})
-                return b.contract(value, other, shared) if shared else b.map("mul", value, other)
+                semiring = self.draw(st.sampled_from(("real", "real", "log", "maxplus") if both_real else ("real",)))
+                return b.contract(value, other, shared, semiring) if shared else b.map("mul", value, other)
             case "rename":
                 return b.add(Rename((("i", "m"),)), value)
             case "flag":

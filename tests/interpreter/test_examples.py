@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from interpreter import references
+from interpreter.specs import EXAMPLES as SPECS
 from interpreter.specs import NAMES as EXAMPLES
 from interpreter.specs import Arguments, example, small_arguments
 
@@ -24,6 +27,15 @@ def assert_close(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) ->
 
 def test_every_example_has_a_reference() -> None:
     assert [name for name in EXAMPLES if not hasattr(references, name)] == []
+
+
+def test_every_example_is_documented_and_names_its_source() -> None:
+    table = (SPECS.parent / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert [name for name in EXAMPLES if f"| `{name}` |" not in table] == []
+    for name in EXAMPLES:
+        text = (SPECS / f"{name}.scan").read_text(encoding="utf-8")
+        assert re.match(r"(#.*\n)+", text), name
+        assert re.search(r"(19|20)\d\d", text.split("scan ")[0]), name
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
