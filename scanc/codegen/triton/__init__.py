@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 
+from scanc.codegen.torch.step import write_step
 from scanc.codegen.triton.backward import backward_kernel, rerun, states_read
 from scanc.codegen.triton.forward import forward_kernel
 from scanc.codegen.triton.host import tiling, write_backward, write_forward, write_saved
@@ -15,17 +17,17 @@ from scanc.passes.schedule import schedule
 SEGMENT = 32
 """Steps between two saved states."""
 
-IMPORTS = (
+_IMPORTS = (
     "import triton",
     "import triton.language as tl",
     "from scanc_runtime import launch",
-    "from scanc_runtime import triton_math as math",
+    "from scanc_runtime import triton_math as tlmath",
 )
 
 
 @dataclass(frozen=True)
 class TritonFunctions:
-    """Part of a module: `source` defines the kernels, FORWARD and BACKWARD (form → function), and `saved`."""
+    """Part of a module: `source` defines the kernels, `step`, FORWARD and BACKWARD (form → function), and `saved`."""
 
     source: str
     imports: tuple[str, ...]
@@ -52,6 +54,8 @@ def emit_functions(forward: Program, adjoint: Program, discrete: Program, segmen
     backward_text = backward_kernel(adjoint, forward)
 
     out = Writer()
+    write_step(out, discrete)
+    out.blank(2)
     out.line(f"SEGMENT = {segment}", "steps between two saved states")
     out.line(tiling("FORWARD_TILING", forward_text, discrete))
     out.line(tiling("BACKWARD_TILING", backward_text, discrete))
@@ -68,7 +72,14 @@ def emit_functions(forward: Program, adjoint: Program, discrete: Program, segmen
     out.blank(2)
     out.line('FORWARD = {"recurrent": forward_recurrent}')
     out.line('BACKWARD = {"recurrent": backward_recurrent}')
-    return TritonFunctions(out.text(), IMPORTS, ("recurrent",), _REFUSED)
+    return TritonFunctions(out.text(), (*_IMPORTS, *_step_imports(out.text())), ("recurrent",), _REFUSED)
+
+
+def _step_imports(source: str) -> tuple[str, ...]:
+    """What `step` needs besides torch."""
+    words = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    lines = {"math": "import math", "functions": "from scanc_runtime import functions"}
+    return tuple(line for word, line in lines.items() if word in words)
 
 
 _REFUSED = (

@@ -123,7 +123,7 @@ class Speller:
             return Tile(_TIMES(self.lift(args[0], axes), Expr("0.0")), axes, kind)
         if fn in ARITHMETIC:
             return Tile(spell(ARITHMETIC[fn], [self.lift(arg, axes) for arg in args]), axes, kind)
-        call = _CALLS.get(fn, f"math.{fn}")
+        call = _CALLS.get(fn, f"tlmath.{fn}")
         if call not in _TAKE_NUMBERS:
             args = [self.tensor(arg) for arg in args]
         return Tile(Expr(f"{call}({', '.join(self.lift(arg, axes).text for arg in args)})"), axes, kind)
@@ -160,7 +160,7 @@ class Speller:
             return Tile(Expr(f"{text} {'>' if fn == 'any' else '=='} 0", Level.COMPARE), left, kind)
         neutral = {"sum": "0.0" if kind is Kind.REAL else "0", "min": 'float("inf")'}.get(fn, 'float("-inf")')
         masked = f"tl.where({inside}, {arg.text}, {neutral})"
-        call = "math.logsumexp" if fn == "logsumexp" else f"tl.{fn}"
+        call = "tlmath.logsumexp" if fn == "logsumexp" else f"tl.{fn}"
         return Tile(Expr(self._over(lambda t, at: f"{call}({t}, axis={at})", masked, arg, gone)), left, kind)
 
     def _over(self, call: Callable[[str, int], str], text: str, arg: Tile, axes: list[str]) -> str:
@@ -212,7 +212,7 @@ class Speller:
             at = self.frame.at(axis, arg.axes)
             place = f"({place}) * size_{axis} + {at}" if place else at
         along = ", ".join(str(arg.axes.index(axis)) for axis in gone)
-        text = f"math.first_{fn}({arg.text}, {place}, {self.frame.inside(gone, arg.axes)}, axes=({along},))"
+        text = f"tlmath.first_{fn}({arg.text}, {place}, {self.frame.inside(gone, arg.axes)}, axes=({along},))"
         return Tile(Expr(text), arg.axes, Kind.BOOL)
 
 

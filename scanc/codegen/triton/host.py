@@ -11,7 +11,7 @@ from scanc.ir.nodes import Kind, Program, State, Tensor
 from scanc.passes.differentiate import DIFFERENTIABLE
 
 _OWN = """
-inputs params states grad_outputs grad_final saved reverse save call blocks launch forward_recurrent
+inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
 backward_recurrent forward_kernel backward_kernel FORWARD_TILING BACKWARD_TILING SEGMENT
 """
 

@@ -21,7 +21,7 @@ _DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
 _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
-T acc reverse save segment segments stages program b t step steps first local back behind checkpoint launch
+T acc reverse save segment segments stages program b t step steps first local back behind checkpoint launch tlmath
 forward_kernel backward_kernel
 """
 RESERVED = frozenset(_OWN.split())
