@@ -107,11 +107,13 @@ _Side = tuple[str, str, int, tuple[str, ...]]
 
 
 def _cut(term: Term) -> _Cut | None:
-    """The narrowest sum between the labels before and after; None if one factor joins them."""
+    """The narrowest sum between the labels before and after; None if one factor, or a label, joins them."""
     out = term.labels()
     sources = {label for axis, label in term.reads if out.get(axis) != label}
     sinks = {out[axis] for axis, label in term.reads if out.get(axis) != label}
     carried = {label for axis, label in term.reads if out.get(axis) == label}
+    if sources & sinks:  # an axis taken to another one
+        return None
     graph = nx.Graph()
     graph.add_nodes_from(("before", "behind"))
     names: dict[int, str] = {}

@@ -101,7 +101,8 @@ def off_diagonal_rank(probe: Probe, axis: str) -> int:
     """The rank of the transition's off-diagonal blocks along `axis`: what "diagonal plus rank r" leaves of r."""
     (type_,) = probe.types()
     shape, n = probe.shape(type_), probe.sizes[axis]
-    full = probe.jacobian(probe.draw(1)).reshape(*shape, *shape)
+    matrix = probe.jacobian(probe.draw(1))
+    full = (_complex_matrix(matrix) if type_.kind is Kind.COMPLEX else matrix).reshape(*shape, *shape)
     where = type_.axes.index(axis)
     for other in reversed([d for d in range(len(shape)) if d != where]):
         full = full.select(other + full.ndim // 2, 0).select(other, 0)

@@ -116,6 +116,40 @@ def two_stages(n: Names) -> Mapping[str, Value]:
     return {"m": m, "h": h, "o": h * n.x}
 
 
+def reached(n: Names) -> Mapping[str, Value]:
+    return {"h": n.h.map("and", n.flag).map("or", n.other)}
+
+
+def summed(n: Names) -> Mapping[str, Value]:
+    """The sum runs over an axis that the state lacks."""
+    return {"h": (n.b * n.h).sum("j") - (n.h - n.x) * 0.5}
+
+
+def swapped(n: Names) -> Mapping[str, Value]:
+    """There and back by rename is the element itself."""
+    return {"h": (n.h.rename("i", "m") * n.x.rename("i", "m")).rename("m", "i") + n.x}
+
+
+def transposed(n: Names) -> Mapping[str, Value]:
+    """h[m, i] is another element than h[i, m]."""
+    turned = n.h.rename("i", "j").rename("m", "i").rename("j", "m")
+    return {"h": turned * 0.5 + n.x}
+
+
+def complex_decay(n: Names) -> Mapping[str, Value]:
+    return {"h": n.a * n.h + n.x, "y": n.h.map("real") * n.x}
+
+
+def conjugated(n: Names) -> Mapping[str, Value]:
+    return {"h": n.h.map("conj") * n.a + n.x}
+
+
+def low_rank(n: Names) -> Mapping[str, Value]:
+    """Σ_r u[r, i] (w[r, i'] h[i']): rank size(r), no factor holds both sides."""
+    read = n.w.dot(n.h, "i")
+    return {"h": n.x * n.h + n.u.dot(read, "r")}
+
+
 CASES = {
     "ema": (ema, {"h": "i"}, {"x": "i"}, {"w": "i"}, "time-invariant",
             "diagonal over i, the same at every step, decay in [0, 1]; writes elementwise"),
@@ -157,11 +191,53 @@ CASES = {
               {"W": "n n_col"}, "nonlinear", "nonlinear, its Jacobian mixes n"),
     "gate": (lambda n: {"h": (n.x * n.h).map("sigmoid") * n.h + n.x}, {"h": "i"}, {"x": "i"}, {}, "nonlinear",
              "nonlinear, its Jacobian is diagonal"),
+    "log": (lambda n: {"h": (n.x + n.h).map("logaddexp", n.w)}, {"h": "i"}, {"x": "i"}, {"w": "i"}, "diagonal",
+            "diagonal over i over logaddexp, input-dependent; writes elementwise"),
+    "softplus": (lambda n: {"h": (n.h - n.x).map("softplus")}, {"h": "i"}, {"x": "i"}, {}, "diagonal",
+                 "diagonal over i over logaddexp, input-dependent; writes elementwise"),
+    "relu": (lambda n: {"h": (n.h + n.x).map("relu")}, {"h": "i"}, {"x": "i"}, {}, "diagonal",
+             "diagonal over i over max-plus, input-dependent; writes elementwise"),
+    "running_min": (lambda n: {"h": n.h.map("minimum", n.x)}, {"h": "i"}, {"x": "i"}, {}, "identity",
+                    "identity over min-plus; writes elementwise"),
+    "reached": (reached, {"h": "i:bool"}, {"flag": ":bool", "other": "i:bool"}, {}, "scalar",
+                "scalar over boolean, input-dependent; writes elementwise"),
+    "summed": (summed, {"h": "i"}, {"x": "i", "b": "i j"}, {}, "diagonal",
+               "diagonal over i, input-dependent, growth possible; writes elementwise"),
+    "swapped": (swapped, {"h": "i"}, {"x": "i"}, {}, "diagonal",
+                "diagonal over i, input-dependent, growth possible; writes elementwise"),
+    "transposed": (transposed, {"h": "i m"}, {"x": "i m"}, {}, "time-invariant",
+                   "dense over i, m, the same at every step; writes elementwise"),
+    "complex_decay": (complex_decay, {"h": "i:complex"}, {"x": "i"}, {"a": "i:complex"}, "time-invariant",
+                      "diagonal over i, the same at every step, growth possible; writes elementwise"),
+    "conjugated": (conjugated, {"h": "i:complex"}, {"x": "i"}, {"a": "i:complex"}, "nonlinear",
+                   "nonlinear, its Jacobian is diagonal"),
+    "low_rank": (low_rank, {"h": "i"}, {"x": "i", "u": "i r", "w": "i r"}, {}, "DPLR",
+                 "diagonal plus rank size(r) over i, input-dependent; writes nothing"),
     "dense": (lambda n: {"h": n.W.dot(n.h.rename("n", "n_col"), "n_col") + n.x}, {"h": "n"}, {"x": "n"},
               {"W": "n n_col"}, "time-invariant", "dense over n, the same at every step; writes elementwise"),
 }  # fmt: skip
 
-SCANNED = {"ema", "lerp", "gla", "rwkv6", "mamba", "running_max", "reset", "repeated", "two_stages", "kept", "cumsum"}
+SCANNED = {
+    "log",
+    "softplus",
+    "relu",
+    "running_min",
+    "reached",
+    "summed",
+    "swapped",
+    "complex_decay",
+    "ema",
+    "lerp",
+    "gla",
+    "rwkv6",
+    "mamba",
+    "running_max",
+    "reset",
+    "repeated",
+    "two_stages",
+    "kept",
+    "cumsum",
+}
 
 
 @pytest.mark.parametrize("case", CASES)
