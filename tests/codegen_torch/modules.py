@@ -35,7 +35,9 @@ class Module:
         free = [axis for axis in self.typed.axes if axis.size is None and axis.like is None]
         return {axis.name: 2 + i for i, axis in enumerate(free)}
 
-    def arguments(self, batch: int = 2, time: int = 7, seed: int = 0, **options: Any) -> tuple[Tensors, Tensors, Tensors]:
+    def arguments(
+        self, batch: int = 2, time: int = 7, seed: int = 0, **options: Any
+    ) -> tuple[Tensors, Tensors, Tensors]:
         sizes = options.pop("sizes", self.sizes())
         return random_arguments(self.typed, batch=batch, time=time, sizes=sizes, seed=seed, **options)
 

@@ -14,7 +14,9 @@ def agree(module: Module, form: str, reverse: bool = False, rtol: float = 1e-7, 
     assert results.keys() == expected.keys()
     assert grads.keys() == expected_grads.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(results[name], value.to(results[name].dtype), rtol=rtol, atol=1e-9, msg=f"{form}: {name}")
+        torch.testing.assert_close(
+            results[name], value.to(results[name].dtype), rtol=rtol, atol=1e-9, msg=f"{form}: {name}"
+        )
     for name, value in expected_grads.items():
         torch.testing.assert_close(grads[name], value, rtol=rtol, atol=1e-8, msg=f"{form}: gradient of {name}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,10 +77,8 @@ def admitted(forward: Program, adjoint: Program) -> tuple[tuple[str, ...], tuple
 
 def _imports(source: str) -> tuple[str, ...]:
     """The import lines that the source needs, torch aside."""
-    words = set(re.findall(r"(?<![.\w])\w+", source))
-    lines = ["import math"] if "math" in words else []
-    if "functions" in words:
-        lines.append("from scanc_runtime import functions")
+    words = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    lines = ["from scanc_runtime import functions"] if "functions" in words else []
     for module, names in _HELPERS.items():
         lines.append(f"from {module} import {', '.join(name for name in names if name in words)}")
     return tuple(lines)
@@ -153,7 +151,7 @@ class _Module:
             what = "of the adjoint " if function != "constants" else ""
             writer.docstring(f"What {what}depends on params alone, computed once per call.")
             if used:
-                writer.line(f"{unpacked}{',' if len(params) == 1 else ''} = params")
+                writer.line(f"({unpacked},) = params" if len(params) == 1 else f"{unpacked} = params")
             write(writer, scope.statements)
             writer.line(f"return {_tuple(results)}")
 
@@ -199,7 +197,8 @@ class _Module:
     def _write_elements(self, writer: Writer, kept: dict[tuple[str, ...], int]) -> None:
         terms = []
         for axes, count in sorted(kept.items(), key=lambda item: (-len(item[0]), item[0])):
-            terms.append(" * ".join([str(count), *(f'sizes["{axis}"]' for axis in axes)]))
+            factors = [f'sizes["{axis}"]' for axis in axes]
+            terms.append(" * ".join([str(count), *factors] if count > 1 or not axes else factors))
         writer.blank(2)
         with writer.block("def elements(sizes):"):
             writer.docstring("How many numbers one time step of one sequence keeps in a segment.")

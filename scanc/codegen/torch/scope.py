@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from scanc.codegen.expressions import Expr, Spelling, absorbed, number, spell
 from scanc.codegen.names import Names
-from scanc.codegen.torch.spelling import COMPLEX, IDENTITIES, NUMBERS
+from scanc.codegen.torch.spelling import COMPLEX, NUMBERS, identity
 from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed
 from scanc.codegen.writer import Writer
 from scanc.ir.build import widest
@@ -157,7 +157,7 @@ class Scope:
         axes, kind = instr.type.axes, instr.type.kind
         match instr.op:
             case Const(constant):
-                return Value(number(constant, "math.inf", "math.nan"), (), kind, Lead.NUMBER)
+                return Value(number(constant, "torch.inf", "torch.nan"), (), kind, Lead.NUMBER)
             case Size(axis):
                 return Value(self.dialect.size(axis), (), kind, Lead.NUMBER)
             case Map(fn):
@@ -232,7 +232,7 @@ class Scope:
         first = operands[0]
         if spelling is None and fn == "stop":
             return first
-        if fn in IDENTITIES and (first.kind is kind or first.lead is Lead.NUMBER):
+        if identity(fn, first.kind, kind) or (fn in ("to_real", "to_complex") and first.lead is Lead.NUMBER):
             return replace(first, kind=kind)
         if fn in ("to_real", "to_complex"):
             return replace(first, expr=self._converted(first, kind), kind=kind)

@@ -16,7 +16,7 @@ from scanc.ir.nodes import Kind, Program, Region, RegionKind
 RESERVED = frozenset(
     {"functions", "call", "inputs", "params", "constants", "states", "primals", "cotangents", "sizes", "reverse"}
     | {"steps", "gather", "last", "delayed", "befores", "afters", "Segments", "SEGMENTS", "SEQUENTIAL", "CHUNKED"}
-    | {"PARALLEL", "REAL", "LOG", "MAXPLUS", "MINPLUS", "BOOL", "B", "L"}
+    | {"PARALLEL", "REAL", "LOG", "MAXPLUS", "MINPLUS", "BOOL"}
 )
 """Words of the generated functions and of what their module imports."""
 
@@ -260,4 +260,4 @@ def _unpack(names: Iterable[str], argument: str) -> list[Statement]:
     names = list(names)
     if all(name == "_" for name in names):
         return []
-    return [(f"{names[0]}, = {argument}" if len(names) == 1 else f"{', '.join(names)} = {argument}", "")]
+    return [(f"({names[0]},) = {argument}" if len(names) == 1 else f"{', '.join(names)} = {argument}", "")]

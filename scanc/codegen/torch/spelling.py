@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scanc.codegen.expressions import ARITHMETIC, Call, Infix, Level, Spelling, Suffix
+from scanc.ir.nodes import Kind
 
-IDENTITIES = frozenset({"to_real", "to_complex", "real", "conj"})
-"""Functions that leave a value of their result's kind as it is."""
+
+def identity(fn: str, argument: Kind, result: Kind) -> bool:
+    """Whether a function leaves values of the argument's kind as they are."""
+    return (fn in ("to_real", "to_complex", "real") and argument is result) or (
+        fn == "conj" and argument is not Kind.COMPLEX
+    )
+
 
 VALUES: Mapping[str, Spelling] = {
     **ARITHMETIC,
@@ -34,7 +40,7 @@ VALUES: Mapping[str, Spelling] = {
     "softplus": Call("functions.softplus"),
     "tanh": Call("torch.tanh"),
     "silu": Call("torch.nn.functional.silu"),
-    "relu": Call("torch.relu"),
+    "relu": Call("torch.nn.functional.relu"),
     "gelu": Call("torch.nn.functional.gelu"),
     "erf": Call("torch.erf"),
     "sin": Call("torch.sin"),

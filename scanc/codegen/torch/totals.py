@@ -13,7 +13,7 @@ from collections.abc import Collection
 from scanc.codegen.expressions import Expr, Level, spell
 from scanc.codegen.torch.liveness import Live
 from scanc.codegen.torch.scope import Scope
-from scanc.codegen.torch.spelling import VALUES
+from scanc.codegen.torch.spelling import VALUES, identity
 from scanc.codegen.torch.values import Lead, Value, aligned, dims_of, einsum, renamed
 from scanc.ir.nodes import Broadcast, Contract, Instr, Map, Program, Reduce, RegionKind, Rename
 
@@ -96,7 +96,7 @@ class Totals:
                 return self._product(instr)
             case Map(fn):
                 parts = [self.total(arg) for arg in instr.args]
-                if fn in ("real", "conj") and parts[0].kind is instr.type.kind:
+                if identity(fn, parts[0].kind, instr.type.kind):
                     return parts[0].expr
                 return spell(VALUES[fn], [aligned(part, axes, Lead.FIXED) for part in parts])
             case Contract():
