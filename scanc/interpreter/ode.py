@@ -153,9 +153,9 @@ class System:
         match instr.op:
             case Map(fn) if fn in _SUMS and not (fn == "where" and moving[0]):
                 still = [name for name in instr.args[1 if fn == "where" else 0 :] if name not in tangents]
-                values.update((name, values[name] * 0) for name in still)
+                values.update(self._zeros(still))
             case Stack():
-                values.update((name, values[name] * 0) for name in instr.args if name not in tangents)
+                values.update(self._zeros([name for name in instr.args if name not in tangents]))
             case Map("mul") | Contract("real", _) if sum(moving) == 1:
                 pass
             case Map("div") if not moving[1]:
@@ -167,6 +167,10 @@ class System:
             case _:
                 raise NotAffine(f"{instr.name} is not affine in {self.current}")
         return self.evaluator.instr(instr, values)
+
+    def _zeros(self, names: Sequence[str]) -> Values:
+        full, types = self.evaluator.arith.full, self.evaluator.types
+        return {name: full(self.values[name].shape, 0, types[name].kind) for name in names}
 
 
 class Algebra(Protocol):
