@@ -55,7 +55,7 @@ class Checker:
         self._single = [_Slot(decl, ("B",)) for decl in spec.inputs] + params
         self._states = {
             public_name(decl): _Slot(decl, ("B", str(decl.public[2])) if decl.public else ("B",))
-            for decl in spec.states
+            for decl in reversed(spec.states)  # of a buffer's slots, the first speaks for it
         }
 
     def check(self, tensors: Sequence[Tensor], states: Mapping[str, Tensor], single: bool = False) -> Plan:

@@ -13,7 +13,7 @@ What has no gradient (int and bool tensors) is left out of the gradients on both
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -81,9 +81,8 @@ def _define(spec: Spec, base: str) -> None:
         *primals, form, reverse, save = args
         with no_autocast(primals[0]):
             outputs, final, saved = kernels().forward[form](*arity.split(primals), reverse, save)
-        dtypes = shapes.result_dtypes(primals)
-        dense = [_dense(tensor, dtype) for tensor, dtype in zip((*outputs, *final), dtypes, strict=True)]
-        return [*dense, *saved] if save else dense
+        results = _own((*outputs, *final), shapes.result_dtypes(primals), primals)
+        return [*results, *saved] if save else results
 
     def forward_fake(*args: Any) -> list[Tensor]:
         *primals, form, _, save = args
@@ -101,7 +100,7 @@ def _define(spec: Spec, base: str) -> None:
         with no_autocast(primals[0]):
             grads = kernels().backward[form](*arity.split(primals), saved, *arity.split_cotangents(cotangents), reverse)
         flat = [grad for group in grads for grad in group]
-        return [_dense(grad, primals[i].dtype) for i, grad in zip(arity.grads, flat, strict=True)]
+        return _own(flat, [primals[i].dtype for i in arity.grads], cotangents)
 
     def backward_fake(*args: Any) -> list[Tensor]:
         return [args[i].new_empty(args[i].shape) for i in arity.grads]
@@ -127,10 +126,18 @@ def _argument(decl: TensorSpec, position: int) -> str:
     return f"{re.sub(r'[^A-Za-z0-9]', '_', decl.name)}_{position}"
 
 
-def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if tensor.dtype == dtype and tensor.is_contiguous():
-        return tensor
-    return tensor.to(dtype).contiguous()
+def _own(tensors: Iterable[Tensor], dtypes: Sequence[torch.dtype], given: Sequence[Any]) -> list[Tensor]:
+    """The tensors dense, of these dtypes, and none of them one that was given: torch's ops return what is theirs."""
+    taken = {id(tensor) for tensor in given}
+    dense = []
+    for tensor, dtype in zip(tensors, dtypes, strict=True):
+        if id(tensor) in taken:
+            dense.append(tensor.clone(memory_format=torch.contiguous_format).to(dtype))
+        elif tensor.dtype == dtype and tensor.is_contiguous():
+            dense.append(tensor)
+        else:
+            dense.append(tensor.to(dtype).contiguous())
+    return dense
 
 
 def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
