@@ -137,7 +137,7 @@ def main(
     text: Annotated[Path | None, typer.Option(help="A text file; default: the standard library's sources.")] = None,
     tokens: Annotated[Tokens, typer.Option(help="What a token is.")] = Tokens.BYTES,
     steps: Annotated[int, typer.Option(help="Training steps at most.")] = 500,
-    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 90,
+    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 60,
     width: int = 64,
     layers: int = 2,
     batch: int = 16,

@@ -58,7 +58,7 @@ def load(device: str) -> tuple[Tensor, Tensor]:
 def main(
     spec: Annotated[Path, typer.Argument(help="The spec that mixes pixels over time.")] = HERE / "lru.scan",
     steps: Annotated[int, typer.Option(help="Training steps at most.")] = 600,
-    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 90,
+    seconds: Annotated[float, typer.Option(help="Training time at most.")] = 60,
     width: int = 64,
     layers: int = 2,
     batch: int = 64,

@@ -157,8 +157,8 @@ def extents(program: Program, given: Mapping[str, Tensor]) -> dict[str, int]:
         if leading:
             found |= {"batch": shape[0], "time": shape[1]}
         for dim, size in zip(dims, shape[leading:], strict=True):
-            if len(dim) == 1:
-                found[dim[0]] = size
+            if len(dim) == 1 and found.setdefault(dim[0], size) != size:
+                raise UnusableArguments(f"'{name}' has {dim[0]} = {size}, another given tensor has {found[dim[0]]}")
     return found
 
 

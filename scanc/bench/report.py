@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from scanc.bench.arguments import Call, UnusableArguments
 from scanc.bench.compare import FormReport
 from scanc.bench.measure import Measurement, Timing
-from scanc.driver import Compiled
 from scanc.op import ScanOperator, Target
 
 
@@ -38,10 +38,9 @@ def chosen_target(wanted: Target, device: str) -> Target:
     return "triton" if torch.device(device).type == "cuda" else "torch"
 
 
-def recurrence(spec: Compiled) -> str:
-    """The class of each stage, in words."""
-    found = [region.recurrence for region in spec.classified.regions if region.recurrence]
-    return "; ".join(dict.fromkeys(found)) or "no state"
+def classes(operator: ScanOperator) -> str:
+    """The class of each stage in words, one stage per line behind the states that it computes."""
+    return "\n".join(f"  {', '.join(states)}: {words}" for states, words in operator.classes) or "  no state"
 
 
 def sizes_text(sizes: Mapping[str, int], **leading: int) -> str:
@@ -54,7 +53,8 @@ def heading(operator: ScanOperator, call: Call) -> str:
     dtypes = ", ".join(dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in tensors))
     return "\n".join(
         (
-            f"{operator.name}: {recurrence(operator.lowered)}",
+            operator.name,
+            classes(operator),
             f"target {operator.target}; {dtypes}, {tensors[0].device}",
             sizes_text(call.sizes, batch=call.batch, time=call.time),
         )
@@ -63,8 +63,8 @@ def heading(operator: ScanOperator, call: Call) -> str:
 
 def error_table(reports: Sequence[FormReport], tolerance: float) -> Table:
     """One row per tensor, one column per form; what exceeds the tolerance is marked with an exclamation mark."""
-    table = Table(title=f"error against the interpreter in fp64 (tolerance {tolerance:g})", title_justify="left")
-    table.add_column("tensor")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column(f"error (at most {tolerance:g})")
     for report in reports:
         table.add_column(report.form, justify="right")
     tensors = dict.fromkeys(deviation.tensor for report in reports for deviation in report.deviations)
@@ -78,9 +78,18 @@ def error_table(reports: Sequence[FormReport], tolerance: float) -> Table:
     return table
 
 
-def measurement_table(measurements: Sequence[Measurement], title: str) -> Table:
+def verdict(operator: ScanOperator, reports: Sequence[FormReport], tolerance: float) -> tuple[bool, str]:
+    """Whether every form is within the tolerance, and that in words."""
+    wrong = [report for report in reports if not report.worst <= tolerance]
+    if not wrong:
+        return True, f"{operator.name} agrees with the interpreter in fp64: {', '.join(each.form for each in reports)}"
+    found = (f"the {each.form} form by {each.worst:.1e}" for each in wrong)
+    return False, f"{operator.name} differs from the interpreter in fp64: {', '.join(found)}"
+
+
+def measurement_table(measurements: Sequence[Measurement]) -> Table:
     """One row per direction and sequence length, one column per form, and the copy of the tensors as the roofline."""
-    table = Table(title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("direction")
     table.add_column("time steps", justify="right")
     forms = list(dict.fromkeys(m.case.form for m in measurements))
