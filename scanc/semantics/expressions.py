@@ -267,7 +267,7 @@ class Expressions:
 
     def _inline(self, expr: ast.Call, item: ast.Def, inner: Scope, outer: Scope) -> Value:
         """The body of a function with its parameters standing for the arguments."""
-        if item in outer.calls:
+        if any(item is call for call in outer.calls):
             raise fault(
                 "E0801",
                 f"function `{item.name.text}` calls itself",
