@@ -19,7 +19,7 @@ import typer
 from mixer import Mixer, State
 from torch import Tensor, nn
 from torch.nn import functional
-from training import Activations, Sizes, console, mixers, save_curve, smooth, train
+from training import DEVICE, Activations, Device, Sizes, console, mixers, save_curve, smooth, train
 
 HERE = Path(__file__).parent
 MOST_TEXT = 4_000_000  # bytes of the standard library
@@ -146,7 +146,7 @@ def main(
     activation: Activations = [],  # noqa: B006
     form: str = "auto",
     target: str = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    device: Device = DEVICE,
     seed: int = 0,
     write: Annotated[int, typer.Option(help="How many tokens to generate.")] = 300,
     curve: Annotated[Path, typer.Option(help="Where the loss curve goes.")] = Path("char_lm.png"),
@@ -160,7 +160,7 @@ def main(
         raise typer.BadParameter(f"cannot read {text}: {error.strerror}") from None
     if len(corpus.held_out) <= context + 1:
         raise typer.BadParameter(f"the text is too short for a context of {context} tokens")
-    model = LanguageModel(corpus.vocabulary, width, mixers(spec, layers, width, size, activation, form, target))
+    model = LanguageModel(corpus.vocabulary, width, mixers(spec, layers, width, size, activation, form, target, device))
     model.to(device)
     trained = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"{trained:,} parameters, {len(corpus.train):,} tokens of text, on {device}")

@@ -38,11 +38,11 @@ Gates = dict[str, Gate]
 class Probe:
     """Random features for one operator, and what the operator does with them."""
 
-    def __init__(self, operator: Any, sizes: Mapping[str, int], seed: int = 0) -> None:
+    def __init__(self, operator: Any, sizes: Mapping[str, int], device: str = "cpu", seed: int = 0) -> None:
         self.operator, self.spec = operator, operator.spec
         self.generator = torch.Generator().manual_seed(seed)
-        self.features = {tensor.name: self._features(tensor, sizes) for tensor in self.spec.inputs}
-        self.params = {t.name: raw_parameter(self.spec, t, sizes, gate=True) for t in self.spec.params}
+        self.features = {tensor.name: self._features(tensor, sizes).to(device) for tensor in self.spec.inputs}
+        self.params = {t.name: raw_parameter(self.spec, t, sizes, gate=True).to(device) for t in self.spec.params}
         self.tensors: dict[str, TensorSpec] = {t.name: t for t in (*self.spec.inputs, *self.spec.params)}
 
     def gates(self) -> list[str]:
@@ -81,9 +81,12 @@ class Probe:
         given = sum(float((start[name] - moved[name]).abs().square().sum()) for name in start)
         return (left / given) ** (0.5 / MEMORY) if math.isfinite(left) else math.inf
 
+    def _noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, dtype=like.dtype, generator=self.generator).to(like.device)
+
     def _disturbed(self, state: Tensor) -> Tensor:
         """The state and a tenth of its size in noise."""
-        noise = torch.randn(state.shape, dtype=state.dtype, generator=self.generator)
+        noise = self._noise(state)
         return state + 0.1 * state.abs().square().mean().sqrt() * noise
 
     def _features(self, tensor: TensorSpec, sizes: Mapping[str, int]) -> Tensor:
@@ -113,9 +116,7 @@ class Probe:
         """Random states, in the form in which the operator returns them."""
         _, state = self.operator(*self._arguments({}, 1), return_state=True)
         return {
-            name: torch.randn(value.shape, dtype=value.dtype, generator=self.generator)
-            if value.is_floating_point() or value.is_complex()
-            else value
+            name: self._noise(value) if value.is_floating_point() or value.is_complex() else value
             for name, value in self._mapping(state).items()
         }
 
@@ -128,13 +129,17 @@ class Probe:
 
 
 def choose_gates(
-    operator: Any, sizes: Mapping[str, int], given: Mapping[str, str] | None = None, seed: int = 0
+    operator: Any,
+    sizes: Mapping[str, int],
+    given: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> Gates:
     """An activation and a bias for each gate of the operator; `given` activations are kept as they are.
 
     Raises ValueError if no choice keeps the states bounded.
     """
-    probe = Probe(operator, sizes, seed)
+    probe = Probe(operator, sizes, device, seed)
     fixed = {name: Gate(activation) for name, activation in (given or {}).items()}
     with torch.no_grad():
         names = probe.gates()

@@ -15,7 +15,7 @@ import typer
 from mixer import Mixer
 from torch import Tensor, nn
 from torch.nn import functional
-from training import Activations, Sizes, console, mixers, save_curve, smooth, train
+from training import DEVICE, Activations, Device, Sizes, console, mixers, save_curve, smooth, train
 
 HERE = Path(__file__).parent
 
@@ -66,7 +66,7 @@ def main(
     activation: Activations = [],  # noqa: B006
     form: str = "auto",
     target: str = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda" if torch.cuda.is_available() else "cpu",
+    device: Device = DEVICE,
     seed: int = 0,
     curve: Annotated[Path, typer.Option(help="Where the loss curve goes.")] = Path("sequential_digits.png"),
 ) -> None:
@@ -75,7 +75,7 @@ def main(
     generator = torch.Generator().manual_seed(seed)
     pixels, digits = load(device)
     cut = len(digits) * 4 // 5
-    model = Classifier(width, mixers(spec, layers, width, size, activation, form, target)).to(device)
+    model = Classifier(width, mixers(spec, layers, width, size, activation, form, target, device)).to(device)
 
     def loss() -> Tensor:
         chosen = torch.randint(cut, (batch,), generator=generator).to(device)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from mixer import REAL, Mixer, UnsuitedSpec, default_sizes, with_alike
 from probe import choose_gates
@@ -29,16 +30,28 @@ Activations = Annotated[
 ]
 
 
+def usable(device: str) -> str:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise typer.BadParameter(str(error).splitlines()[0]) from None
+    return device
+
+
+Device = Annotated[str, typer.Option(callback=usable, help="cpu, cuda, …")]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def assignments(pairs: list[str]) -> dict[str, str]:
     """['d=64'] as {'d': '64'}."""
     for pair in pairs:
         if "=" not in pair:
             raise typer.BadParameter(f"'{pair}' is not of the form name=value")
-    return dict(pair.split("=", 1) for pair in pairs)  # type: ignore[misc]
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def mixers(
-    path: Path, count: int, width: int, sizes: list[str], activations: list[str], form: str, target: str
+    path: Path, count: int, width: int, sizes: list[str], activations: list[str], form: str, target: str, device: str
 ) -> list[Mixer]:
     """Compiles the spec and builds `count` mixers of it. Ends the program with a message where that cannot be."""
     try:
@@ -54,12 +67,12 @@ def mixers(
         unknown = set(given) - {tensor.name for tensor in (*spec.inputs, *spec.params)}
         if unknown:
             raise UnsuitedSpec(f"--activation: {spec.name} has no input or param {', '.join(sorted(unknown))}")
-        probed = Mixer(width, operator, chosen)  # says what is unsuited before anything is run
-        gates = choose_gates(operator, chosen, given)
+        with torch.no_grad():  # says what is unsuited, and why a form is refused, before anything else is done
+            Mixer(width, operator, chosen, form=form).to(device)(torch.zeros(1, 1, width, device=device))
+        gates = choose_gates(operator, chosen, given, device)
         console.print(f"{spec.name} with " + ", ".join(f"{axis} = {size}" for axis, size in chosen.items()))
         for name, gate in gates.items():
             console.print(f"  {name}: {gate}" + (" (given)" if name in given else " (found by probing)"))
-        del probed
         return [Mixer(width, operator, chosen, gates, form) for _ in range(count)]
     except (CompileError, ScanError, UnsuitedSpec, ValueError, OSError) as error:
         console.print(str(error), style="red", markup=False, highlight=False)

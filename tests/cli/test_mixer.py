@@ -170,9 +170,11 @@ def test_digits(tmp_path: Path) -> None:
         ((str(EXAMPLES / "ema.scan"), "--activation", "logit=cube"), "its activation can be"),
         ((str(EXAMPLES / "ema.scan"), "--text", "missing.txt"), "missing.txt"),
         ((str(EXAMPLES / "ema.scan"), "--form", "magic"), "magic"),
+        ((str(EXAMPLES / "ema.scan"), "--target", "magic"), "magic"),
+        ((str(EXAMPLES / "ema.scan"), "--device", "abacus"), "abacus"),
     ],
 )
 def test_user_faults_are_messages(arguments: tuple[str, ...], message: str) -> None:
-    result = run(char_lm.main, *arguments, "--steps", "1", *TINY)
+    result = run(char_lm.main, *TINY, *arguments, "--steps", "1")
     assert result.exit_code == 2
     assert message in result.output
