@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from scanc.ir.nodes import Contract, Conv, Extremum, Index, Instr, Reduce, Rename, Stack, TensorType
+from scanc.ir.rewrite import live
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,36 @@ def mixed_axes(
     instrs: Iterable[Instr], states: Iterable[str], value: str, types: Mapping[str, TensorType]
 ) -> frozenset[str]:
     """The axes along which an element of `value` reads other elements of `states` than its own."""
-    known: dict[str, dict[str, _Reading]] = {
-        state: {state: _Reading({axis: axis for axis in types[state].axes}, {}, frozenset())} for state in states
-    }
-    for instr in instrs:
-        if any(arg in known for arg in instr.args):
-            known[instr.name] = _apply(instr, [known.get(arg, {}) for arg in instr.args], types)
     found: set[str] = set()
-    for state, reading in known.get(value, {}).items():
+    for state, reading in _readings(instrs, states, types).get(value, {}).items():
         home = {source for axis, source in reading.own.items() if axis == source}
         found |= set(types[state].axes) - home
     return frozenset(found)
 
 
-def _apply(instr: Instr, args: list[dict[str, _Reading]], types: Mapping[str, TensorType]) -> dict[str, _Reading]:
+def first_mixing(
+    instrs: Iterable[Instr], states: Iterable[str], value: str, types: Mapping[str, TensorType]
+) -> Instr | None:
+    """The first instruction on the way from `states` to `value` that brings elements of one state together."""
+    body = live(instrs, [value])
+    known = _readings(body, states, types)
+    return next((i for i in body if any(reading.mixed for reading in known.get(i.name, {}).values())), None)
+
+
+def _readings(
+    instrs: Iterable[Instr], states: Iterable[str], types: Mapping[str, TensorType]
+) -> dict[str, dict[str, _Reading]]:
+    """How each value reads each state that it depends on."""
+    known: dict[str, dict[str, _Reading]] = {
+        state: {state: _Reading({axis: axis for axis in types[state].axes}, {}, frozenset())} for state in states
+    }
+    for instr in instrs:
+        if any(arg in known for arg in instr.args):
+            known[instr.name] = _apply(instr, [known.get(arg, {}) for arg in instr.args])
+    return known
+
+
+def _apply(instr: Instr, args: list[dict[str, _Reading]]) -> dict[str, _Reading]:
     match instr.op:
         case Stack(axis):
             args = [{s: _placed(r, axis, i) for s, r in arg.items()} for i, arg in enumerate(args)]

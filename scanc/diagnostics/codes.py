@@ -57,8 +57,6 @@ CODES: dict[str, str] = {
     "E0703": "`d/dt` stands before something that is not a state.",
     "E0704": "A setting of a discretisation rule does not fit the state.",
     "E0705": "`d/dt` cannot stand here.",
-    "E0706": "The right side of a `d/dt` line is not affine in its state.",
-    "E0707": "The right side of a `d/dt` line couples elements of its state in a way that its rule cannot take.",
     "E0706": "The right side of `d/dt` is not affine in its state.",
     "E0707": "The right side of `d/dt` couples elements of its state, which cannot be discretised yet.",
     # def, for, import

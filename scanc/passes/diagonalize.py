@@ -7,10 +7,9 @@ is safe depends on the values of A (theory, section 5), which are not known here
 from __future__ import annotations
 
 from scanc.analysis.dependence import state_components
+from scanc.analysis.mixing import first_mixing
 from scanc.analysis.recurrence import RecurrenceClass, facts, recurrence
-from scanc.diagnostics.span import Span
-from scanc.ir.nodes import Contract, Level, Program
-from scanc.ir.rewrite import live
+from scanc.ir.nodes import Level, Program
 from scanc.passes.base import Pass, Remark, Rewrite
 
 
@@ -29,19 +28,9 @@ def _remark(program: Program, found: RecurrenceClass) -> Remark:
         f"{', '.join(found.states)}: the transition is dense and the same at every step, but it stays in the recurrent "
         "form: whether the eigenvectors of its matrix can be trusted depends on the matrix' values"
     )
-    return Remark("diagonalize", text, applied=False, span=_place(program, found.states))
-
-
-def _place(program: Program, states: tuple[str, ...]) -> Span | None:
-    """Where the spec applies the matrix: the first contraction on the way from the states to their next values."""
-    following = [value for state, value in program.next if state in states]
-    reached = set(states)
-    for instr in live(program.instrs, following):
-        if reached.intersection(instr.args):
-            if isinstance(instr.op, Contract):
-                return instr.span
-            reached.add(instr.name)
-    return None
+    following = program.next_of[found.states[0]]
+    place = first_mixing(program.instrs, found.states, following, program.types)
+    return Remark("diagonalize", text, applied=False, span=place.span if place else None)
 
 
 DIAGONALIZE = Pass(

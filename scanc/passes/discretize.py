@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from scanc.analysis.affine import Affine, Top, affine_forms
+from scanc.analysis.affine import Top, affine_forms
 from scanc.analysis.elementwise import extract
+from scanc.analysis.mixing import first_mixing
 from scanc.diagnostics.diagnostic import CompileError, fault
 from scanc.diagnostics.span import Span
 from scanc.ir.build import Builder
@@ -81,7 +82,8 @@ def _parts(builder: Builder, state: str, current: str, rhs: str, span: Span | No
         raise _not_affine(state, form, span)
     taken = extract(instrs, current, rhs, builder, stem=f"{state}.ode")
     if taken is None:
-        raise _coupled(state, form, span)
+        place = first_mixing(instrs, [current], rhs, builder.types)
+        raise _coupled(state, place.span if place else None, span)
     matrix = builder.const(1.0, hint=f"{state}.ode.one") if taken.decay is None else taken.decay
     return matrix, taken.write
 
@@ -97,13 +99,14 @@ def _not_affine(state: str, form: Top, span: Span | None) -> CompileError:
     )
 
 
-def _coupled(state: str, form: Affine, span: Span | None) -> CompileError:
+def _coupled(state: str, place: Span | None, span: Span | None) -> CompileError:
     return fault(
         "E0707",
         f"the right side of `d/dt {state}` couples elements of `{state}`",
-        span,
-        "only a diagonal A can be discretised so far: `A*h`, each element by itself",
-        hint=f"diagonalise A beforehand, or write the discrete recurrence `{state} = A @ {state} + …` yourself",
+        place or span,
+        f"so far, only a right side that treats each element of `{state}` by itself can be discretised",
+        secondary=[(span, "discretised here")] if place != span else [],
+        hint=f"diagonalise A beforehand and write `A*{state}`, or write the discrete step `{state} = A @ {state} + …`",
     )
 
 

@@ -15,6 +15,9 @@ from scanc.interpreter import interpret
 from scanc.ir.levels import verify
 from scanc.ir.nodes import Level, Map, Ode, Program
 from scanc.passes.discretize import RULES, run
+from scanc.passes.pipeline import TO_DISCRETE, Trace
+from scanc.passes.pipeline import run as to_discrete
+from scanc.semantics.lower import lower
 
 SETTINGS = {"gbt": ["alpha"], "exp_trapezoid": ["blend"], "async": ["dt"]}
 RULE_NAMES = sorted(RULES)
@@ -170,8 +173,8 @@ def fails(right: str) -> CompileError:
     [
         ("square", "E0706", "the product of two values that depend on the state"),
         ("tanh", "E0706", "`tanh` of a value that depends on the state is not linear"),
-        ("dense", "E0707", "only a diagonal A"),
-        ("low rank", "E0707", "only a diagonal A"),
+        ("dense", "E0707", "so far, only a right side"),
+        ("low rank", "E0707", "so far, only a right side"),
     ],
 )
 def test_what_cannot_be_discretised_is_refused(right: str, code: str, label: str) -> None:
@@ -186,3 +189,46 @@ def test_no_naive_exponential_difference_is_left() -> None:
     fns = {instr.op.fn for instr in discrete(ode("zoh")).instrs if isinstance(instr.op, Map)}
     assert "phi1" in fns
     assert "div" not in fns
+
+
+SPEC = """scan bad
+axes n
+input x[n], dt[n]
+param A[n,n], L[n], P[n], Q[n]
+state h[n]
+d/dt h = {} discretize zoh(dt)
+output h[n]
+"""
+
+
+def message(right: str) -> str:
+    text = SPEC.format(right)
+    with pytest.raises(CompileError) as caught:
+        to_discrete(TO_DISCRETE, lower(text, source="bad.scan"), Trace())
+    return str(caught.value.with_sources({"bad.scan": text}))
+
+
+def test_messages() -> None:
+    """The smallest stretch that must change is underlined."""
+    assert (
+        message("L*h + x/(1 + h)")
+        == """\
+error[E0706]: the right side of `d/dt h` is not affine in `h`
+  --> bad.scan:6:16
+  |
+6 | d/dt h = L*h + x/(1 + h) discretize zoh(dt)
+  |                ^^^^^^^^^ a division by a value that depends on the state
+  | ------------------------------------------- discretised here
+  = hint: write `d/dt h = A*h + …` with A and the rest free of `h`, or a discrete step"""
+    )
+    assert (
+        message("L*h - P*(Q·h) + x")
+        == """\
+error[E0707]: the right side of `d/dt h` couples elements of `h`
+  --> bad.scan:6:18
+  |
+6 | d/dt h = L*h - P*(Q·h) + x discretize zoh(dt)
+  |                  ^^^^^ so far, only a right side that treats each element of `h` by itself can be discretised
+  | --------------------------------------------- discretised here
+  = hint: diagonalise A beforehand and write `A*h`, or write the discrete step `h = A @ h + …`"""
+    )
