@@ -1,0 +1,46 @@
+"""What the compiler makes of the examples, to the byte: `pytest tests/golden --regenerate` writes it anew.
+
+A change of a golden file is read in review like a change of code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scanc.driver import TARGETS, Compiled, compile_text
+
+HERE = Path(__file__).parent
+EXAMPLES = sorted((HERE.parents[1] / "examples").glob("*.scan"))
+STEP_BY_STEP = ("conv_ema", "gated_delta_rule", "gla", "lstm", "mlstm", "selective_ssm")
+
+
+def compiled(path: Path) -> Compiled:
+    return compile_text(path.read_text(encoding="utf-8"), source=path.name, root=path.parent)
+
+
+def same(golden: Path, text: str, regenerate: bool) -> None:
+    """`text` is what the golden file holds. A missing file fails."""
+    if regenerate:
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(text, encoding="utf-8")
+    assert golden.exists(), f"{golden} is missing; --regenerate writes it"
+    assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_modules(path: Path, target: str, regenerate: bool) -> None:
+    source = compiled(path).module_source(target)
+    same(HERE / "modules" / f"{path.stem}_{target}.py", source, regenerate)
+    assert compiled(path).module_source(target) == source, "the same spec gives the same bytes"
+
+
+@pytest.mark.parametrize("name", STEP_BY_STEP)
+def test_ir_after_every_pass(name: str, regenerate: bool) -> None:
+    stages = compiled(HERE.parents[1] / "examples" / f"{name}.scan").stages
+    folder = HERE / "ir" / name
+    for file, text in stages:
+        same(folder / file, text, regenerate)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(file for file, _ in stages)
