@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from scanc.diagnostics.diagnostic import Diagnostic, Label
@@ -192,7 +193,8 @@ class Lexer:
             self._letter(self._at)
         else:
             shown = one if one.isprintable() else f"U+{ord(one):04X}"
-            self.error("E0101", f"`{shown}` has no meaning here", self._span(1), describe(one), _INSTEAD.get(one))
+            hint = advice(one) if unicodedata.combining(one) else _INSTEAD.get(one)
+            self.error("E0101", f"`{shown}` has no meaning here", self._span(1), describe(one), hint)
             self._at += 1
 
     def _bracket(self, lexeme: Lexeme) -> None:
