@@ -70,7 +70,8 @@ def mixers(
         with torch.no_grad():  # says what is unsuited, and why a form is refused, before anything else is done
             Mixer(width, operator, chosen, form=form).to(device)(torch.zeros(1, 1, width, device=device))
         gates = choose_gates(operator, chosen, given, device)
-        console.print(f"{spec.name} with " + ", ".join(f"{axis} = {size}" for axis, size in chosen.items()))
+        own = (axis.name for axis in spec.axes if axis.like is None)
+        console.print(f"{spec.name} with " + ", ".join(f"{axis} = {chosen[axis]}" for axis in own))
         for name, gate in gates.items():
             console.print(f"  {name}: {gate}" + (" (given)" if name in given else " (found by probing)"))
         return [Mixer(width, operator, chosen, gates, form) for _ in range(count)]

@@ -218,7 +218,7 @@ def bench(
         )  # fmt: skip
         progress = track(cases, "measuring", console=Console(stderr=True), transient=True)
         measurements = [measure.measure(operator, case) for case in progress]
-        shown = f"{operator.name}: {report.sizes_text(sizes, batch=batch)}, {dtype}, {where}"
+        shown = f"{operator.name}: {report.sizes_text(operator, sizes, batch=batch)}, {dtype}, {where}"
         show(shown)
         show(report.measurement_table(measurements))
         if csv is not None:

@@ -53,7 +53,8 @@ class Compiled:
 
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
-        return report.explain(self.classified, self.trace.remarks, torch_target.admitted(self.classified), form)
+        admitted = torch_target.admitted(self.classified, self.classified_adjoint)
+        return report.explain(self.classified, self.trace.remarks, admitted, form)
 
     def module_source(self, target: str) -> str:
         """The generated module for one of `TARGETS`."""

@@ -140,10 +140,10 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
 
 
 def _copy_time(size: int, device: torch.device, seconds: float) -> float:
-    """How long it takes to move `size` bytes through memory: half of them read, half written."""
+    """How long it takes at best to move `size` bytes through memory: half of them read, half written."""
     source = torch.empty(max(size // 2, 1), dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
-    return time_call(lambda: target.copy_(source), device, seconds=seconds / 4).median
+    return time_call(lambda: target.copy_(source), device, seconds=seconds / 4).fastest
 
 
 def _tuple(value: Any) -> tuple[torch.Tensor, ...]:

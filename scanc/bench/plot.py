@@ -36,9 +36,12 @@ def plot(measurements: Sequence[Measurement], title: str, path: Path) -> None:
         for form in dict.fromkeys(m.case.form for m in chosen):
             line = [m for m in chosen if m.case.form == form]
             axes.plot([m.case.time for m in line], [m.timing.median * 1e3 for m in line], marker="o", label=form)
-        copies = {m.case.time: m.copy * 1e3 for m in chosen}
-        axes.plot(list(copies), list(copies.values()), linestyle="--", color="grey", label="copy of the tensors")
+        times = sorted({m.case.time for m in chosen})
+        copies = [min(m.copy for m in chosen if m.case.time == time) * 1e3 for time in times]
+        axes.plot(times, copies, linestyle="--", color="grey", label="copy of the tensors")
         axes.set(xscale="log", yscale="log", xlabel="time steps", ylabel="milliseconds")
+        axes.set_xticks(times, [str(time) for time in times])
+        axes.set_xticks([], minor=True)
         axes.grid(visible=True, which="both", alpha=0.25)
         axes.legend()
     figure.savefig(path, dpi=150)

@@ -43,8 +43,10 @@ def classes(operator: ScanOperator) -> str:
     return "\n".join(f"  {', '.join(states)}: {words}" for states, words in operator.classes) or "  no state"
 
 
-def sizes_text(sizes: Mapping[str, int], **leading: int) -> str:
-    return ", ".join(f"{axis} = {size}" for axis, size in {**leading, **sizes}.items())
+def sizes_text(operator: ScanOperator, sizes: Mapping[str, int], **leading: int) -> str:
+    """Sizes in words; an axis that shares another's is left out."""
+    own = {axis.name: sizes[axis.name] for axis in operator.lowered.typed.axes if axis.like is None}
+    return ", ".join(f"{axis} = {size}" for axis, size in {**leading, **own}.items())
 
 
 def heading(operator: ScanOperator, call: Call) -> str:
@@ -56,7 +58,7 @@ def heading(operator: ScanOperator, call: Call) -> str:
             operator.name,
             classes(operator),
             f"target {operator.target}; {dtypes}, {tensors[0].device}",
-            sizes_text(call.sizes, batch=call.batch, time=call.time),
+            sizes_text(operator, call.sizes, batch=call.batch, time=call.time),
         )
     )
 
@@ -98,7 +100,7 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
     for direction, time in dict.fromkeys((m.case.direction, m.case.time) for m in measurements):
         chosen = {m.case.form: m for m in measurements if (m.case.direction, m.case.time) == (direction, time)}
         cells = [milliseconds(chosen[form].timing) if form in chosen else "" for form in forms]
-        copy = next(iter(chosen.values())).copy
+        copy = min(m.copy for m in chosen.values())
         table.add_row(direction, str(time), *cells, f"{copy * 1e3:.3g} ms")
     return table
 
