@@ -50,8 +50,9 @@ def extract(
     whole = walk.splits.get(value)
     if whole is None or whole.decay is None or not whole.is_home(axes):
         return None
-    decay = None if whole.decay == _ONE else walk.finish(whole.decay, "decay")
-    return Elementwise(decay, None if whole.write is None else walk.finish(whole.write, "write"))
+    kind = builder.types[symbol].kind
+    decay = None if whole.decay == _ONE else walk.finish(whole.decay, "decay", kind)
+    return Elementwise(decay, None if whole.write is None else walk.finish(whole.write, "write", kind))
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,10 @@ class _Extraction:
             return self._constant(-1.0 if part.negative else self.rules.one)
         return self._name("neg", part.value, what=what) if part.negative else part.value
 
-    def finish(self, part: _Part, what: str) -> str:
-        """The part as a value of a kind that a scan takes."""
+    def finish(self, part: _Part, what: str, kind: Kind) -> str:
+        """The part as a value that a scan over a state of `kind` takes."""
         value = self._value(part, what)
-        if self.semiring != "bool" and self.builder.types[value].kind in (Kind.INT, Kind.BOOL):
+        if kind in (Kind.REAL, Kind.COMPLEX) and self.builder.types[value].kind in (Kind.INT, Kind.BOOL):
             return self._name("to_real", value, what=what)
         return value
 

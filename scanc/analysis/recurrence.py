@@ -260,7 +260,7 @@ def _growth(known: Facts, state: str, semiring: str, transition: Transition) -> 
     taken = extract(live(program.instrs, [value]), state, value, builder, semiring)
     if taken is None or taken.decay is None:
         return "possible"
-    decay = bounds((*program.instrs, *builder.take()), builder.types).get(taken.decay, Bounds())
+    decay = bounds(builder.take(), builder.types, known.bounds).get(taken.decay, Bounds())
     if semiring != "real":
         return "none" if decay.real.high <= 0 else "possible"
     real = builder.types[taken.decay].kind is not Kind.COMPLEX

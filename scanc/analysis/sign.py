@@ -51,9 +51,11 @@ class Bounds:
     size: Interval = Interval(0.0, _INF)
 
 
-def bounds(instrs: Iterable[Instr], types: Mapping[str, TensorType]) -> dict[str, Bounds]:
-    """What is known of every instruction's value; a name that is absent may be anything."""
-    known: dict[str, Bounds] = {}
+def bounds(
+    instrs: Iterable[Instr], types: Mapping[str, TensorType], given: Mapping[str, Bounds] | None = None
+) -> dict[str, Bounds]:
+    """What is known of every value, `given` that which was known before; a name that is absent may be anything."""
+    known = dict(given or {})
     defs: dict[str, Instr] = {}
     for instr in instrs:
         defs[instr.name] = instr

@@ -51,10 +51,10 @@ class _Discretization:
         if instr.op.rule == "exp_trapezoid":
             system = replace(system, previous=self._carry(builder, instr, term))
         decay, write, formula = RULES[instr.op.rule](emit, system)
-        kept = current if decay is None else emit.mul(decay, current)
+        kept = current if decay is None else emit.map("kept", "mul", decay, current)
         result = kept
         if write is not None:
-            result = builder.map("add", kept, write, hint=f"{instr.op.state}.next", span=instr.span)
+            result = emit.map("next", "add", kept, write)
         self.remarks.append(Remark("discretize", _remark(instr.op, matrix, term, formula), span=instr.span))
         return builder.broadcast(result, instr.type.axes)
 
@@ -80,11 +80,11 @@ def _parts(builder: Builder, state: str, current: str, rhs: str, span: Span | No
         return None, rhs
     if isinstance(form, Top):
         raise _not_affine(state, form, span)
-    taken = extract(instrs, current, rhs, builder, stem=f"{state}.ode")
+    taken = extract(instrs, current, rhs, builder, stem=state)
     if taken is None:
         place = first_mixing(instrs, [current], rhs, builder.types)
         raise _coupled(state, place.span if place else None, span)
-    matrix = builder.const(1.0, hint=f"{state}.ode.one") if taken.decay is None else taken.decay
+    matrix = builder.const(1.0, hint=f"{state}.one") if taken.decay is None else taken.decay
     return matrix, taken.write
 
 
@@ -128,102 +128,103 @@ class _System:
         return self.settings[0]
 
 
-_Step = tuple[str | None, str | None, str]  # decay (None: 1), write (None: 0), the formula in words
+_Step = tuple[str | None, str | None, str]  # decay (None: 1), write (None: 0), the formula to show
 
 
 class _Emit:
+    """Builds instructions named after the state and what they hold: `h.z`, `h.decay`, `h.write`, …"""
+
     def __init__(self, builder: Builder, state: str, span: Span | None) -> None:
         self.builder = builder
         self.state = state
         self.span = span
 
-    def map(self, fn: str, *args: str) -> str:
-        return self.builder.map(fn, *args, hint=f"{self.state}.ode", span=self.span)
-
-    def mul(self, a: str, b: str | None) -> str:
-        return a if b is None else self.map("mul", a, b)
+    def map(self, what: str, fn: str, *args: str) -> str:
+        return self.builder.map(fn, *args, hint=f"{self.state}.{what}", span=self.span)
 
     def const(self, value: float) -> str:
-        return self.builder.const(value, hint=f"{self.state}.ode", span=self.span)
+        return self.builder.const(value, hint=f"{self.state}.constant", span=self.span)
 
     def scaled(self, system: _System) -> str | None:
         """z = step A."""
-        return None if system.matrix is None else self.mul(system.step, system.matrix)
+        return None if system.matrix is None else self.map("z", "mul", system.step, system.matrix)
 
     def driven(self, system: _System) -> str | None:
         """step u."""
-        return None if system.term is None else self.mul(system.step, system.term)
+        return None if system.term is None else self.map("write", "mul", system.step, system.term)
 
     def exp(self, z: str | None) -> str | None:
-        return None if z is None else self.map("exp", z)
+        return None if z is None else self.map("decay", "exp", z)
 
 
 def _zoh(emit: _Emit, system: _System) -> _Step:
     z = emit.scaled(system)
-    return emit.exp(z), _held(emit, z, system), "exp(z)·h + step·phi1(z)·u"
+    return emit.exp(z), _held(emit, z, system), "exp(z)·{h} + step·phi1(z)·u"
 
 
 def _held(emit: _Emit, z: str | None, system: _System) -> str | None:
     """step φ₁(z) u: the input held for one step."""
     write = emit.driven(system)
-    return write if write is None or z is None else emit.mul(emit.map("phi1", z), write)
+    return write if write is None or z is None else emit.map("write", "mul", emit.map("phi1", "phi1", z), write)
 
 
 def _async(emit: _Emit, system: _System) -> _Step:
-    write = _held(emit, emit.scaled(system), system)
-    elapsed = None if system.matrix is None else emit.mul(emit.mul(system.step, system.settings[1]), system.matrix)
-    return emit.exp(elapsed), write, "exp(z·dt)·h + step·phi1(z)·u"
+    z = emit.scaled(system)
+    elapsed = None if z is None else emit.map("elapsed", "mul", system.settings[1], z)
+    return emit.exp(elapsed), _held(emit, z, system), "exp(z·dt)·{h} + step·phi1(z)·u"
 
 
 def _mamba(emit: _Emit, system: _System) -> _Step:
-    return emit.exp(emit.scaled(system)), emit.driven(system), "exp(z)·h + step·u"
+    return emit.exp(emit.scaled(system)), emit.driven(system), "exp(z)·{h} + step·u"
 
 
 def _dirac(emit: _Emit, system: _System) -> _Step:
-    return emit.exp(emit.scaled(system)), system.term, "exp(z)·h + u"
+    return emit.exp(emit.scaled(system)), system.term, "exp(z)·{h} + u"
 
 
 def _exp_trapezoid(emit: _Emit, system: _System) -> _Step:
     assert system.previous is not None
     decay, blend = emit.exp(emit.scaled(system)), system.settings[1]
-    late = emit.mul(emit.map("sub", emit.const(1.0), blend), emit.mul(system.step, system.previous))
-    late = late if decay is None else emit.mul(decay, late)
+    share = emit.map("late", "mul", emit.map("late", "sub", emit.const(1.0), blend), system.step)
+    late = emit.map("late", "mul", share, system.previous)
+    late = late if decay is None else emit.map("late", "mul", decay, late)
     now = emit.driven(system)
-    write = late if now is None else emit.map("add", emit.mul(blend, now), late)
-    return decay, write, "exp(z)·(h + (1 - lambda)·step·u_before) + lambda·step·u"
+    write = late if now is None else emit.map("write", "add", emit.map("now", "mul", blend, now), late)
+    return decay, write, "exp(z)·({h} + (1 - lambda)·step·u_before) + lambda·step·u"
 
 
 def _gbt(emit: _Emit, system: _System, alpha: str) -> _Step:
     z, write = emit.scaled(system), emit.driven(system)
-    formula = "((1 + (1 - alpha)·z)·h + step·u) / (1 - alpha·z)"
+    formula = "((1 + (1 - alpha)·z)·{h} + step·u) / (1 - alpha·z)"
     if z is None:
         return None, write, formula
     one = emit.const(1.0)
-    implicit = emit.map("sub", one, emit.mul(alpha, z))
-    explicit = emit.map("add", one, emit.mul(emit.map("sub", one, alpha), z))
-    write = None if write is None else emit.map("div", write, implicit)
-    return emit.map("div", explicit, implicit), write, formula
+    implicit = emit.map("implicit", "sub", one, emit.map("implicit", "mul", alpha, z))
+    share = emit.map("explicit", "mul", emit.map("explicit", "sub", one, alpha), z)
+    explicit = emit.map("explicit", "add", one, share)
+    write = None if write is None else emit.map("write", "div", write, implicit)
+    return emit.map("decay", "div", explicit, implicit), write, formula
 
 
 def _bilinear(emit: _Emit, system: _System) -> _Step:
     decay, write, _ = _gbt(emit, system, emit.const(0.5))
-    return decay, write, "((1 + z/2)·h + step·u) / (1 - z/2)"
+    return decay, write, "((1 + z/2)·{h} + step·u) / (1 - z/2)"
 
 
 def _euler(emit: _Emit, system: _System) -> _Step:
     z = emit.scaled(system)
-    decay = None if z is None else emit.map("add", emit.const(1.0), z)
-    return decay, emit.driven(system), "(1 + z)·h + step·u"
+    decay = None if z is None else emit.map("decay", "add", emit.const(1.0), z)
+    return decay, emit.driven(system), "(1 + z)·{h} + step·u"
 
 
 def _backward_euler(emit: _Emit, system: _System) -> _Step:
-    z, write, formula = emit.scaled(system), emit.driven(system), "(h + step·u) / (1 - z)"
+    z, write, formula = emit.scaled(system), emit.driven(system), "({h} + step·u) / (1 - z)"
     if z is None:
         return None, write, formula
     one = emit.const(1.0)
-    implicit = emit.map("sub", one, z)
-    write = None if write is None else emit.map("div", write, implicit)
-    return emit.map("div", one, implicit), write, formula
+    implicit = emit.map("implicit", "sub", one, z)
+    write = None if write is None else emit.map("write", "div", write, implicit)
+    return emit.map("decay", "div", one, implicit), write, formula
 
 
 RULES: dict[str, Callable[[_Emit, _System], _Step]] = {
@@ -240,8 +241,9 @@ RULES: dict[str, Callable[[_Emit, _System], _Step]] = {
 
 
 def _remark(op: Ode, matrix: str | None, term: str | None, formula: str) -> str:
-    parts = f"z = step·{matrix}" if matrix else "z = 0 (no term in the state)"
-    return f"{op.state}: {op.rule}: h = {formula}, with h = {op.state}, {parts}, u = {term or '0'}"
+    z = f"z = step·A, A what multiplies {op.state}" if matrix else f"z = 0, since nothing multiplies {op.state}"
+    u = "u the rest" if term else "u = 0"
+    return f"{op.state} by {op.rule}: {formula.format(h=op.state)}, with {z}, and {u}"
 
 
 DISCRETIZE = Pass(
