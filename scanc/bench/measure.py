@@ -83,13 +83,13 @@ def _once(call: Callable[[], object], device: torch.device) -> float:
         start = time.perf_counter()
         call()
         return time.perf_counter() - start
-    begin, end = torch.Event(device, enable_timing=True), torch.Event(device, enable_timing=True)
-    stream = torch.cuda.current_stream(device)
-    begin.record(stream)
-    call()
-    end.record(stream)
-    end.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    with torch.cuda.device(device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
 
 
 def grid(

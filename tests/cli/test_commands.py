@@ -252,3 +252,13 @@ def test_piped_tables_are_not_cut(scanc: Scanc) -> None:
     long = EXAMPLES / "rwkv7.scan"
     result = scanc("run", str(long), *SMALL)
     assert "…" not in result.stdout
+
+
+@pytest.mark.gpu
+def test_run_and_bench_on_a_gpu(scanc: Scanc) -> None:
+    result = scanc("run", GLA, "--batch", "2", "--time", "9")
+    assert result.exit_code == 0, result.output
+    assert "target triton; float32, cuda" in result.stdout
+    result = scanc("bench", GLA, "--batch", "1", "--time", "64", "--target", "torch")
+    assert result.exit_code == 0, result.output
+    assert "float32, cuda" in result.stdout

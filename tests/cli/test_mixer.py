@@ -178,3 +178,12 @@ def test_user_faults_are_messages(arguments: tuple[str, ...], message: str) -> N
     result = run(char_lm.main, *TINY, *arguments, "--steps", "1")
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.gpu
+def test_char_lm_trains_on_a_gpu(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.png"
+    result = run(char_lm.main, str(EXAMPLES / "gla.scan"), "--device", "cuda", "--steps", "30", "--curve", str(curve))
+    assert result.exit_code == 0, result.output
+    before, after = (float(x) for x in result.output.split("on held-out text ")[1].split()[0:3:2])
+    assert after < 0.8 * before
