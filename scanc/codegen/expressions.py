@@ -45,12 +45,17 @@ class Expr:
 
 @dataclass(frozen=True)
 class Infix:
-    """`a + b`.  Operators of one level are taken from the left, and so kept in the order of the spec."""
+    """`a + b`.  Operators of one level are taken from the left, and so kept in the order of the spec.
+
+    A sum with a negated term is written, and is, a difference.
+    """
 
     symbol: str
     level: Level
 
     def __call__(self, a: Expr, b: Expr) -> Expr:
+        if self.symbol == "+" and b.text.startswith("-") and b.level in (Level.UNARY, Level.PRODUCT):
+            return Infix("-", self.level)(a, Expr(b.text[1:], b.level))
         tighter = Level(self.level + 1)
         left = a.at(tighter if self.level in (Level.POWER, Level.COMPARE) else self.level)
         return Expr(f"{left} {self.symbol} {b.at(tighter)}", self.level)
@@ -58,12 +63,14 @@ class Infix:
 
 @dataclass(frozen=True)
 class Prefix:
-    """`-a`"""
+    """`-a`; of a product, the negated first factor, which is the same number."""
 
     symbol: str
     level: Level = Level.UNARY
 
     def __call__(self, a: Expr) -> Expr:
+        if self.symbol == "-" and a.level is Level.PRODUCT and not a.text.startswith("-"):
+            return Expr(f"-{a}", Level.PRODUCT)
         return Expr(f"{self.symbol}{a.at(Level(self.level + 1))}", self.level)
 
 
@@ -127,7 +134,7 @@ def number(value: bool | int | float | complex, infinity: str = 'float("inf")', 
     return Expr(infinity) if value > 0 else Expr(f"-{infinity}", Level.UNARY)
 
 
-_TEMPORARY = re.compile(r"(t|c|zero|terms)(_\d+)?")
+_TEMPORARY = re.compile(r"t|c|zero|terms|.*_\d+")
 _LONGEST_TREE = 5
 
 

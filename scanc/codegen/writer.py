@@ -9,6 +9,7 @@ from itertools import pairwise
 WIDTH = 110
 _INDENT = "    "
 _OPEN, _CLOSE = "([{", ")]}"
+_FEW = 6  # names in a list that get a line each
 _LOOSEST_FIRST = (("or", "and"), ("<", "<=", ">", ">=", "==", "!="), ("|",), ("&",), ("+", "-"), ("*", "/", "//", "@"))
 
 
@@ -98,8 +99,25 @@ def _opened(head: str, body: str, tail: str, room: int) -> list[str]:
     inner = room - len(_INDENT)
     pieces = [body]
     if len(body) > inner:
-        pieces = [line for piece in _splits(body) or [body] for line in fold(piece, inner)]
-    return [head, *(_INDENT + piece for piece in pieces), tail]
+        items = _splits(body)
+        names = len(items) > _FEW and all(item.rstrip(",").isidentifier() for item in items[1:])
+        pieces = _filled(items, inner) if names else [line for piece in items or [body] for line in fold(piece, inner)]
+    opening = [head]
+    if len(head) > room and head.startswith("for (") and ") in " in head:
+        end = head.index(") in ")
+        opening = _opened("for (", head[len("for (") : end], head[end:], room)
+    return [*opening, *(_INDENT + piece for piece in pieces), tail]
+
+
+def _filled(items: list[str], room: int) -> list[str]:
+    """Items side by side, as many a line as fit."""
+    lines = [items[0]]
+    for item in items[1:]:
+        if len(lines[-1]) + 1 + len(item) <= room:
+            lines[-1] += f" {item}"
+        else:
+            lines.append(item)
+    return lines
 
 
 def _depths(text: str) -> list[int]:

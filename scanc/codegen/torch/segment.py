@@ -11,6 +11,7 @@ from scanc.codegen.torch.liveness import Live
 from scanc.codegen.torch.scope import Block, Dialect, Scope, Statement
 from scanc.codegen.torch.spelling import REDUCTIONS, VALUES
 from scanc.codegen.torch.values import Lead, Value, aligned
+from scanc.codegen.writer import WIDTH
 from scanc.ir.nodes import Kind, Program, Region, RegionKind
 
 RESERVED = frozenset(
@@ -243,7 +244,7 @@ class SegmentCode:
         if slices:
             values = ", ".join(self.scope.value(name).expr.text for name in slices)
             target = ", ".join(slices.values())
-            target = f"({target},)" if len(slices) == 1 else target
+            target = f"({target},)" if len(slices) == 1 else f"({target})" if len(target) > WIDTH // 2 else target
             header = f"for {target} in steps(call.reverse, {values}):"
         else:
             header = "for _ in range(call.length):"
