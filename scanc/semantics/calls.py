@@ -288,8 +288,11 @@ def _prev(low: Expressions, call: ast.Call, scope: Scope) -> Value:
             raise fault("E0907", f"`prev` reaches back at most {limits.DELAY} steps", count.span)
     value = _past(low, call, call.args[0], scope)
     key = (value.name, steps)
-    if not scope.slices or key not in low.delays:
-        low.delays[key] = low.emitter.add(Delay(steps), [value], call.span, hint=f"{value.name}_{steps}_ago")
+    if not scope.slices:
+        return low.emitter.add(Delay(steps), [value], call.span, hint=f"{value.name}_{steps}_ago")
+    if key not in low.delays:
+        late = low.emitter.add(Delay(steps), [value], call.span, hint=f"{value.name}_{steps}_ago")
+        low.delays[key] = replace(late, role=Role.LOCAL)  # kept, so nothing may rename it
     return low.sliced(low.delays[key], scope, call.span)
 
 

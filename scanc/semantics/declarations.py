@@ -42,6 +42,7 @@ class Declarations:
     outputs: dict[str, ast.TensorDecl] = field(default_factory=dict)
     depends: dict[str, tuple[ast.Name, ...]] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # names as the user wrote them
     unsized: set[str] = field(default_factory=set)  # axes whose size a call does not give
 
 
@@ -95,9 +96,17 @@ class _Declare:
             return
         check_name(name, made.semiring, decl.depends is not None)
         if name.id in made.spans:
-            raise fault(
-                "E0203", f"`{name.text}` is declared twice", name.span, secondary=[(made.spans[name.id], "first here")]
+            spelled = (
+                () if name.text == made.texts[name.id] else (f"Greek letters are spelled out: both are `{name.id}`",)
             )
+            raise fault(
+                "E0203",
+                f"`{name.text}` is declared twice",
+                name.span,
+                secondary=[(made.spans[name.id], "first here")],
+                notes=spelled,
+            )
+        made.texts[name.id] = name.text
         made.spans[name.id] = decl.span
         if decl.depends is not None:
             if self.role != "input":

@@ -153,7 +153,8 @@ class Expressions:
             if key not in self._slices:
                 cut = self.emitter.add(Index(axis, position), [value], span, hint=f"{value.name}_{axis}{position}")
                 whole = value.whole or value
-                self._slices[key] = replace(cut, role=value.role, text=value.text, span=value.span, whole=whole)
+                role = Role.LOCAL if value.role is Role.RESULT else value.role  # kept, so nothing may rename it
+                self._slices[key] = replace(cut, role=role, text=value.text, span=value.span, whole=whole)
             value = self._slices[key]
         return value
 

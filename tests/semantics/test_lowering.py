@@ -286,6 +286,14 @@ def test_for_blocks() -> None:
     assert made.next == (("P", "P_4"), ("S", "S_3"))
 
 
+def test_what_a_for_block_keeps_is_not_renamed() -> None:
+    head = "scan s\naxes i, p = 2\ninput k[p,i], x[i]\nparam c[i]\nstate S[i]\n"
+    body = "  u = prev(k, 1)\n  v = prev(k, 1) + u\n  w = prev(x, 1)\n  y = prev(x, 1) + w + k\n  S = S + v + y\n"
+    made = lower(head + "for p {\n" + body + "}\noutput S[i]")
+    verify(made)
+    assert [i.name for i in made.instrs if print_op(i.op).startswith("delay")] == ["k_1_ago", "x_1_ago"]
+
+
 def test_nested_for_blocks_visit_every_pair() -> None:
     text = "scan s\naxes p = 2, q = 3\ninput x[p,q]\nstate S, P[p,q]\n"
     made = lower(text + "for p { for q { S = 2*S + x; P = S } }\noutput S, P[p,q]")
