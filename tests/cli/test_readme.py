@@ -6,8 +6,10 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import scanc
@@ -55,6 +57,22 @@ def test_the_spec_and_its_use(
     Path("gla.scan").write_text(block(""))
     exec(compile(block("python"), "README.md", "exec"), {})
     assert "gla" in capsys.readouterr().out
+
+
+def test_prototyping_leads_to_a_trained_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "prototyping.md").read_text(encoding="utf-8")
+    spec = re.search(r"```\n(# decayed:.*?)```", page, re.DOTALL)
+    module = re.search(r"```python\n(import scanc\nimport torch.*?)```", page, re.DOTALL)
+    assert spec is not None
+    assert module is not None
+    Path("decayed.scan").write_text(spec[1])
+    assert CliRunner().invoke(app, ["run", "decayed.scan", "--time", "9"]).exit_code == 0
+    names: dict[str, Any] = {}
+    exec(compile(module[1], "prototyping.md", "exec"), names)
+    layer = names["Decayed"](32)
+    layer(torch.randn(2, 9, 32)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
 
 
 def rows() -> list[tuple[str, str]]:
