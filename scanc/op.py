@@ -159,7 +159,9 @@ class ScanOperator:
             if self._interpreted is None:
                 self._interpreted = Interpreted(self.lowered)
             return self._interpreted
-        return _resolve(self._token, self._target_of(chain(tensors, named.values())))
+        target = self._target_of(chain(tensors, named.values()))
+        _prepare(self._token, target)
+        return self._operators[target]
 
     def _target_of(self, tensors: Iterable[Tensor]) -> str:
         device = next((tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)), None)
@@ -226,13 +228,14 @@ class Interpreted(Interface):
 _living: WeakValueDictionary[int, ScanOperator] = WeakValueDictionary()
 
 
-def _resolve(token: int, target: str) -> Operator:
-    return _living[token].operator(target)
+def _prepare(token: int, target: str) -> None:
+    """Sees to it that the operator of a target is there."""
+    _living[token].operator(target)
 
 
 # What torch.compiler.assume_constant_result does, without the import of all of Dynamo: while torch.compile
-# traces, it runs this and keeps what it returns.
-_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# traces, it runs this instead of looking inside.
+_prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _target(target: str) -> Any:
