@@ -11,11 +11,12 @@ from scanc.analysis.drawing import to_dot, to_svg
 from scanc.codegen import torch as torch_target
 from scanc.codegen import triton as triton_target
 from scanc.codegen.module import assemble
+from scanc.diagnostics.render import render
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, Trace, run
-from scanc.semantics.lower import lower
+from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
 
@@ -25,6 +26,7 @@ class Compiled:
     """A spec as far as targets share it: one step and its adjoint, and how each of them is repeated."""
 
     text: str
+    warnings: tuple[str, ...]
     typed: Program
     discrete: Program
     discrete_adjoint: Program
@@ -77,13 +79,16 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     """
     trace = Trace()
     # text → typed: names, axes and types are known
-    typed = trace.record("typed", lower(text, source=source, root=root))
+    lowered = analyse(text, source=source, root=root)
+    typed = trace.record("typed", lowered.program)
     # typed → discrete: one step in plain arithmetic
-    discrete = run(TO_DISCRETE, typed, trace)
+    with lowered.showing_sources():
+        discrete = run(TO_DISCRETE, typed, trace)
     # discrete → classified: stages in order, each a scan, a delay or a loop
     classified = run(TO_CLASSIFIED, discrete, trace)
     # discrete → discrete: the step's vector-Jacobian product, a recurrence in reversed time
     adjoint = run(SIMPLIFIED, trace.record("differentiate", differentiate(discrete)), trace)
     # discrete → classified: the adjoint goes the way of its primal
     classified_adjoint = run(TO_CLASSIFIED, adjoint, trace)
-    return Compiled(text, typed, discrete, adjoint, classified, classified_adjoint, trace)
+    warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
+    return Compiled(text, warnings, typed, discrete, adjoint, classified, classified_adjoint, trace)

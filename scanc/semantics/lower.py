@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,14 @@ class Lowered:
     program: Program
     sources: Mapping[str, str]
     warnings: tuple[Diagnostic, ...]
+
+    @contextmanager
+    def showing_sources(self) -> Iterator[None]:
+        """Errors that later passes raise inside show the lines of the spec, as those of the front end do."""
+        try:
+            yield
+        except CompileError as error:
+            raise error.with_sources(self.sources) from None
 
 
 def lower(text: str, *, source: str = "<spec>", root: Path | None = None) -> Program:
