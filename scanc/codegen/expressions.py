@@ -124,7 +124,8 @@ def number(value: bool | int | float | complex, infinity: str = 'float("inf")', 
     """A constant as Python source; `infinity` and `nan` are the target's words for what has no literal."""
     if isinstance(value, complex):
         if not cmath.isfinite(value):
-            return Expr(f"complex({number(value.real)}, {number(value.imag)})")
+            parts = (number(part, infinity, nan).text for part in (value.real, value.imag))
+            return Expr(f"complex({', '.join(parts)})")
         return Expr(repr(value) if repr(value).startswith("(") else f"({value!r})")
     if isinstance(value, bool | int) or math.isfinite(value):
         negative = not isinstance(value, bool) and repr(value).startswith("-")
