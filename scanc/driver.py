@@ -10,7 +10,7 @@ from scanc import report
 from scanc.analysis.drawing import to_dot, to_svg
 from scanc.codegen import torch as torch_target
 from scanc.codegen import triton as triton_target
-from scanc.codegen.module import assemble
+from scanc.codegen.module import Functions, assemble
 from scanc.diagnostics.render import render
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
@@ -33,6 +33,7 @@ class Compiled:
     classified: Program
     classified_adjoint: Program
     trace: Trace
+    adjoint_trace: Trace
 
     @property
     def name(self) -> str:
@@ -46,7 +47,8 @@ class Compiled:
     @property
     def stages(self) -> tuple[tuple[str, str], ...]:
         """The IR after every pass that changed it, as (file name, text)."""
-        return tuple((f"{i:02d}_{name}.ir", print_program(p)) for i, (name, p) in enumerate(self.trace.steps))
+        steps = [*self.trace.steps, *((f"adjoint_{name}", p) for name, p in self.adjoint_trace.steps)]
+        return tuple((f"{i:02d}_{name}.ir", print_program(program)) for i, (name, program) in enumerate(steps))
 
     @property
     def graph(self) -> tuple[str, str]:
@@ -56,13 +58,13 @@ class Compiled:
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
         admitted = torch_target.admitted(self.classified, self.classified_adjoint)
-        return report.explain(self.classified, self.trace.remarks, admitted, form)
+        return report.explain(self.classified, self.trace.remarks, self.adjoint_trace.remarks, admitted, form)
 
     def module_source(self, target: str) -> str:
         """The generated module for one of `TARGETS`."""
         if target == "torch":
             # classified → source of `step`, of forward and of backward in every form
-            functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
+            functions: Functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
         else:
             # discrete → scheduled → source of the kernels, and of `step`
             forward, adjoint = (run(TO_FUSED, p, Trace()) for p in (self.discrete, self.discrete_adjoint))
@@ -87,8 +89,9 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # discrete → classified: stages in order, each a scan, a delay or a loop
     classified = run(TO_CLASSIFIED, discrete, trace)
     # discrete → discrete: the step's vector-Jacobian product, a recurrence in reversed time
-    adjoint = run(SIMPLIFIED, trace.record("differentiate", differentiate(discrete)), trace)
+    adjoint_trace = Trace()
+    adjoint = run(SIMPLIFIED, adjoint_trace.record("differentiate", differentiate(discrete)), adjoint_trace)
     # discrete → classified: the adjoint goes the way of its primal
-    classified_adjoint = run(TO_CLASSIFIED, adjoint, trace)
+    classified_adjoint = run(TO_CLASSIFIED, adjoint, adjoint_trace)
     warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
-    return Compiled(text, warnings, typed, discrete, adjoint, classified, classified_adjoint, trace)
+    return Compiled(text, warnings, typed, discrete, adjoint, classified, classified_adjoint, trace, adjoint_trace)

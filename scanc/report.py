@@ -19,25 +19,32 @@ Refused = Sequence[tuple[str, str]]
 
 
 def explain(
-    program: Program, remarks: Iterable[Remark], admitted: tuple[Sequence[str], Refused], form: str | None = None
+    program: Program,
+    remarks: Iterable[Remark],
+    adjoint_remarks: Iterable[Remark],
+    admitted: tuple[Sequence[str], Refused],
+    form: str | None = None,
 ) -> str:
     """The report on a classified program: its stages, the remarks of its passes, its forms (or one of them).
 
-    `admitted` = (forms, (form, reason) of those refused), the last form being the one that `auto` takes.
+    `admitted` = (forms of the torch target, (form, reason) of those that it refuses).
     """
     forms, refused = admitted
+    auto = "chunked" if "chunked" in forms else "recurrent"
     if form is not None:
-        return _form(form, dict(refused).get(form), default=form == forms[-1]) + "\n"
+        return _form(form, dict(refused).get(form), form == auto) + "\n"
     stages = [region for region in program.regions if region.states]
     lines = [f"scan {program.name}" + (f" over {program.semiring}" if program.semiring != "real" else "")]
     lines += ["", "stages"]
     lines += [f"  {_stage(region)}" for region in stages] or ["  none: every time step stands by itself"]
     lines += ["", "passes"]
     lines += [f"  {_remark(remark)}" for remark in remarks]
+    lines += ["", "passes on the adjoint"]
+    lines += [f"  {_remark(remark)}" for remark in adjoint_remarks]
     lines += ["", "forms of the torch target"]
-    lines += [f"  {_form(name, None, default=name == forms[-1])}" for name in forms]
-    lines += [f"  {_form(name, reason, default=False)}" for name, reason in refused]
-    lines += ["", "forms of the triton target", f"  {_form('recurrent', None, default=True)}"]
+    lines += [f"  {_form(name, None, name == auto)}" for name in forms]
+    lines += [f"  {_form(name, reason, False)}" for name, reason in refused]
+    lines += ["", "forms of the triton target", f"  {_form('recurrent', None, True)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -52,7 +59,7 @@ def _remark(remark: Remark) -> str:
     return f"{remark.source}: {declined}{remark.text}{where}"
 
 
-def _form(form: str, reason: str | None, default: bool) -> str:
+def _form(form: str, reason: str | None, auto: bool) -> str:
     if reason is not None:
         return f"{form}: not admitted: {reason}"
-    return f"{form}: {FORMS.get(form, 'admitted')}{' (auto)' if default else ''}"
+    return f"{form}: {FORMS[form]}{' (auto)' if auto else ''}"
