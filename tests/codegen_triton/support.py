@@ -15,6 +15,7 @@ from torch import Tensor
 from scanc.codegen.module import spec_literal, spec_of
 from scanc.codegen.triton import TritonFunctions, emit_functions, prepare
 from scanc.interpreter import interpret
+from scanc.interpreter.layout import axis_sizes
 from scanc.ir.nodes import Kind, Program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.fuse import FUSE
@@ -23,6 +24,7 @@ from scanc_runtime.layout import Layout
 from scanc_runtime.spec import Spec
 
 Tensors = dict[str, Tensor]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without a GPU, Triton's interpreter runs the kernels
 SMOOTH = (Kind.REAL, Kind.COMPLEX)
 _HEAD = """import torch
 from scanc_runtime import AxisSpec, Spec, StateSpec, TensorSpec
@@ -115,6 +117,9 @@ def by_kernels(
     emitted: Emitted, inputs: Tensors, params: Tensors, initial: Tensors, given: Tensors, final: Tensors, reverse: bool
 ) -> Results:
     """The same from the generated functions, dtypes as given."""
+    inputs, params, initial, given, final = (
+        {name: x.to(DEVICE) for name, x in group.items()} for group in (inputs, params, initial, given, final)
+    )
     program, spec, module = emitted.program, emitted.spec, emitted.module
     sizes = _sizes(emitted, inputs, params, initial)
     layouts = {d.name: Layout(d, 2) for d in spec.inputs} | {d.name: Layout(d, 0) for d in spec.params}
@@ -140,12 +145,14 @@ def by_kernels(
         gradients |= {
             f"d {d.name}": layouts[d.name].declared(g) for d, g in zip(smooth(decls), group, strict=True)
         }
-    return Results(values, gradients)
+    return Results(_home(values), _home(gradients))
+
+
+def _home(tensors: Tensors) -> Tensors:
+    return {name: x.cpu() for name, x in tensors.items()}
 
 
 def _sizes(emitted: Emitted, inputs: Tensors, params: Tensors, initial: Tensors) -> dict[str, int]:
-    from scanc.interpreter.layout import axis_sizes
-
     program = emitted.program
     flat = _slots(program, initial)
     return axis_sizes(

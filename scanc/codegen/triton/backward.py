@@ -155,7 +155,7 @@ class _Backward:
         other = {instr.name for instr in self.again.instrs if own.get(instr.name, instr) != instr}
 
         def key(name: str) -> str:
-            return f"{name}.now" if name in states else f"{name}.again" if name in other else name
+            return f"{name}#now" if name in states else f"{name}#again" if name in other else name
 
         again = Step(out, self.frame, self.again, replace(self.plan, spreads=()), key)
         again.tiles.update((name, tile) for name, tile in step.tiles.items() if name not in states | other)

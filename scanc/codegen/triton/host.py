@@ -63,15 +63,27 @@ class _Host:
         self.out.line(f"blocks = {tiling_name}.blocks(call.sizes, call.real)")
 
     def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str) -> None:
-        """Allocates a tensor; its dimensions are given in words of the host, those of partial sums come first."""
-        over = self.partial(key, kind)
-        parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
-        self.out.line(f"{self.variable(key)} = call.{'shares' if over else 'new'}({parts}{_tuple(dims)}, {dtype})")
-        self._take_apart(key, kind)
+        """Allocates a tensor; its dimensions are given in words of the host, those of partial sums come first.
 
-    def partial(self, key: str, kind: Kind) -> tuple[str, ...]:
+        The halves of a complex one are views of it, or tensors of their own where they are partial sums.
+        """
+        if kind is Kind.COMPLEX and not self._halved(key):
+            self.out.line(f"{self.variable(key)} = call.new({_tuple(dims)}, {dtype})")
+            self._take_apart(key, kind)
+            return
+        for part in _parts(key, kind):
+            over = self._partial(part)
+            parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
+            real = _compute(Kind.REAL) if kind is Kind.COMPLEX else dtype
+            self.out.line(f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{_tuple(dims)}, {real})")
+
+    def _halved(self, key: str) -> bool:
+        """Whether the halves of a complex result are tensors of their own."""
+        return any(self._partial(part) for part in _parts(key, Kind.COMPLEX))
+
+    def _partial(self, part: str) -> tuple[str, ...]:
         """The spread axes along which programs leave their own shares of a result."""
-        dims = next((self._buffers[part].dims for part in _parts(key, kind) if part in self._buffers), ())
+        dims = self._buffers[part].dims if part in self._buffers else ()
         return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
 
     def launch(self) -> None:
@@ -84,7 +96,12 @@ class _Host:
 
     def result(self, key: str, kind: Kind, leading: int = 0) -> str:
         """A result with its partial sums, and `leading` further dimensions, added up."""
-        count = len(self.partial(key, kind)) + leading
+        if kind is Kind.COMPLEX and self._halved(key):
+            return f"torch.complex({', '.join(self._total(part, leading) for part in _parts(key, kind))})"
+        return self._total(key, leading)
+
+    def _total(self, key: str, leading: int) -> str:
+        count = len(self._partial(key)) + leading
         return f"launch.total({self.variable(key)}, {count})" if count else self.variable(key)
 
 

@@ -1,0 +1,22 @@
+"""Generated kernels of generated programs, with generated blocks, against the interpreter."""
+
+from __future__ import annotations
+
+import torch
+from codegen_triton.support import compare, emit
+from fuzz.programs import Case, cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanc_runtime.launch import forced
+
+BLOCKS = st.dictionaries(st.sampled_from(("h", "i", "j")), st.sampled_from((1, 2, 4)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases(times=(0, 1, 2, 3, 5)), BLOCKS, st.booleans())
+def test_kernels_agree_with_the_interpreter(case: Case, blocks: dict[str, int], reverse: bool) -> None:
+    with forced(blocks):
+        found = compare(emit(case.program, segment=2), case.arguments(), dtype=torch.float64, reverse=reverse)
+    wrong = {name: error for name, error in found.items() if not error < 1e-9}
+    assert not wrong
