@@ -45,6 +45,12 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Form(StrEnum):
+    RECURRENT = "recurrent"
+    CHUNKED = "chunked"
+    PARALLEL = "parallel"
+
+
 TargetOption = Annotated[Target, typer.Option(help="auto: Triton on a GPU, torch elsewhere.")]
 FormOption = Annotated[list[str], typer.Option(help="May be repeated; 'all' (the default): every admitted form.")]
 SizeOption = Annotated[list[str], typer.Option(help="Size of an axis, as in d=64; may be repeated.")]
@@ -122,7 +128,7 @@ def check(files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="O
 @app.command()
 def explain(
     file: Spec,
-    form: Annotated[str | None, typer.Option(help="Why this form is admitted, or is not.")] = None,
+    form: Annotated[Form | None, typer.Option(help="Of this form alone: is it admitted, and if not, why?")] = None,
     target: TargetOption = Target.AUTO,
     dump: Annotated[Path | None, typer.Option(help="Write the IR after each pass, the code, the graph there.")] = None,
 ) -> None:
@@ -131,7 +137,7 @@ def explain(
 
     with user_faults():
         operator = loaded(file, target)
-        show(operator.explain(form=form))
+        show(operator.explain(form=form.value if form else None).rstrip())
         for path in write_stages(operator.lowered, dump) if dump else []:
             show(str(path))
 

@@ -102,6 +102,10 @@ def test_explain_says_why_a_form_is_refused(scanc: Scanc) -> None:
     assert "nonlinear" in result.stdout
 
 
+def test_explain_knows_the_forms(scanc: Scanc) -> None:
+    assert scanc("explain", GRU, "--form", "magic").exit_code == 2
+
+
 def test_explain_dumps_every_stage(scanc: Scanc, tmp_path: Path) -> None:
     assert scanc("explain", GLA, "--dump", "stages").exit_code == 0
     names = sorted(path.name for path in (tmp_path / "stages").iterdir())
