@@ -15,6 +15,7 @@ from scanc.ir.build import Builder
 from scanc.ir.functions import SEMIRINGS
 from scanc.ir.nodes import (
     Broadcast,
+    Const,
     Contract,
     Extremum,
     Instr,
@@ -36,6 +37,12 @@ class Sym:
     @property
     def type(self) -> TensorType:
         return self.builder.types[self.name]
+
+    @property
+    def constant(self) -> bool | int | float | complex | None:
+        """The number, where the value is one."""
+        ops = (instr.op for instr in self.builder.instrs if instr.name == self.name)
+        return next((op.value for op in ops if isinstance(op, Const)), None)
 
     def __call__(self, fn: str, *others: Sym | float) -> Sym:
         """`fn(self, *others)`, an elementwise function."""
@@ -100,7 +107,10 @@ def _gelu(g: Sym, y: Sym, a: Sym) -> Grads:
 
 
 def _pow(g: Sym, y: Sym, a: Sym, b: Sym) -> Grads:
-    base = g * (b * a("pow", b - 1.0)).conj()
+    slope = b * a("pow", b - 1.0)
+    if b.constant in (None, 0.0):  # at 0 ^ 0 the product is 0 * inf
+        slope = g.lift(0.0).where(b("eq", 0.0), slope)
+    base = g * slope.conj()
     safe = a.where(a("ne", 0.0), 1.0)
     return base, g * (y * safe("log")).conj()
 

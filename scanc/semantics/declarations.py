@@ -205,8 +205,7 @@ def _initial(made: Declarations, decl: ast.TensorDecl) -> None:
     state = made.states[decl.name.id]
     number = _number(decl.init, made.semiring)
     init: float | str = _param(made, decl, decl.init) if number is None else number
-    fits = number is None or number.is_integer()
-    if state.type.kind in (Kind.INT, Kind.BOOL) and not fits:
+    if number is not None and not _fits(number, state.type.kind):
         raise fault(
             "E0404",
             f"the initial value does not fit state `{decl.name.text}`",
@@ -214,6 +213,13 @@ def _initial(made: Declarations, decl: ast.TensorDecl) -> None:
             f"`{decl.name.text}` is {state.type.kind}",
         )
     made.states[decl.name.id] = State(state.name, state.dims, state.type, init, span=state.span)
+
+
+def _fits(number: float, kind: Kind) -> bool:
+    """Whether a state of this kind can hold the number."""
+    if kind is Kind.BOOL:
+        return number in (0, 1)
+    return kind is not Kind.INT or (number.is_integer() and abs(number) < 2**63)
 
 
 def _number(expr: ast.Expr, semiring: str) -> float | None:

@@ -176,7 +176,9 @@ def test_states_begin_at_zero() -> None:
     ("semiring", "zero"), [("log", -math.inf), ("maxplus", -math.inf), ("minplus", math.inf), ("real", 0.0)]
 )
 def test_states_begin_at_the_zero_of_the_semiring(semiring: str, zero: float) -> None:
-    op = operator(f"scan s over {semiring}\naxes d\ninput x[d]\nstate h[d]\nbefore = h\nh = h + x\noutput before[d], h[d]")
+    op = operator(
+        f"scan s over {semiring}\naxes d\ninput x[d]\nstate h[d]\nbefore = h\nh = h + x\noutput before[d], h[d]"
+    )
     x = torch.randn(2, 1, 3, dtype=torch.float64)
     for form in op.forms:
         before, after = op(x, form=form)

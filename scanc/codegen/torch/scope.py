@@ -240,7 +240,8 @@ class Scope:
             return replace(first, expr=Expr(f"torch.zeros_like({first.expr})"))
         lead = max(value.lead for value in operands)
         if lead is Lead.NUMBER:
-            operands[0] = self._as_tensor(first, kind if kind in _WIDE else first.kind)
+            keeps = fn == "complex" or first.kind is Kind.COMPLEX or kind not in _WIDE
+            operands[0] = self._as_tensor(first, first.kind if keeps else kind)
             lead = Lead.FIXED
         operands = self._converted_all(fn, operands, kind)
         if fn in NUMBERS and any(value.lead is Lead.NUMBER for value in operands):
