@@ -45,6 +45,8 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
     class Backward(torch.autograd.Function):
         """(primals, saved, cotangents) -> gradients of the primals."""
 
+        generate_vmap_rule = True
+
         @staticmethod
         def forward(form: str, reverse: bool, *tensors: Tensor) -> Any:
             saved = list(tensors[count : len(tensors) - len(cotangents_at)])
@@ -66,6 +68,8 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
 
     class Forward(torch.autograd.Function):
         """primals -> outputs, final states, saved."""
+
+        generate_vmap_rule = True
 
         @staticmethod
         def forward(form: str, reverse: bool, *primals: Tensor) -> Any:

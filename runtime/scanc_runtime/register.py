@@ -110,6 +110,26 @@ def _define(spec: Spec, base: str) -> None:
     for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward, backward_fake)):
         _library.impl(f"{base}_{suffix}", real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"scanc::{base}_{suffix}", fake, lib=_library)
+        torch.library.register_vmap(f"scanc::{base}_{suffix}", _one_by_one(f"{base}_{suffix}"), lib=_library)
+
+
+def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
+    """The rule of `torch.func.vmap`: a call for each element. Gradients of params are sums over what a call sees."""
+
+    def pick(arg: Any, dim: Any, i: int) -> Any:
+        if isinstance(arg, list | tuple):
+            return [pick(each, at, i) for each, at in zip(arg, dim, strict=True)]
+        return arg if dim is None else arg.select(dim, i)
+
+    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[list[Tensor], list[int]]:
+        call = getattr(torch.ops.scanc, op)
+        rows = [
+            call(*(pick(arg, dim, i) for arg, dim in zip(args, in_dims, strict=True))) for i in range(info.batch_size)
+        ]
+        columns = [torch.stack(column) for column in zip(*rows, strict=True)]
+        return columns, [0] * len(columns)
+
+    return rule
 
 
 def _schema(arity: Arity) -> str:

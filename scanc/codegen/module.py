@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from scanc_runtime.spec import AxisSpec, Spec, StateSpec, TensorSpec
 
 from scanc.codegen.names import Names
-from scanc.codegen.writer import Writer
+from scanc.codegen.writer import WIDTH, Writer
 from scanc.ir.nodes import Dims, Kind, Output, Program, State, Tensor
 
 
@@ -53,7 +54,7 @@ def assemble(text: str, discrete: Program, classified: Program, functions: Funct
     for line in text.splitlines():
         out.comment(line)
     out.blank()
-    for line in _imports(functions.imports):
+    for line in _imports(functions.imports, spec):
         out.line(line)
     out.blank()
     source = "\n".join((out.text(), spec_literal(spec), "", functions.source.strip("\n"), "", ""))
@@ -143,14 +144,16 @@ def _brackets(dims: Dims) -> str:
 
 
 def _header(spec: Spec, classified: Program) -> list[str]:
-    stages = [
-        f"    {', '.join(region.states)}: {region.recurrence}"
+    public = {state.name: state.public[0] if state.public else state.name for state in spec.states}
+    stages = {
+        f"{', '.join(dict.fromkeys(public[name] for name in region.states))}: {region.recurrence}": None
         for region in classified.regions
         if region.recurrence is not None
-    ]
+    }
+    rows = [textwrap.fill(row, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8) for row in stages]
     forms = [f"Forms: {', '.join(spec.forms)}.", *(f"    not {form}: {reason}" for form, reason in spec.refused)]
     return [
-        "\n".join(["Stages:", *stages]) if stages else "No state is carried from step to step.",
+        "\n".join(["Stages:", *rows]) if rows else "No state is carried from step to step.",
         "\n".join(forms),
         "\n".join([f"{spec.name}({', '.join(spec.order)}):", *_shapes(spec)]),
     ]
@@ -171,10 +174,31 @@ def _shapes(spec: Spec) -> list[str]:
     return [f"    {left:<{width}}  {right}" for left, right in rows.values()]
 
 
-def _imports(lines: Iterable[str]) -> list[str]:
-    names = "AxisSpec, Operator, Spec, StateSpec, TensorSpec"
-    own = {"import torch", f"from scanc_runtime import {names}"}
-    return sorted(own | set(lines), key=lambda line: (line.split()[1].startswith("scanc_runtime"), line))
+def _imports(lines: Iterable[str], spec: Spec) -> list[str]:
+    """Import statements in order, those from one module in one."""
+    own = ["AxisSpec"] * bool(spec.axes) + ["Operator", "Spec"] + ["StateSpec"] * bool(spec.states) + ["TensorSpec"]
+    statements = {"import torch"}
+    taken: dict[str, set[str]] = {"scanc_runtime": set(own)}
+    for line in lines:
+        words = line.split(maxsplit=3)
+        if words[0] == "import" or " as " in line:
+            statements.add(line)
+        else:
+            taken.setdefault(words[1], set()).update(name.strip() for name in words[3].split(","))
+    statements |= {f"from {module} import {', '.join(sorted(names))}" for module, names in taken.items()}
+    ordered = sorted(statements, key=lambda line: (line.startswith("from"), line.split()[1], line))
+    return [piece for line in ordered for piece in _folded(line)]
+
+
+def _folded(line: str) -> list[str]:
+    if len(line) <= WIDTH:
+        return [line]
+    head, names = line.split(" import ")
+    return [
+        f"{head} import (",
+        *textwrap.wrap(f"{names},", WIDTH, initial_indent="    ", subsequent_indent="    "),
+        ")",
+    ]
 
 
 # --- SPEC and the operator ---------------------------------------------------------------------
@@ -211,7 +235,9 @@ def _declaration(decl: TensorSpec) -> str:
         parts.append(f"kind={_text(decl.kind)}")
     if decl.pin is not None:
         parts.append(f"pin={_text(decl.pin)}")
-    parts += [f"declared={_text(decl.declared)}", f"line={decl.line}"]
+    parts.append(f"declared={_text(decl.declared)}")
+    if decl.line:
+        parts.append(f"line={decl.line}")
     if not isinstance(decl, StateSpec):
         return f"TensorSpec({', '.join(parts)})"
     if decl.init != 0:

@@ -133,3 +133,14 @@ def canonical(operator, arguments):
         del operator._run
     _, _, inputs, params, states = caught[0]
     return [*inputs, *params, *(state.clone() for state in states)]
+
+
+def test_vmap_and_what_is_made_of_it():
+    operator = OPERATORS["ema"][0]
+    a, x = torch.rand(4).double(), torch.randn(3, B, T, 4).double()
+    rows = [torch.func.grad(lambda a, x: squares([operator(a, x)]))(a, row) for row in x]
+    per_sample = torch.func.vmap(torch.func.grad(lambda a, x: squares([operator(a, x)])), (None, 0))
+    assert_close(per_sample(a, x), torch.stack(rows))
+    run = lambda a: squares([operator(a, x[0])])  # noqa: E731
+    assert_close(torch.func.jacrev(run)(a), torch.autograd.functional.jacobian(run, a))
+    assert_close(torch.func.jacrev(torch.func.jacrev(run))(a), torch.autograd.functional.hessian(run, a))
