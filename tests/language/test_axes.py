@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scanc_runtime.errors import ArgumentError
-
 from language.support import agree, operator, refused
+from scanc_runtime.errors import ArgumentError
 
 # --- sizes ---
 

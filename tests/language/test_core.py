@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-
 from language.support import agree, operator, refused
 
 

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-
 from language.support import agree, operator, refused
 
 D = torch.float64
