@@ -21,7 +21,8 @@ from scanc_runtime.spec import Spec
 MOST_ELEMENTS = 32768
 """The largest tile of fp32 numbers that a program holds: 64 registers a thread at 16 warps."""
 _VECTOR, _MATRIX = 64, 1024  # elements that a program is given where an axis can be split
-_PER_WARP = 1024
+_WORKED_ON, _HELD = 1024, 2560
+"""Elements per warp, of the largest tile and of all that are held: 32 and 80 registers a thread."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Tiling:
     summed: tuple[str, ...]
     full: tuple[str, ...]
     tiles: tuple[tuple[str, ...], ...]
+    resident: tuple[tuple[str, ...], ...]
     _known: dict[Any, Blocks] = field(default_factory=dict)
 
     @property
@@ -97,7 +99,8 @@ class Tiling:
         largest = max(self.tiles, key=elements)
         if elements(largest) > MOST_ELEMENTS:
             self._refuse(largest, sizes, elements(largest))
-        warps = min(16, max(1, _power_of_two(elements(largest)) // _PER_WARP))
+        held = sum(elements(tile) for tile in self.resident)
+        warps = min(16, _power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
         constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
         constants.update((f"block_{axis}", size) for axis, size in block.items())
         programs = {axis: sizes[axis] for axis in self.grid}

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from scanc_runtime.layout import Layout
+from scanc_runtime.spec import Spec
 from torch import Tensor
 
 from scanc.codegen.module import spec_literal, spec_of
@@ -20,8 +22,6 @@ from scanc.ir.nodes import Kind, Program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.fuse import FUSE
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, Trace, run
-from scanc_runtime.layout import Layout
-from scanc_runtime.spec import Spec
 
 Tensors = dict[str, Tensor]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without a GPU, Triton's interpreter runs the kernels
@@ -102,7 +102,8 @@ def by_interpreter(
     else:
         grads = (None,) * len(smooth)
     gradients = {
-        name: torch.zeros_like(x) if grad is None else grad for (name, x), grad in zip(smooth.items(), grads, strict=True)
+        name: torch.zeros_like(x) if grad is None else grad
+        for (name, x), grad in zip(smooth.items(), grads, strict=True)
     }
     by_slot = {n: g for n, g in gradients.items() if n in inputs or n in params}
     by_slot |= _slots(program, {n: gradients.get(n, x) for n, x in initial.items()})
@@ -142,9 +143,7 @@ def by_kernels(
     values |= {f"final {d.name}": layouts[d.name].declared(x) for d, x in zip(spec.states, last, strict=True)}
     gradients: Tensors = {}
     for decls, group in zip((spec.inputs, spec.params, spec.states), grads, strict=True):
-        gradients |= {
-            f"d {d.name}": layouts[d.name].declared(g) for d, g in zip(smooth(decls), group, strict=True)
-        }
+        gradients |= {f"d {d.name}": layouts[d.name].declared(g) for d, g in zip(smooth(decls), group, strict=True)}
     return Results(_home(values), _home(gradients))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share, working_tiles
+from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
 from scanc.ir.nodes import Kind, Program, RegionKind
@@ -105,7 +105,7 @@ class _Backward:
         doc = f"Each program: {share(self.plan)}, from the last step to the first."
         programs = [adjoint, self.again] if self.again else [adjoint]
         tiles = [self.frame.tile(adjoint.types[state].axes) for state in self.wanted]
-        return kernel.finish("backward_kernel", doc, flags, working_tiles(programs, self.plan), tiles)
+        return kernel.finish("backward_kernel", doc, flags, programs, tiles)
 
     # --- the past ---
 

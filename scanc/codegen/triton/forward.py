@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanc.codegen.triton.kernel import Kernel, KernelWriter, share, working_tiles
+from scanc.codegen.triton.kernel import Kernel, KernelWriter, share
 from scanc.codegen.triton.step import Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
 from scanc.ir.nodes import Program, RegionKind
@@ -46,7 +46,7 @@ def forward_kernel(program: Program, schedule: Schedule, kept: Sequence[str]) ->
         kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
     flags = [*(["segment", "save"] if kept else []), "reverse", "acc", "stages"]
     doc = f"Each program: {share(schedule)}, step by step."
-    return kernel.finish("forward_kernel", doc, flags, working_tiles([program], schedule))
+    return kernel.finish("forward_kernel", doc, flags, [program])
 
 
 def _write_checkpoint(kernel: KernelWriter, step: Step, saved: dict[str, Buffer]) -> None:

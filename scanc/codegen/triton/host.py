@@ -19,7 +19,8 @@ backward_recurrent forward_kernel backward_kernel FORWARD_TILING BACKWARD_TILING
 def tiling(name: str, kernel: Kernel, program: Program) -> str:
     """What the runtime chooses block sizes by, as a statement."""
     plan = kernel.schedule
-    fields = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full, "tiles": kernel.tiles}
+    fields: dict[str, object] = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full}
+    fields |= {"tiles": kernel.tiles, "resident": kernel.resident}
     text = ", ".join([repr(program.name), *(f"{field}={value!r}" for field, value in fields.items())])
     return f"{name} = launch.Tiling({text})"
 

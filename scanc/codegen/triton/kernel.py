@@ -34,7 +34,10 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Kernel:
-    """The source of a kernel, its tensor arguments in order, its compile-time flags, and the tiles it works on."""
+    """The source of a kernel, its arguments in order, its compile-time flags, and its tiles.
+
+    `tiles` are the largest that it works on, `resident` those that it holds from step to step.
+    """
 
     name: str
     source: str
@@ -43,6 +46,7 @@ class Kernel:
     flags: tuple[str, ...]
     schedule: Schedule
     tiles: tuple[Axes, ...]
+    resident: tuple[Axes, ...]
 
 
 class KernelWriter:
@@ -147,9 +151,9 @@ class KernelWriter:
     # --- the whole ---
 
     def finish(
-        self, name: str, doc: str, flags: Sequence[str], tiles: Iterable[Axes], scratch: Iterable[Axes] = ()
+        self, name: str, doc: str, flags: Sequence[str], programs: Sequence[Program], scratch: Iterable[Axes] = ()
     ) -> Kernel:
-        """The whole kernel; `flags` are its compile-time arguments besides those about axes."""
+        """The whole kernel; `flags` are its compile-time arguments besides those about axes, `programs` its steps."""
         head = Writer()
         head.line('@triton.jit(do_not_specialize=["T"])')
         with head.block(f"def {name}("):
@@ -167,10 +171,21 @@ class KernelWriter:
             for line in (indices.text() + self.body.text()).splitlines():
                 head.line(line) if line else head.blank()
         arguments, scratches = tuple(self.arguments), tuple(self.scratches)
-        return Kernel(name, head.text(), arguments, scratches, tuple(flags), self.frame.schedule, tuple(tiles))
+        schedule = self.frame.schedule
+        tiles, resident = _working_tiles(programs, schedule), _resident_tiles(programs, schedule)
+        return Kernel(name, head.text(), arguments, scratches, tuple(flags), schedule, tiles, resident)
 
 
-def working_tiles(programs: Sequence[Program], schedule: Schedule) -> list[Axes]:
+def _resident_tiles(programs: Sequence[Program], schedule: Schedule) -> tuple[Axes, ...]:
+    """Params, states and sums: what a program holds from step to step."""
+    held = [decl.type.axes for decl in programs[0].params]
+    held += [state.type.axes for program in programs for state in program.states]
+    held += [program.types[total.value].axes for program in programs for total in program.totals]
+    tiles = [tuple(axis for axis in axes if axis in schedule.tile) for axes in held]
+    return tuple(sorted(tile for tile in tiles if tile))
+
+
+def _working_tiles(programs: Sequence[Program], schedule: Schedule) -> tuple[Axes, ...]:
     """The largest tiles of some steps, products inside contractions among them: none is part of another."""
     sets: set[frozenset[str]] = {frozenset()}
     for program in programs:
@@ -180,7 +195,7 @@ def working_tiles(programs: Sequence[Program], schedule: Schedule) -> list[Axes]
             if isinstance(instr.op, Contract):
                 sets.add(frozenset(axis for arg in instr.args for axis in types[arg].axes) & schedule.tile)
     largest = [tile for tile in sets if not any(tile < other for other in sets)]
-    return sorted(programs[0].canonical(tile) for tile in largest)
+    return tuple(sorted(programs[0].canonical(tile) for tile in largest))
 
 
 def share(schedule: Schedule) -> str:
