@@ -13,6 +13,7 @@ from torch import Tensor
 from scanc_runtime.errors import ArgumentError, did_you_mean
 from scanc_runtime.spec import Spec, TensorSpec
 
+_OPTIONS = ("initial_state", "return_state", "reverse", "form", "cu_seqlens", "batch_invariant", "state")
 InitialState = Tensor | Mapping[str, Tensor] | None
 
 
@@ -65,6 +66,7 @@ class Binder:
                 declared="; ".join(where(self._decls[name]) for name in missing),
                 expected=self._signature(),
                 got=", ".join(given) or "no tensor",
+                hint=f"`{missing[0]}` is an option's name too: pass the tensor by position" * (missing[0] in _OPTIONS),
             )
         return [given[name] for name in self._order]
 

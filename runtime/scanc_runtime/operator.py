@@ -54,6 +54,8 @@ class Operator(Interface):
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         primals = inputs + params + states
         if _wants_gradients(primals):
+            if torch.compiler.is_compiling():
+                primals = _distinct(primals)
             flat = self._apply(form, reverse, *primals)
         else:
             flat = self.raw.forward(*primals, form, reverse, False)
@@ -66,3 +68,11 @@ def _wants_gradients(tensors: Tensors) -> bool:
         return False
     # Below an outer level of torch.func, a tensor of that level does not say that it requires a gradient.
     return any(tensor.requires_grad for tensor in tensors) or torch._C._are_functorch_transforms_active()
+
+
+def _distinct(tensors: Tensors) -> Tensors:
+    """The tensors, a repeated one as a view of itself: Dynamo takes no tensor twice."""
+    seen: list[Tensor] = []
+    for tensor in tensors:
+        seen.append(tensor.view_as(tensor) if any(tensor is other for other in seen) else tensor)
+    return tuple(seen)

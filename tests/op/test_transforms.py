@@ -107,3 +107,38 @@ def test_a_cold_operator_compiles():
     fresh = scanc.load(EXAMPLES / "ema.scan")
     compiled = torch.compile(lambda *args: fresh(*args), fullgraph=True, backend="aot_eager")
     assert_close(compiled(*tensors), cold(*tensors))
+
+
+def test_a_tensor_may_come_twice():
+    operator = example("gla")
+    torch._dynamo.reset()
+    x, g = torch.randn(2, 5, 2, 4, requires_grad=True), -torch.rand(2, 5, 2, 4)
+    compiled = torch.compile(lambda x, g: operator(x, x, x, g), fullgraph=True, backend="aot_eager")
+    expected = operator(x, x, x, g)
+    assert_close(compiled(x, g), expected)
+    assert_close(grad(compiled(x, g).sum(), x), grad(expected.sum(), x))
+
+
+class Mixer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scan = example("gla")
+        self.mix = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return self.scan(self.mix(x), x, x, g)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_with_symbolic_time(strict):
+    mixer, x, g = Mixer(), torch.randn(2, 5, 2, 4), -torch.rand(2, 5, 2, 4)
+    time = torch.export.Dim("T", min=2, max=1024)
+    exported = torch.export.export(mixer, (x, g), strict=strict, dynamic_shapes={"x": {1: time}, "g": {1: time}})
+    for steps in (5, 3):
+        assert_close(exported.module()(x[:, :steps], g[:, :steps]), mixer(x[:, :steps], g[:, :steps]))
+
+
+def test_meta_tensors():
+    x = torch.randn(2, 5, 2, 4, device="meta")
+    output, state = example("gla")(x, x, x, x, return_state=True)
+    assert (output.shape, output.device.type, state["S"].shape) == ((2, 5, 2, 4), "meta", (2, 2, 4, 4))

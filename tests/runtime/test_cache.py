@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,19 @@ def test_an_entry_is_built_once(home):
     assert [entry.name for entry in (home / "modules").iterdir()] == [cache.cache_key({"spec": "a"})]
     meta = json.loads((path.parent / "meta.json").read_text())
     assert set(meta) == {"format", "sha256", "scanc", "torch", "triton", "fields"}
+
+
+def test_at_once_is_still_once(home):
+    build = Build()
+
+    def slowly() -> str:
+        time.sleep(0.1)
+        return build()
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: cache.cached_source({"spec": "a"}, slowly), range(4)))
+    assert build.calls == 1
+    assert len(set(results)) == 1
 
 
 def test_the_key_holds_versions_and_every_field(monkeypatch):
