@@ -69,6 +69,7 @@ class ScanOperator:
 
     def __call__(
         self,
+        /,
         *tensors: Tensor,
         initial_state: InitialState = None,
         return_state: bool = False,
@@ -90,7 +91,7 @@ class ScanOperator:
             **named,
         )
 
-    def step(self, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
+    def step(self, /, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
         """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state."""
         return self._interface(form, tensors, named).step(*tensors, state=state, form=form, **named)
 
@@ -121,7 +122,7 @@ class ScanOperator:
         regions = self.lowered.classified.regions
         return tuple((region.states, region.recurrence) for region in regions if region.recurrence is not None)
 
-    def explain(self, *tensors: Tensor, form: str | None = None, **named: Tensor) -> str:
+    def explain(self, /, *tensors: Tensor, form: str | None = None, **named: Tensor) -> str:
         """The class, what each pass did or declined and why, and the forms; for tensors, also what a call would do."""
         text = self.lowered.explain(form)
         if not tensors and not named:
@@ -219,7 +220,7 @@ class Interpreted(Interface):
             final[decl.public[0]].select(1, decl.public[1]) if decl.public else final[decl.name] for decl in spec.states
         ]
         canonical = [
-            layout.canonical(tensor, sizes).to(dtype)
+            layout.canonical(tensor, sizes).to(dtype, copy=True)  # a state may be the slice of an input
             for layout, tensor, dtype in zip(self._outputs + self._states, results, dtypes, strict=True)
         ]
         return canonical[: len(spec.outputs)], canonical[len(spec.outputs) :]

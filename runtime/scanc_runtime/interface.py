@@ -58,6 +58,7 @@ class Interface(ABC):
 
     def __call__(
         self,
+        /,
         *tensors: Tensor,
         initial_state: InitialState = None,
         return_state: bool = False,
@@ -88,7 +89,7 @@ class Interface(ABC):
         result: Outputs = declared[0] if len(declared) == 1 else tuple(declared)
         return (result, self._public(final)) if return_state else result
 
-    def step(self, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
+    def step(self, /, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
         """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state (a mapping)."""
         given = self._binder.bind(tensors, named)
         states = self._state_binder.bind(state)
@@ -97,7 +98,7 @@ class Interface(ABC):
         declared = [layout.declared(output).squeeze(1) for layout, output in zip(self._outputs, outputs, strict=True)]
         return declared[0] if len(declared) == 1 else tuple(declared), self._public(final)
 
-    def plan_text(self, *tensors: Tensor, **named: Tensor) -> str:
+    def plan_text(self, /, *tensors: Tensor, **named: Tensor) -> str:
         """What a call with these tensors would do, in a line: sizes, form, dtypes."""
         plan = self._plan(self._binder.bind(tensors, named), {}, single=False)
         sizes = ", ".join(f"{name} = {size}" for name, size in {"B": plan.batch, "T": plan.time, **plan.sizes}.items())
