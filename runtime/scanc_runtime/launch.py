@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.dtypes import differentiable, value_dtype
 from scanc_runtime.errors import ArgumentError
 from scanc_runtime.shapes import Shapes
 from scanc_runtime.spec import Spec
@@ -183,6 +186,8 @@ class Call:
 
     def new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Memory that a kernel fills; NaN before that if SCANC_POISON=1."""
+        if _rehearsing():
+            return torch.empty(tuple(shape), dtype=dtype, device="meta")
         tensor = self._like.new_empty(tuple(shape), dtype=dtype)
         if os.environ.get("SCANC_POISON") == "1" and dtype.is_floating_point | dtype.is_complex:
             tensor.fill_(float("nan"))
@@ -205,21 +210,75 @@ class Call:
             arguments.append(tensor)
             arguments.extend(tensor.stride())
         arguments.extend(scratch)
-        with torch.cuda.device_of(self._like):
-            kernel[(programs,)](
-                *arguments,
-                T=self.time,
-                **blocks.constants,
-                **flags,
-                acc=tl.float64 if self.real == torch.float64 else tl.float32,
-                stages=_STAGES,
-                num_warps=blocks.num_warps,
-                num_stages=_STAGES,
-                enable_fp_fusion=True,
-            )
+        constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
+        options = {"num_warps": blocks.num_warps, "num_stages": _STAGES, "enable_fp_fusion": True}
+        with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
+            if _rehearsing():
+                kernel.warmup(*arguments, T=self.time, **constants, stages=_STAGES, **options, grid=(1,))
+                return
+            begun = _pending.pop(id(kernel), None)
+            if begun is not None:
+                begun.result()
+            kernel[(programs,)](*arguments, T=self.time, **constants, stages=_STAGES, **options)
+
+    def ahead(
+        self, kernel: Any, backward: Backward, saved: Saved, blocks: Blocks, groups: Groups, reverse: bool
+    ) -> None:
+        """Begins to compile a backward kernel in a thread, while this one goes on to compile the forward kernel.
+
+        `groups` are inputs, params and states; `blocks`, those of the forward kernel, tell a first call.
+        """
+        key = (id(kernel), id(blocks), groups[0][0].dtype, reverse)
+        if key in _begun or self._like.device.type != "cuda" or self.batch == 0:
+            return
+        _begun.add(key)
+
+        def meta(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+            return torch.empty(tuple(shape), dtype=dtype, device="meta")
+
+        shapes = saved("recurrent", self.batch, self.time, self.sizes)
+        kept = tuple(meta(shape, self.dtype(kind)) for shape, kind in shapes)
+        spec, results = self._spec, self._results
+        leads = [(self.batch, self.time)] * len(spec.outputs) + [(self.batch,)] * len(spec.states)
+        given = [
+            (i, meta((*lead, *self.dims(decl.axes)), dtype))
+            for i, (lead, decl, dtype) in enumerate(zip(leads, (*spec.outputs, *spec.states), results, strict=True))
+            if differentiable(decl)
+        ]
+        grads = (
+            tuple(g for i, g in given if i < len(spec.outputs)),
+            tuple(g for i, g in given if i >= len(spec.outputs)),
+        )
+        _pending[id(kernel)] = _pool().submit(_rehearse, lambda: backward(*groups, kept, *grads, reverse))
 
 
 _STAGES = 3
+
+# --- compiling ahead ---
+
+Backward = Callable[..., object]
+Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
+Saved = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int], str]]]
+
+_begun: set[Any] = set()
+_pending: dict[int, Future[None]] = {}
+_here = threading.local()
+
+
+def _rehearsing() -> bool:
+    """Whether this thread only compiles what it would launch."""
+    return getattr(_here, "rehearsing", False)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="scanc-compile")
+
+
+def _rehearse(run: Callable[[], object]) -> None:
+    _here.rehearsing = True
+    with suppress(Exception):  # the launch itself will say what is wrong
+        run()
 
 
 def halves(tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -126,6 +126,9 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
         for state in kept:
             dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *_dims(state.type.axes)]
             host.new(f"saved:{state.name}", state.type.kind, dims, _compute(state.type.kind))
+        with out.block("if save:"):
+            groups = "(inputs, params, states)"
+            out.line(f"call.ahead(backward_kernel, backward_recurrent, saved, blocks, {groups}, reverse)")
         host.launch()
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
