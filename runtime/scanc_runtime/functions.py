@@ -101,8 +101,8 @@ def power(a: Tensor | float, b: Tensor | float) -> Tensor:
 
 def join(re: Tensor | float, im: Tensor | float) -> Tensor:
     """re + i im."""
-    re, im = torch.broadcast_tensors(*_pair(re, im))  # type: ignore[no-untyped-call]
-    return torch.complex(re, im)
+    parts = torch.broadcast_tensors(*_pair(re, im))  # type: ignore[no-untyped-call]
+    return torch.complex(*parts)
 
 
 def _pair(a: Tensor | float, b: Tensor | float) -> tuple[Tensor, Tensor]:
