@@ -222,13 +222,13 @@ class Call:
             kernel[(programs,)](*arguments, T=self.time, **constants, stages=_STAGES, **options)
 
     def ahead(
-        self, kernel: Any, backward: Backward, saved: Saved, blocks: Blocks, groups: Groups, reverse: bool
+        self, tiling: Tiling, kernel: Any, backward: Backward, saved: Saved, groups: Groups, reverse: bool
     ) -> None:
         """Begins to compile a backward kernel in a thread, while this one goes on to compile the forward kernel.
 
-        `groups` are inputs, params and states; `blocks`, those of the forward kernel, tell a first call.
+        `groups` are inputs, params and states.  Raises ArgumentError if backward's tiles cannot fit on the chip.
         """
-        key = (id(kernel), id(blocks), groups[0][0].dtype, reverse)
+        key = (id(kernel), id(tiling.blocks(self.sizes, self.real)), groups[0][0].dtype, reverse)
         if key in _begun or self._like.device.type != "cuda" or self.batch == 0:
             return
         _begun.add(key)

@@ -119,10 +119,9 @@ class _Backward:
     def _write_scratch_address(self, state: str, buffer: Buffer) -> None:
         axes = self.adjoint.types[state].axes
         name = self.frame.names.fresh(f"{state}_scratch_at")
-        cells = self.frame.cell_count(axes)
-        base = f"{buffer.pointer} + tl.program_id(0).to(tl.int64) * segment * ({cells})"
-        self.out.line(f"{name} = {base} + {self.frame.cells(axes)}", self.frame.comment(axes))
-        self.scratch[state] = f"{name} + local * ({cells})"
+        base = self.frame.times_cells("tl.program_id(0).to(tl.int64) * segment", axes)
+        self.out.line(f"{name} = {buffer.pointer} + {base}{self.frame.cells(axes)}", self.frame.comment(axes))
+        self.scratch[state] = f"{name} + {self.frame.times_cells('local', axes)}"
 
     def _write_rerun(self, again: Step, saved: dict[str, Buffer], addresses: dict[str, str]) -> None:
         """The segment's steps once more, each state written down before it moves on."""

@@ -22,7 +22,7 @@ def tiling(name: str, kernel: Kernel, program: Program) -> str:
     fields: dict[str, object] = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full}
     fields |= {"tiles": kernel.tiles, "resident": kernel.resident}
     text = ", ".join([repr(program.name), *(f"{field}={value!r}" for field, value in fields.items())])
-    return f"{name} = launch.Tiling({text})"
+    return f"{name} = launch.Tiling({text})".replace("'", '"')
 
 
 class _Host:
@@ -127,8 +127,8 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
             dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *_dims(state.type.axes)]
             host.new(f"saved:{state.name}", state.type.kind, dims, _compute(state.type.kind))
         with out.block("if save:"):
-            groups = "(inputs, params, states)"
-            out.line(f"call.ahead(backward_kernel, backward_recurrent, saved, blocks, {groups}, reverse)")
+            backward = "BACKWARD_TILING, backward_kernel, backward_recurrent"
+            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse)")
         host.launch()
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]

@@ -150,16 +150,17 @@ class Frame:
         return " & ".join(part for part in (self.inside(tile, tile), self.lead(once)) if part)
 
     def cells(self, axes: Iterable[str]) -> str:
-        """The places of a tile's elements in a program's own scratch."""
+        """The places of a tile's elements in a program's own scratch, as a term of an address; nothing for a scalar."""
         tile = self.tile(axes)
         terms = []
         for i, axis in enumerate(tile):
             lane = self.lifted(f"lane_{axis}", (axis,), tile)
             terms.append(" * ".join([lane, *(f"block_{inner}" for inner in tile[i + 1 :])]))
-        return " + ".join(terms) or "0"
+        return "".join(f" + {term}" for term in terms)
 
-    def cell_count(self, axes: Iterable[str]) -> str:
-        return " * ".join(f"block_{axis}" for axis in self.tile(axes)) or "1"
+    def times_cells(self, count: str, axes: Iterable[str]) -> str:
+        """`count` times the elements of a tile."""
+        return " * ".join([count, *(f"block_{axis}" for axis in self.tile(axes))])
 
     def dtype(self, kind: Kind) -> str:
         return _DTYPES[kind]
