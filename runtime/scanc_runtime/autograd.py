@@ -49,9 +49,9 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
 
         @staticmethod
         def forward(form: str, reverse: bool, *tensors: Tensor) -> Any:
-            saved = list(tensors[count : len(tensors) - len(cotangents_at)])
+            saved = tensors[count : len(tensors) - len(cotangents_at)]
             cotangents = tensors[count + len(saved) :]
-            return tuple(backward_op(*tensors[:count], saved, *cotangents, form, reverse))
+            return tuple(backward_op(tensors[:count], saved, cotangents, form, reverse))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -73,7 +73,7 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
 
         @staticmethod
         def forward(form: str, reverse: bool, *primals: Tensor) -> Any:
-            return tuple(forward_op(*primals, form, reverse, True))
+            return tuple(forward_op(primals, form, reverse, True))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -88,7 +88,7 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
             primals, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
             cotangents = [grads[i] for i in cotangents_at]
             if torch.compiler.is_compiling():  # a compiled graph has all cotangents and no double backward
-                by_primal = backward_op(*primals, list(saved), *cotangents, ctx.form, ctx.reverse)
+                by_primal = backward_op(primals, saved, cotangents, ctx.form, ctx.reverse)
             else:
                 filled = fill(primals, cotangents)
                 by_primal = Backward.apply(ctx.form, ctx.reverse, *primals, *saved, *filled)  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ class Operator(Interface):
                 primals = _distinct(primals)
             flat = self._apply(form, reverse, *primals)
         else:
-            flat = self.raw.forward(*primals, form, reverse, False)
+            flat = self.raw.forward(primals, form, reverse, False)
         outputs = len(self.spec.outputs)
         return flat[:outputs], flat[outputs : outputs + len(states)]
 

@@ -1,10 +1,11 @@
 """The raw torch ops of one spec: `scanc::<name>_<digest>_forward` and `…_backward`.
 
-They are flat in their tensors and know nothing of autograd (`autograd.py` wraps them).  Tensors are
-canonical, dtypes as the caller gave them.  Both return a list of dense, contiguous tensors:
+They take lists of tensors, since a schema holds 64 arguments at most, and know nothing of autograd
+(`autograd.py` wraps them).  Tensors are canonical, dtypes as the caller gave them.  Both return a list of
+dense, contiguous tensors:
 
-    forward(inputs…, params…, states…, form, reverse, save) -> outputs… final_states… saved…
-    backward(inputs…, params…, states…, saved[], grad_outputs…, grad_final…, form, reverse)
+    forward([inputs…, params…, states…], form, reverse, save) -> outputs… final_states… saved…
+    backward([inputs…, params…, states…], [saved…], [grad_outputs…, grad_final…], form, reverse)
         -> gradients of inputs… params… states…
 
 What has no gradient (int and bool tensors) is left out of the gradients on both sides.
@@ -12,7 +13,6 @@ What has no gradient (int and bool tensors) is left out of the gradients on both
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from torch import Tensor
 from scanc_runtime.dtypes import value_dtype
 from scanc_runtime.errors import ScanError
 from scanc_runtime.shapes import Arity, Shapes, Tensors
-from scanc_runtime.spec import Spec, TensorSpec
+from scanc_runtime.spec import Spec
 
 ForwardFn = Callable[[Tensors, Tensors, Tensors, bool, bool], tuple[Tensors, Tensors, Tensors]]
 BackwardFn = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, bool], tuple[Tensors, Tensors, Tensors]]
@@ -50,6 +50,8 @@ class RawOps:
     backward: Callable[..., list[Tensor]]
 
 
+_FORWARD = "(Tensor[] primals, str form, bool reverse, bool save) -> Tensor[]"
+_BACKWARD = "(Tensor[] primals, Tensor[] saved, Tensor[] cotangents, str form, bool reverse) -> Tensor[]"
 _library = torch.library.Library("scanc", "FRAGMENT")  # type: ignore[no-untyped-call]
 _registered: dict[str, tuple[Spec, Kernels]] = {}
 
@@ -72,20 +74,17 @@ def register(spec: Spec, kernels: Kernels) -> RawOps:
 def _define(spec: Spec, base: str) -> None:
     arity = Arity(spec)
     shapes = Shapes(spec)
-    count = len(arity.primals)
 
     def kernels() -> Kernels:
         return _registered[base][1]
 
-    def forward(*args: Any) -> list[Tensor]:
-        *primals, form, reverse, save = args
+    def forward(primals: list[Tensor], form: str, reverse: bool, save: bool) -> list[Tensor]:
         with no_autocast(primals[0]):
             outputs, final, saved = kernels().forward[form](*arity.split(primals), reverse, save)
         results = _own((*outputs, *final), shapes.result_dtypes(primals), primals)
         return [*results, *saved] if save else results
 
-    def forward_fake(*args: Any) -> list[Tensor]:
-        *primals, form, _, save = args
+    def forward_fake(primals: list[Tensor], form: str, reverse: bool, save: bool) -> list[Tensor]:
         like = primals[0]
         results = [like.new_empty(shape, dtype=dtype) for shape, dtype in shapes.results(primals)]
         if save:
@@ -94,19 +93,22 @@ def _define(spec: Spec, base: str) -> None:
                 results.append(like.new_empty(tuple(shape), dtype=value_dtype(kind, compute)))
         return results
 
-    def backward(*args: Any) -> list[Tensor]:
-        primals, saved, cotangents = args[:count], tuple(args[count]), args[count + 1 : -2]
-        form, reverse = args[-2:]
+    def backward(
+        primals: list[Tensor], saved: list[Tensor], cotangents: list[Tensor], form: str, reverse: bool
+    ) -> list[Tensor]:
+        given = (*arity.split(primals), tuple(saved), *arity.split_cotangents(cotangents))
         with no_autocast(primals[0]):
-            grads = kernels().backward[form](*arity.split(primals), saved, *arity.split_cotangents(cotangents), reverse)
+            grads = kernels().backward[form](*given, reverse)
         flat = [grad for group in grads for grad in group]
         return _own(flat, [primals[i].dtype for i in arity.grads], cotangents)
 
-    def backward_fake(*args: Any) -> list[Tensor]:
-        return [args[i].new_empty(args[i].shape) for i in arity.grads]
+    def backward_fake(
+        primals: list[Tensor], saved: list[Tensor], cotangents: list[Tensor], form: str, reverse: bool
+    ) -> list[Tensor]:
+        return [primals[i].new_empty(primals[i].shape) for i in arity.grads]
 
-    _library.define(f"{base}_forward({_schema(arity)}, str form, bool reverse, bool save) -> Tensor[]")  # type: ignore[no-untyped-call]
-    _library.define(f"{base}_backward({_backward_schema(arity)}, str form, bool reverse) -> Tensor[]")  # type: ignore[no-untyped-call]
+    _library.define(f"{base}_forward{_FORWARD}")  # type: ignore[no-untyped-call]
+    _library.define(f"{base}_backward{_BACKWARD}")  # type: ignore[no-untyped-call]
     for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward, backward_fake)):
         _library.impl(f"{base}_{suffix}", real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"scanc::{base}_{suffix}", fake, lib=_library)
@@ -130,20 +132,6 @@ def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
         return columns, [0] * len(columns)
 
     return rule
-
-
-def _schema(arity: Arity) -> str:
-    return ", ".join(f"Tensor {_argument(decl, i)}" for i, decl in enumerate(arity.primals))
-
-
-def _backward_schema(arity: Arity) -> str:
-    cotangents = [f"Tensor d_{_argument(arity.results[i], i)}" for i in arity.cotangents]
-    return ", ".join([_schema(arity), "Tensor[] saved", *cotangents])
-
-
-def _argument(decl: TensorSpec, position: int) -> str:
-    """A schema name that meets neither a keyword nor another argument."""
-    return f"{re.sub(r'[^A-Za-z0-9]', '_', decl.name)}_{position}"
 
 
 def _own(tensors: Iterable[Tensor], dtypes: Sequence[torch.dtype], given: Sequence[Any]) -> list[Tensor]:

@@ -103,6 +103,8 @@ def _resolve(item: ast.Import, base: Path | None) -> Path:
 
 def _text(item: ast.Import, path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise fault("E0805", "an imported file cannot be read", item.path_span, "this is no file")
         if path.stat().st_size > 4 * limits.SOURCE_CHARS:
             raise fault(
                 "E0901",

@@ -66,12 +66,12 @@ def test_opcheck(name, dense):
         primals = [tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor for tensor in primals]
     decls = spec.outputs + spec.states
     for form in operator.forms:
-        torch.library.opcheck(operator.raw.forward, (*primals, form, False, False))
-        torch.library.opcheck(operator.raw.forward, (*primals, form, True, True))
-        results = operator.raw.forward(*primals, form, True, True)
+        torch.library.opcheck(operator.raw.forward, (primals, form, False, False))
+        torch.library.opcheck(operator.raw.forward, (primals, form, True, True))
+        results = operator.raw.forward(primals, form, True, True)
         pairs = zip(results, decls, strict=False)
         cotangents = [torch.randn_like(tensor) for tensor, decl in pairs if differentiable(decl)]
-        torch.library.opcheck(operator.raw.backward, (*primals, results[len(decls) :], *cotangents, form, True))
+        torch.library.opcheck(operator.raw.backward, (primals, results[len(decls) :], cotangents, form, True))
 
 
 def canonical(operator, made):

@@ -114,13 +114,13 @@ def test_opcheck(name, reverse, dense):
     primals = canonical(operator, [tensor.detach() for tensor in arguments])
     primals = [tensor.contiguous() if dense else tensor for tensor in primals]
     for save in (False, True):
-        torch.library.opcheck(operator.raw.forward, (*primals, "recurrent", reverse, save))
-    results = operator.raw.forward(*primals, "recurrent", reverse, True)
+        torch.library.opcheck(operator.raw.forward, (primals, "recurrent", reverse, save))
+    results = operator.raw.forward(primals, "recurrent", reverse, True)
     decls = operator.spec.outputs + operator.spec.states
     cotangents = [
         torch.randn_like(tensor) for tensor, decl in zip(results, decls, strict=False) if differentiable(decl)
     ]
-    torch.library.opcheck(operator.raw.backward, (*primals, results[len(decls) :], *cotangents, "recurrent", reverse))
+    torch.library.opcheck(operator.raw.backward, (primals, results[len(decls) :], cotangents, "recurrent", reverse))
 
 
 def canonical(operator, arguments):
