@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from scanc.cli import app
@@ -18,7 +18,7 @@ from scanc.cli import app
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GLA, EMA, GRU = (str(EXAMPLES / f"{name}.scan") for name in ("gla", "ema", "gru"))
 
-Scanc = Callable[..., Result]
+Scanc = Callable[..., Any]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def scanc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scanc:
     """Runs a command in an empty directory; a traceback for a user's fault fails the test."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Result:
+    def run(*arguments: str) -> Any:
         result = CliRunner().invoke(app, list(arguments))
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result

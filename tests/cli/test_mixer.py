@@ -10,7 +10,6 @@ import pytest
 import sequential_digits
 import torch
 import typer
-from click.testing import Result
 from mixer import Gate, Mixer, UnsuitedSpec, check_suited, default_sizes
 from probe import Probe, choose_gates
 from typer.testing import CliRunner
@@ -122,7 +121,7 @@ def test_unsuited_specs_are_named(declarations: str, message: str) -> None:
         check_suited(operator.spec)
 
 
-def run(main: Any, *arguments: str) -> Result:
+def run(main: Any, *arguments: str) -> Any:
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(main)
     result = CliRunner().invoke(app, list(arguments))
