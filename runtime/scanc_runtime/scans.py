@@ -84,6 +84,23 @@ class Solver:
         self._run(algebra, decay, write, initial, afters(out, reverse), reverse)
         return out
 
+    def sums(self, algebra: Algebra, decay: Term, added: Term, initial: Tensor, length: int, reverse: bool) -> Tensor:
+        """h_{t-1} ⊕ w_t of a recurrence that writes before it decays, h_t = a_t ⊗ (h_{t-1} ⊕ w_t): [B, L, *axes].
+
+        The sums are a recurrence of their own: each is the one before, decayed, and what is added now.
+        """
+        out = initial.new_empty((initial.shape[0], length, *initial.shape[1:]))
+        span, lead = _Span(length, reverse), initial.dim() + 1
+        first, rest = slice(0, 1), slice(1, length)
+        begin = span.of(out, first)
+        _, now = span.cut((None, added), first, lead)
+        algebra.advance(None, initial[:, None], None if now is None else now.to(initial.dtype), begin)
+        if length > 1:
+            earlier, _ = span.cut((decay, None), slice(0, length - 1), lead)
+            _, later = span.cut((None, added), rest, lead)
+            self._run(algebra, earlier, later, begin[:, 0], span.of(out, rest), reverse)
+        return out
+
     def _run(self, algebra: Algebra, decay: Term, write: Term, initial: Tensor, out: Tensor, reverse: bool) -> None:
         decay, write = (term if term is None else term.to(initial.dtype) for term in (decay, write))
         if out.numel():

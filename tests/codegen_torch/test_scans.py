@@ -70,6 +70,25 @@ def test_agrees_with_the_naive_loop(solver: scans.Solver, algebra: scans.Algebra
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.name)
 @pytest.mark.parametrize("reverse", [False, True])
+def test_sums_of_what_is_written_before_the_decay(solver: scans.Solver, reverse: bool) -> None:
+    for length in LENGTHS:
+        state = sample(scans.REAL, (2, *AXES))
+        full = (2, length, *AXES)
+        for decay_shape, added_shape in (
+            (full, full),
+            ((2, length, 1, 2), full),
+            (AXES, full),
+            (full, (2, length, 3, 1)),
+        ):
+            decay, added = sample(scans.REAL, decay_shape), sample(scans.REAL, added_shape)
+            after = naive(scans.REAL, decay, decay * added, state, length, reverse)
+            before = torch.cat([after[:, 1:], state[:, None]] if reverse else [state[:, None], after[:, :-1]], 1)
+            result = solver.sums(scans.REAL, decay, added, state, length, reverse)
+            torch.testing.assert_close(result, before + added)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.name)
+@pytest.mark.parametrize("reverse", [False, True])
 def test_complex(solver: scans.Solver, reverse: bool) -> None:
     decay, write = (torch.randn(2, 50, 4, dtype=torch.complex128) for _ in range(2))
     state = torch.randn(2, 4, dtype=torch.complex128)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from scanc.codegen.expressions import Expr
+from scanc.codegen.expressions import Expr, Level
 from scanc.codegen.names import Names
 from scanc.codegen.torch.liveness import Live
 from scanc.codegen.torch.scope import Block, Dialect, Scope, Statement
 from scanc.codegen.torch.spelling import REDUCTIONS, VALUES
 from scanc.codegen.torch.values import Lead, Value, aligned
+from scanc.codegen.torch.writefirst import WriteFirst, write_first
 from scanc.codegen.writer import WIDTH
-from scanc.ir.nodes import Kind, Program, Region, RegionKind
+from scanc.ir.nodes import Kind, Program, Region, RegionKind, Scan
 
 RESERVED = frozenset(
     {"functions", "call", "inputs", "params", "constants", "states", "primals", "cotangents", "sizes", "reverse"}
@@ -67,7 +68,10 @@ class SegmentCode:
         folded: Collection[str] = (),
     ) -> None:
         self.program = program
-        self.folded = folded
+        self._write_first = write_first(program, part)
+        skipped = {name for w in self._write_first.values() for name in (w.product, w.total, *w.between)}
+        self._skipped = frozenset(skipped)
+        self._folded = frozenset(folded) - skipped
         self.part = part
         self.groups = tuple(groups)
         self.states = tuple(states)
@@ -121,7 +125,8 @@ class SegmentCode:
                 case RegionKind.PARAMS:
                     continue
                 case RegionKind.MAP:
-                    self.scope.run(region.instrs, list(self.part.read.elements()), self.folded)
+                    instrs = [instr for instr in region.instrs if instr.name not in self._skipped]
+                    self.scope.run(instrs, list(self.part.read.elements()), self._folded)
                 case RegionKind.LOOP:
                     self._loop(region)
                 case RegionKind.SCAN:
@@ -138,6 +143,9 @@ class SegmentCode:
     def _scan(self, region: Region) -> None:
         (state,), scan = region.states, region.scan
         assert scan is not None
+        if state in self._write_first:
+            self._scan_sums(state, scan, self._write_first[state])
+            return
         terms = [self._term(name, state) for name in (scan.decay, scan.write)]
         arguments = ", ".join(
             [
@@ -159,6 +167,19 @@ class SegmentCode:
             name = self._line(f"{state}_next", f"call.solver.after({arguments})", state)
             self._bind(scan.result, name, state)
             self._final[state] = Expr(f"last({name}, call.reverse)")
+
+    def _scan_sums(self, state: str, scan: Scan, form: WriteFirst) -> None:
+        decay, added = self._term(scan.decay, state), self._term(form.added, state)
+        arguments = f"REAL, {decay}, {added}, {self._start(state)}, call.length, call.reverse"
+        total = self.names.of(form.total)
+        comment = f"{state.replace('.', '_')} + {added}: [{', '.join(['B', 'L', *self.types[state].axes])}]"
+        self.scope.statements.append((f"{total} = call.solver.sums({arguments})", comment))
+        self.scope.kept.append(self.types[state].axes)
+        self._bind(form.total, total, state)
+        assert scan.decay is not None
+        fixed = self.scope.tensor(scan.decay).lead is not Lead.FULL
+        step = Expr(decay.at(Level.PRODUCT)) if fixed else Expr(f"last({decay}, call.reverse)")
+        self._final[state] = Expr(f"{step} * last({total}, call.reverse)", Level.PRODUCT)
 
     def _term(self, name: str | None, state: str) -> Expr:
         if name is None:

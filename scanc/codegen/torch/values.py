@@ -6,12 +6,16 @@ over time, nothing for what depends on params alone; a constant is a Python numb
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from scanc.codegen.expressions import Expr, Level
 from scanc.ir.nodes import Kind
+
+
+_LEADING = "BL"  # the letters of the leading dimensions
 
 
 class Lead(IntEnum):
@@ -101,9 +105,9 @@ def einsum(a: Value, b: Value, axes: Sequence[str], lead: str, result_lead: str)
 
 
 def _letters(axes: Sequence[str]) -> dict[str, str]:
-    """A lower-case letter an axis: its first where that is free."""
+    """A letter an axis, lower-case while there is one: its first where that is free."""
     letters: dict[str, str] = {}
-    free = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    free = [*string.ascii_lowercase, *(letter for letter in string.ascii_uppercase if letter not in _LEADING)]
     for axis in dict.fromkeys(axes):
         wish = axis[0].lower()
         others = {other[0].lower() for other in axes}
