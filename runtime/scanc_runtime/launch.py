@@ -32,12 +32,14 @@ _WORKED_ON, _HELD = 1024, 2560
 class Blocks:
     """How a kernel is laid over programs for some sizes.
 
-    `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis.
+    `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis, `stages` how
+    many steps' loads are under way at once.
     """
 
     constants: Mapping[str, int]
     programs: Mapping[str, int]
     num_warps: int
+    stages: int
 
     @property
     def per_sequence(self) -> int:
@@ -108,7 +110,10 @@ class Tiling:
         constants.update((f"block_{axis}", size) for axis, size in block.items())
         programs = {axis: sizes[axis] for axis in self.grid}
         programs.update((axis, max(1, -(-sizes[axis] // block[axis]))) for axis in (*self.split, *self.summed))
-        return Blocks(constants, programs, _forced.num_warps or warps)
+        warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
+        # A step of a small tile is over long before the loads of the next arrive: more of them are under way.
+        stages = 8 if elements(largest) <= _VECTOR else 3
+        return Blocks(constants, programs, warps, stages)
 
     def _refuse(self, tile: tuple[str, ...], sizes: Mapping[str, int], elements: int) -> None:
         axes = ", ".join(f"{axis} = {sizes[axis]}" for axis in tile)
@@ -118,6 +123,11 @@ class Tiling:
             got=f"{elements}",
             hint='compile with target="torch", which takes any size',
         )
+
+
+def warps_of(warps: int, *, wide: bool) -> int:
+    """As many threads as `warps` warps of 32 have, in warps of 64 if `wide` (AMD)."""
+    return max(1, warps // 2) if wide else warps
 
 
 def _power_of_two(size: int) -> int:
@@ -211,15 +221,15 @@ class Call:
             arguments.extend(tensor.stride())
         arguments.extend(scratch)
         constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
-        options = {"num_warps": blocks.num_warps, "num_stages": _STAGES, "enable_fp_fusion": True}
+        options = {"num_warps": blocks.num_warps, "num_stages": blocks.stages, "enable_fp_fusion": True}
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
             if _rehearsing():
-                kernel.warmup(*arguments, T=self.time, **constants, stages=_STAGES, **options, grid=(1,))
+                kernel.warmup(*arguments, T=self.time, **constants, stages=blocks.stages, **options, grid=(1,))
                 return
             begun = _pending.pop(id(kernel), None)
             if begun is not None:
                 begun.result()
-            kernel[(programs,)](*arguments, T=self.time, **constants, stages=_STAGES, **options)
+            kernel[(programs,)](*arguments, T=self.time, **constants, stages=blocks.stages, **options)
 
     def ahead(
         self, tiling: Tiling, kernel: Any, backward: Backward, saved: Saved, groups: Groups, reverse: bool
@@ -251,8 +261,6 @@ class Call:
         )
         _pending[id(kernel)] = _pool().submit(_rehearse, lambda: backward(*groups, kept, *grads, reverse))
 
-
-_STAGES = 3
 
 # --- compiling ahead ---
 

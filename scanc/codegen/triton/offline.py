@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import triton
+from scanc_runtime.launch import warps_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -105,7 +106,9 @@ def compile_for(launch: Launch, target: str) -> Any:
             if name != "T" and value % 16 == 0:
                 attrs[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(launch.kernel, signature, constexprs=constants, attrs=attrs)
-    return triton.compile(source, target=TARGETS[target], options=launch.options)
+    wide = TARGETS[target].warp_size == 64
+    options = {**launch.options, "num_warps": warps_of(launch.options["num_warps"], wide=wide)}
+    return triton.compile(source, target=TARGETS[target], options=options)
 
 
 def _constant(name: str) -> bool:
