@@ -53,6 +53,6 @@ class Names:
 
 
 def legal(name: str) -> str:
-    """`name` with every character that no ASCII identifier may hold replaced by `_`."""
+    """`name` with every character that no ASCII identifier may hold replaced by `_`; Python keeps `_` and `__x`."""
     text = re.sub(r"[^0-9A-Za-z_]", "_", name)
-    return text if text and not text[0].isdigit() else f"v{text}"
+    return text if re.match(r"_?[A-Za-z]|_[0-9]", text) else f"v{text}"

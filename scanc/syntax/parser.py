@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,8 @@ def parse(text: str, source: str = "<spec>") -> ast.Module:
     if len(text) > limits.SOURCE_CHARS:
         raise fault("E0901", f"the source has {len(text)} characters; at most {limits.SOURCE_CHARS} are read", None)
     text = text.removeprefix("\ufeff")
+    if (lone := re.search("[\ud800-\udfff]", text)) is not None:
+        raise fault("E0101", f"the source holds half a character, U+{ord(lone.group()):04X}; it is no UTF-8 text", None)
     lexer = Lexer(text, source)
     lexemes = lexer.run()
     errors = list(lexer.errors)

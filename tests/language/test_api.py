@@ -251,7 +251,8 @@ def test_a_state_as_output_is_its_value_at_the_end_of_the_step() -> None:
 def test_outputs_that_are_inputs_params_or_numbers_under_another_name() -> None:
     """They have the shape of outputs and share no memory with an argument."""
     op = operator(
-        "axes d\ninput x[d], n: int\nparam a[d]\nstate h[d]\nh = x\nu = x\nw = a\nc = 3\nm = n\noutput u[d], w[d], c, m, h[d]"
+        "axes d\ninput x[d], n: int\nparam a[d]\nstate h[d]\nh = x\nu = x\nw = a\nc = 3\nm = n\n"
+        "output u[d], w[d], c, m, h[d]"
     )
     x, n, a = torch.randn(2, 3, 4, dtype=D), torch.randint(5, (2, 3)), torch.randn(4, dtype=D)
     for form in forms(op):
@@ -314,12 +315,14 @@ def test_outputs_have_the_dtype_of_the_inputs_and_states_are_wide(dtype: torch.d
 
 
 def test_promotion_of_the_unpinned_inputs() -> None:
-    op = operator("axes d\ninput x[d], y[d], g[d]: fp32, z: complex, n: int, b: bool\nparam a[d]\nr = x*y*g + a\nc = z * x\n"
+    op = operator("axes d\ninput x[d], y[d], g[d]: fp32, z: complex, n: int, b: bool\nparam a[d]\n"
+        "r = x*y*g + a\nc = z * x\n"
                   "i = n + 1\nt = x > y\noutput r[d], c[d], i, t[d]")  # fmt: skip
 
     def dtypes(x: torch.dtype, y: torch.dtype, a: torch.dtype, z: torch.dtype, g: torch.dtype = torch.float32):
         shape = (1, 2, 3)
-        tensors = [torch.randn(shape).to(x), torch.randn(shape).to(y), torch.randn(shape).to(g), torch.randn(1, 2).to(z),
+        tensors = [torch.randn(shape).to(x), torch.randn(shape).to(y), torch.randn(shape).to(g),
+                   torch.randn(1, 2).to(z),
                    torch.randint(5, (1, 2)), torch.rand(1, 2) < 0.5, torch.randn(3).to(a)]  # fmt: skip
         found = {tuple(out.dtype for out in op(*tensors, form=form)) for form in forms(op)}
         assert len(found) == 1, found
@@ -467,7 +470,10 @@ def test_gates_of_zero_and_of_minus_infinity() -> None:
 
 
 def test_division_by_a_state_is_legal_and_nonlinear() -> None:
-    text = "axes d\ninput x[d]\nstate h[d] = 1, n = 1\nn = n + 0.1\nh = x / (h*h + n) + 0.5*h\ny = h / n\noutput y[d], h[d]"
+    text = (
+        "axes d\ninput x[d]\nstate h[d] = 1, n = 1\nn = n + 0.1\nh = x / (h*h + n) + 0.5*h\ny = h / n\n"
+        "output y[d], h[d]"
+    )
     agree(
         text,
         lambda v: (lambda h: {"h": h, "n": v.n + 0.1, "y": h / (v.n + 0.1)[:, None]})(
@@ -495,10 +501,7 @@ def test_a_normaliser_that_the_output_is_divided_by() -> None:
 @pytest.mark.parametrize(("batch", "time"), [(2, 0), (0, 3), (0, 0), (1, 1)])
 def test_empty_and_single_sequences(text: str, batch: int, time: int) -> None:
     op = operator(text)
-    if text == GLA:
-        tensors = gla(batch, time)
-    else:
-        tensors = [torch.randn(batch, time, 3, dtype=D), torch.randn(3, dtype=D)]
+    tensors = gla(batch, time) if text == GLA else [torch.randn(batch, time, 3, dtype=D), torch.randn(3, dtype=D)]
     for form, reverse in itertools.product(forms(op), (False, True)):
         leaves = [t.clone().requires_grad_() for t in tensors]
         result, state = op(*leaves, return_state=True, reverse=reverse, form=form)
@@ -557,7 +560,8 @@ def test_axes_of_size_zero_and_one(size: int) -> None:
 def test_a_sum_over_an_axis_of_size_zero_is_the_zero_of_the_semiring() -> None:
     for semiring, zero in (("real", 0.0), ("log", -torch.inf), ("maxplus", -torch.inf), ("minplus", torch.inf)):
         op = operator(
-            f"scan s over {semiring}\naxes n, m\ninput x[n], y[m]\na = sum[n](x)\nb = x · x\nc = a * y\noutput a, b, c[m]"
+            f"scan s over {semiring}\naxes n, m\ninput x[n], y[m]\na = sum[n](x)\nb = x · x\nc = a * y\n"
+            f"output a, b, c[m]"
         )
         for form in forms(op):
             a, b, _ = op(torch.zeros(1, 2, 0, dtype=D), torch.zeros(1, 2, 3, dtype=D), form=form)

@@ -172,7 +172,8 @@ def test_axes_may_have_any_name(names: tuple[str, str]) -> None:
     """Also those of the leading dimensions, and of tensors."""
     a, b = names
     agree(
-        f"axes {a}, {b}\ninput x[{a}], y[{b}]\nparam A[{a},{b}], M[{b},{b}]\nstate S[{a},{b}]\nS = A*S + x*y\nz = S @ M\n"
+        f"axes {a}, {b}\ninput x[{a}], y[{b}]\nparam A[{a},{b}], M[{b},{b}]\nstate S[{a},{b}]\nS = A*S + x*y\n"
+        f"z = S @ M\n"
         f"n = size({a})\nu = z * n\noutput u[{a},{b}]",
         lambda v: (lambda S: {"S": S, "u": 2 * S @ v.M})(v.A * v.S + v.x[:, :, None] * v.y[:, None]),
         {a: 2, b: 3},
@@ -307,7 +308,8 @@ def test_contraction_with_a_constant_factor_inside() -> None:
 
 def test_contractions_of_ints_and_bools_count() -> None:
     agree(
-        "axes i\ninput n[i]: int, m[i]: int, b[i]: bool, x[i]\nr = n · m\ns = b · x\nt = b · b\nu = n · x\noutput r, s, t, u",
+        "axes i\ninput n[i]: int, m[i]: int, b[i]: bool, x[i]\nr = n · m\ns = b · x\nt = b · b\nu = n · x\n"
+        "output r, s, t, u",
         lambda v: {
             "r": (v.n * v.m).sum(-1),
             "s": (v.b * v.x).sum(-1),
@@ -331,7 +333,8 @@ def test_the_first_axis_of_a_matrix_is_the_row() -> None:
 
 def test_a_matrix_may_depend_on_time_and_on_a_batch_axis() -> None:
     agree(
-        "batch h\naxes n, d\ninput A[h,n,n], x[h,n,d]\nstate s[h,n,d]\ns = A @ s + x\ny = s @ A\noutput y[h,n,d], s[h,n,d]",
+        "batch h\naxes n, d\ninput A[h,n,n], x[h,n,d]\nstate s[h,n,d]\ns = A @ s + x\ny = s @ A\n"
+        "output y[h,n,d], s[h,n,d]",
         lambda v: (lambda s: {"s": s, "y": torch.einsum("bhnd,bhnm->bhmd", s, v.A)})(
             torch.einsum("bhnm,bhmd->bhnd", v.A, v.s) + v.x
         ),
@@ -341,7 +344,8 @@ def test_a_matrix_may_depend_on_time_and_on_a_batch_axis() -> None:
 
 def test_a_matrix_state() -> None:
     agree(
-        "axes n\ninput k[n], v[n], q[n]\nstate M[n,n]\nparam A[n,n]\nM = A @ M @ A + 0.1*M\nM = M * k\ny = M @ q\noutput y[n], M[n,n]",
+        "axes n\ninput k[n], v[n], q[n]\nstate M[n,n]\nparam A[n,n]\nM = A @ M @ A + 0.1*M\nM = M * k\n"
+        "y = M @ q\noutput y[n], M[n,n]",
         lambda v: (lambda M: {"M": M, "y": torch.einsum("bnm,bm->bn", M, v.q)})(
             (v.A @ v.M @ v.A + 0.1 * v.M) * v.k[:, :, None]
         ),

@@ -101,7 +101,8 @@ def test_bools_and_ints() -> None:
 
 def test_functions_of_ints_are_real_or_whole() -> None:
     agree(
-        "input n: int, m: int\na = max(n, m)\nb = abs(n) + sign(m)\nc = exp(n)\nd = n / m\ne = n ^ 2\nf = -n\ng = relu(n)\n"
+        "input n: int, m: int\na = max(n, m)\nb = abs(n) + sign(m)\nc = exp(n)\nd = n / m\ne = n ^ 2\nf = -n\n"
+        "g = relu(n)\n"
         "h = clamp(n, -1, 2)\ni = where(n > m, n, 0.5)\noutput a, b, c, d, e, f, g, h, i",
         lambda v: {
             "a": torch.maximum(v.n, v.m),
@@ -178,7 +179,8 @@ def test_elementwise_functions_of_a_state() -> None:
         ("real(polar(2, 0))", 2.0), ("sign(-0.5)", -1.0), ("gelu(0)", 0.0), ("stop(3)", 3.0), ("1e-320", 1e-320),
         ("rsqrt(4)", 0.5), ("log1p(0)", 0.0), ("expm1(0)", 0.0), ("logsigmoid(-1000)", -1000.0), ("-(-(3))", 3.0),
         ("relu(-1)", 0.0), ("silu(0)", 0.0), ("cos(0) + sin(0)", 1.0), ("2 / 4", 0.5), ("7 - 0.5", 6.5),
-        ("real(conj(complex(1, 2)))", 1.0), ("imag(exp(complex(0, 1)))", math.sin(1)), ("9007199254740991", 2.0**53 - 1),
+        ("real(conj(complex(1, 2)))", 1.0), ("imag(exp(complex(0, 1)))", math.sin(1)),
+        ("9007199254740991", 2.0**53 - 1), ("imag(2)", 0.0), ("real(3) + conj(4)", 7.0), ("abs(complex(0, 0))", 0.0),
     ],
 )  # fmt: skip
 def test_functions_of_numbers(expression: str, expected: float) -> None:
@@ -195,7 +197,8 @@ def test_functions_of_numbers(expression: str, expected: float) -> None:
 def test_reductions() -> None:
     agree(
         "axes i, j\ninput x[i,j]\na = sum[i](x)\nb = mean[i,j](x)\nc = max[j](x)\nd = min[i,j](x)\ne = norm[j](x)\n"
-        "f = softmax[i](x)\ng = logsumexp[i,j](x)\nh = softmax[i,j](x)\noutput a[j], b, c[i], d, e[i], f[i,j], g, h[i,j]",
+        "f = softmax[i](x)\ng = logsumexp[i,j](x)\nh = softmax[i,j](x)\n"
+        "output a[j], b, c[i], d, e[i], f[i,j], g, h[i,j]",
         lambda v: {
             "a": v.x.sum(1),
             "b": v.x.mean((1, 2)),
@@ -233,7 +236,8 @@ def test_mean_norm_and_sum_of_complex_numbers() -> None:
 
 def test_reductions_of_bools_and_ints() -> None:
     agree(
-        "axes i\ninput n[i]: int, b[i]: bool\na = sum[i](n)\nc = max[i](n)\nd = sum[i](b)\ne = mean[i](n)\nf = logsumexp[i](n)\n"
+        "axes i\ninput n[i]: int, b[i]: bool\na = sum[i](n)\nc = max[i](n)\nd = sum[i](b)\ne = mean[i](n)\n"
+        "f = logsumexp[i](n)\n"
         "output a, c, d, e, f",
         lambda v: {
             "a": v.n.sum(1), "c": v.n.amax(1), "d": v.b.sum(1).double(), "e": v.n.double().mean(1),
@@ -431,7 +435,8 @@ def test_the_axes_of_a_function_are_formal() -> None:
 
 def test_all_other_axes_ride_along() -> None:
     agree(
-        "axes i, j\ninput S[i,j]\ndef norm1(x[j]) = x / sum[j](abs(x))\na = norm1[i](S)\nb = norm1(S)\noutput a[i,j], b[i,j]",
+        "axes i, j\ninput S[i,j]\ndef norm1(x[j]) = x / sum[j](abs(x))\na = norm1[i](S)\nb = norm1(S)\n"
+        "output a[i,j], b[i,j]",
         lambda v: {"a": v.S / v.S.abs().sum(1, keepdim=True), "b": v.S / v.S.abs().sum(2, keepdim=True)},
         {"i": 2, "j": 3},
     )

@@ -47,7 +47,8 @@ def test_bool_is_or_and_and() -> None:
         {"d": 3},
     )
     agree(
-        "scan s over bool\naxes n\ninput x[n]\nparam E[n,n]\nstate h[n] = one\nh = h @ E + x\nany = sum[n](h)\nboth = x · h\n"
+        "scan s over bool\naxes n\ninput x[n]\nparam E[n,n]\nstate h[n] = one\nh = h @ E + x\nany = sum[n](h)\n"
+        "both = x · h\n"
         "output h[n], any, both",
         lambda v: (lambda h: {"h": h, "any": h.any(-1), "both": (v.x & h).any(-1)})(
             (v.h[..., :, None] & v.E).any(-2) | v.x
@@ -59,7 +60,8 @@ def test_bool_is_or_and_and() -> None:
 
 def test_contractions_and_sums_are_those_of_the_semiring() -> None:
     agree(
-        "scan s over log\naxes n, m\ninput x[n], y[n,m]\nparam A[n,n]\na = x @ A\nb = A @ x\nc = x · y\nd = sum[n,m](y)\n"
+        "scan s over log\naxes n, m\ninput x[n], y[n,m]\nparam A[n,n]\na = x @ A\nb = A @ x\nc = x · y\n"
+        "d = sum[n,m](y)\n"
         "e = A @ A @ x\noutput a[n], b[n], c[m], d, e[n]",
         lambda v: {
             "a": logmatmul(v.x, v.A),
@@ -71,7 +73,8 @@ def test_contractions_and_sums_are_those_of_the_semiring() -> None:
         {"n": 3, "m": 2},
     )
     agree(
-        "scan s over minplus\naxes n, m\ninput x[n], y[n,m]\nparam A[n,n]\na = x @ A\nc = x · y\nd = sum[m](y)\noutput a[n], c[m], d[n]",
+        "scan s over minplus\naxes n, m\ninput x[n], y[n,m]\nparam A[n,n]\na = x @ A\nc = x · y\nd = sum[m](y)\n"
+        "output a[n], c[m], d[n]",
         lambda v: {
             "a": (v.x[..., :, None] + v.A).amin(-2),
             "c": (v.x[..., None] + v.y).amin(1),
@@ -83,7 +86,8 @@ def test_contractions_and_sums_are_those_of_the_semiring() -> None:
 
 def test_hmm_forward_against_all_paths() -> None:
     op = operator(
-        "scan hmm_forward over log\naxes s\ninput emission[s]\nparam transition[s,s], start[s]\nstate alpha[s] = start\n"
+        "scan hmm_forward over log\naxes s\ninput emission[s]\nparam transition[s,s], start[s]\n"
+        "state alpha[s] = start\n"
         "alpha = (alpha @ transition) * emission\nlikelihood = sum[s](alpha)\noutput likelihood"
     )
     e, A, p = torch.randn(1, 3, 2, dtype=D), torch.randn(2, 2, dtype=D), torch.randn(2, dtype=D)
@@ -110,7 +114,8 @@ def test_literals_are_carrier_values() -> None:
 
 def test_zero_and_one_are_constants() -> None:
     agree(
-        "scan s over log\ninput x\nstate h = one\nh = one * h * x + zero\ny = x * zero\nz = where(value(x > 0), one, zero)\noutput h, y, z",
+        "scan s over log\ninput x\nstate h = one\nh = one * h * x + zero\ny = x * zero\n"
+        "z = where(value(x > 0), one, zero)\noutput h, y, z",
         lambda v: {
             "h": v.h + v.x,
             "y": torch.full_like(v.x, -math.inf),
@@ -157,7 +162,8 @@ def test_other_arithmetic_appears_only_inside_value(expression: str) -> None:
 
 def test_where_stop_rename_and_prev_stand_anywhere() -> None:
     agree(
-        "scan s over maxplus\naxes i, m = i\ninput x[i], b: bool\ny = where(b, x, prev(x)) + stop(x) * rename[i=m](x)\noutput y[i,m]",
+        "scan s over maxplus\naxes i, m = i\ninput x[i], b: bool\n"
+        "y = where(b, x, prev(x)) + stop(x) * rename[i=m](x)\noutput y[i,m]",
         lambda v: {
             "y": torch.maximum(
                 torch.where(v.b[:, None], v.x, v["prev.x"][:, 0])[..., None],

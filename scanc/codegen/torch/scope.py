@@ -237,7 +237,8 @@ class Scope:
         if fn in ("to_real", "to_complex"):
             return replace(first, expr=self._converted(first, kind), kind=kind)
         if fn == "imag" and first.kind is not Kind.COMPLEX:
-            return replace(first, expr=Expr(f"torch.zeros_like({first.expr})"))
+            zero = "0.0" if first.lead is Lead.NUMBER else f"torch.zeros_like({first.expr})"
+            return replace(first, expr=Expr(zero))
         lead = max(value.lead for value in operands)
         if lead is Lead.NUMBER:
             keeps = fn == "complex" or first.kind is Kind.COMPLEX or kind not in _WIDE

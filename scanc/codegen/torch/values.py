@@ -14,7 +14,6 @@ from enum import IntEnum
 from scanc.codegen.expressions import Expr, Level
 from scanc.ir.nodes import Kind
 
-
 _LEADING = "BL"  # the letters of the leading dimensions
 
 
