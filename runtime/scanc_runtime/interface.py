@@ -84,7 +84,7 @@ class Interface(ABC):
         given = self._binder.bind(tensors, named)
         states = self._state_binder.bind(initial_state)
         plan = self._plan(given, states, single=False)
-        outputs, final = self._execute(given, states, plan, form, reverse, self._inputs)
+        outputs, final = self._execute(given, states, plan, form, reverse, single=False)
         declared = [layout.declared(output) for layout, output in zip(self._outputs, outputs, strict=True)]
         result: Outputs = declared[0] if len(declared) == 1 else tuple(declared)
         return (result, self._public(final)) if return_state else result
@@ -94,7 +94,7 @@ class Interface(ABC):
         given = self._binder.bind(tensors, named)
         states = self._state_binder.bind(state)
         plan = self._plan(given, states, single=True)
-        outputs, final = self._execute(given, states, plan, form, False, self._single_inputs)
+        outputs, final = self._execute(given, states, plan, form, False, single=True)
         declared = [layout.declared(output).squeeze(1) for layout, output in zip(self._outputs, outputs, strict=True)]
         return declared[0] if len(declared) == 1 else tuple(declared), self._public(final)
 
@@ -138,12 +138,13 @@ class Interface(ABC):
         plan: Plan,
         form: str,
         reverse: bool,
-        layouts: Sequence[Layout],
+        single: bool,
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         chosen = self._auto(plan) if form == "auto" else self._admitted(form)
+        layouts = self._single_inputs if single else self._inputs
         count = len(layouts)
         inputs = tuple([layout.canonical(t, plan.sizes) for layout, t in zip(layouts, given[:count], strict=True)])
-        if layouts is self._single_inputs:
+        if single:
             inputs = tuple([tensor.unsqueeze(1) for tensor in inputs])
         params = tuple([layout.canonical(t, plan.sizes) for layout, t in zip(self._params, given[count:], strict=True)])
         full = tuple(
