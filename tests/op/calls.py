@@ -19,8 +19,8 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.scan"))
 
 
 @cache
-def example(name: str) -> scanc.ScanOperator:
-    return scanc.load(EXAMPLES / f"{name}.scan", target="torch")
+def example(name: str, target: str = "torch") -> scanc.ScanOperator:
+    return scanc.load(EXAMPLES / f"{name}.scan", target=target)
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,24 @@ def is_smooth(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def call(name: str, *, batch: int = 2, time: int = 3, seed: int = 0, **options: object) -> Call:
+def call(
+    name: str,
+    *,
+    batch: int = 2,
+    time: int = 3,
+    seed: int = 0,
+    target: str = "torch",
+    device: str = "cpu",
+    **options: object,
+) -> Call:
     """A call in fp64 of small sizes, with an initial state, returning the final one; `options` go to the operator."""
-    operator = example(name)
+    operator = example(name, target)
     program = operator.lowered.typed
     sizes = {a.name: n for a, n in zip(program.axes, cycle((2, 3)), strict=False) if a.size is None and a.like is None}
     inputs, params, states = random_arguments(program, batch=batch, time=time, sizes=sizes, seed=seed)
     arguments = {**inputs, **params}
-    tensors = [
-        tensor.requires_grad_() if is_smooth(tensor) else tensor for tensor in (*arguments.values(), *states.values())
-    ]
+    tensors = [tensor.to(device) for tensor in (*arguments.values(), *states.values())]
+    tensors = [tensor.requires_grad_() if is_smooth(tensor) else tensor for tensor in tensors]
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(arguments, tensors, strict=False))

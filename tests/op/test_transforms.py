@@ -45,8 +45,8 @@ def test_inductor(name):
     compare_compiled(name, "inductor")
 
 
-def compare_compiled(name: str, backend: str) -> None:
-    made = call(name)
+def compare_compiled(name: str, backend: str, **options: str) -> None:
+    made = call(name, **options)
     torch._dynamo.reset()
     results = torch.compile(made.run, fullgraph=True, backend=backend)(*made.tensors)
     expected = made.run(*made.tensors)
@@ -142,3 +142,18 @@ def test_meta_tensors():
     x = torch.randn(2, 5, 2, 4, device="meta")
     output, state = example("gla")(x, x, x, x, return_state=True)
     assert (output.shape, output.device.type, state["S"].shape) == ((2, 5, 2, 4), "meta", (2, 2, 4, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("target", ["torch", "triton"])
+@examples
+def test_on_a_gpu(name, target):
+    """There, torch runs backward in threads of its own."""
+    made = call(name, batch=1, target=target, device="cuda")
+    assert gradcheck(made.run, made.tensors, fast_mode=True)
+    assert gradgradcheck(made.run, made.tensors, fast_mode=True)
+    plain = [tensor.detach() for tensor in made.tensors]
+    gradient = torch.func.grad(lambda *tensors: loss(made.run(*tensors)), argnums=made.smooth)
+    assert_close(gradient(*plain), grad(loss(made.run(*made.tensors)), [made.tensors[i] for i in made.smooth]))
+    compare_compiled(name, "aot_eager", target=target, device="cuda")
