@@ -15,7 +15,8 @@ RESERVED: frozenset[str] = frozenset(keyword.kwlist) | frozenset(keyword.softkwl
 """Words that a generated name never is, whatever the target."""
 
 MODULE: frozenset[str] = frozenset(
-    {"torch", "triton", "tl", "math", "functools", "scanc", "scanc_runtime", "self", "operator", "step", "saved"}
+    {"torch", "triton", "tl", "math", "functools", "functions", "scanc", "scanc_runtime", "self"}
+    | {"operator", "step", "saved"}
     | {"Spec", "AxisSpec", "TensorSpec", "StateSpec", "Operator", "SPEC", "FORWARD", "BACKWARD"}
 )
 """Words that a generated module uses for itself."""

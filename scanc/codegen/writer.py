@@ -79,7 +79,7 @@ def fold(text: str, room: int) -> list[str]:
     The bracket that holds the right side is opened, as a formatter would: its contents indented below, one item a
     line where they do not fit on one.
     """
-    if len(text) <= room:
+    if len(text) <= room or text.lstrip().startswith("#"):
         return [text]
     depths = _depths(text)
     start = _right_side(text, depths)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton.language
 from language.support import agree, operator, refused
 
 import scanc
@@ -73,6 +74,25 @@ def _all_roles(names: list[str]) -> None:
             torch.testing.assert_close(out, (k + 1) * x9)
     _, state = as_state.step(x9[:, 0])
     assert list(state) == names
+
+
+def test_names_in_kernels() -> None:
+    """What Triton modules would run is on the allow-list, whatever tensors, states, locals and axes are called."""
+    kernel = {name for name in dir(triton.language) if not name.startswith("__")}
+    names = sorted({*PYTHON, *MODULE.split(), *kernel} - LANGUAGE - {"inf", "x9"})
+    for start in range(0, len(names), 24):
+        part = names[start : start + 24]
+        a, b, c, d = (part * 4)[:4] if len(part) > 3 else ("i", "j", "k", "l")
+        listed, first = ", ".join(part), ", ".join(dict.fromkeys((a, b, c, d)))
+        states = "\n".join(f"{name} = 0.5*{name} + x9" for name in part)
+        locals_ = "\n".join(f"{name} = {k} * tanh(x9)" for k, name in enumerate(part))
+        for text in (
+            f"input x9\nstate {listed}\n{states}\noutput {listed}",
+            f"input x9\n{locals_}\noutput {listed}",
+            f"axes {first}\ninput x9[{a}], y9[{a},{b}], z9[{b},{c},{d}]\nu9 = x9*z9\nv9 = y9 · x9\n"
+            f"output u9[{a},{b},{c},{d}], v9[{b}]",
+        ):
+            check_source(scanc.compile(f"scan spec\n{text}", target="triton").code("triton"))
 
 
 @pytest.mark.parametrize(
