@@ -18,8 +18,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.scan"))
 
 
-@cache
 def example(name: str, target: str = "torch") -> scanc.ScanOperator:
+    """The operator of an example, the same one at every question."""
+    return _loaded(name, target)
+
+
+@cache
+def _loaded(name: str, target: str) -> scanc.ScanOperator:
     return scanc.load(EXAMPLES / f"{name}.scan", target=target)
 
 
