@@ -34,6 +34,7 @@ from scanc.driver import TARGETS, Compiled, compile_text
 from scanc.interpreter import interpret
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
+from scanc.report import FORMS
 
 Target = Literal["auto", "torch", "triton"]
 
@@ -124,6 +125,12 @@ class ScanOperator:
 
     def explain(self, /, *tensors: Tensor, form: str | None = None, **named: Tensor) -> str:
         """The class, what each pass did or declined and why, and the forms; for tensors, also what a call would do."""
+        if form is not None and form not in FORMS:
+            raise ArgumentError(
+                f"{self.name}: there is no form {form!r}",
+                expected=f"one of {', '.join(FORMS)}",
+                hint=did_you_mean(str(form), tuple(FORMS)),
+            )
         text = self.lowered.explain(form)
         if not tensors and not named:
             return text

@@ -32,7 +32,8 @@ def explain(
     forms, refused = admitted
     auto = "chunked" if "chunked" in forms else "recurrent"
     if form is not None:
-        return _form(form, dict(refused).get(form), form == auto) + "\n"
+        reason = dict(refused).get(form, None if form in forms else "no target has it so far")
+        return _form(form, reason, form == auto) + "\n"
     stages = [region for region in program.regions if region.states]
     lines = [f"scan {program.name}" + (f" over {program.semiring}" if program.semiring != "real" else "")]
     lines += ["", "stages"]

@@ -703,6 +703,9 @@ def test_explain_speaks_of_structure_before_a_call_and_of_values_with_tensors() 
     assert "diagonal" in text or "elementwise" in text or "linear" in text
     for form in set(op.forms) - {"interpret"}:
         assert form in text
+    with pytest.raises(ArgumentError, match="chunked"):
+        op.explain(form="chunkd")
+    assert "not admitted" in op.explain(form="convolution")
     with_tensors = op.explain(*gla())
     assert with_tensors.startswith(text.rstrip())
     assert "T = 5" in with_tensors
