@@ -217,7 +217,7 @@ class _Chunks:
 
     def carries(self, decay: Term, write: Term, initial: Tensor) -> Tensor:
         """The state before each chunk, [B, n, *axes] in memory's order."""
-        adds, decays = self._adds(write, decay, initial), self._product(decay)
+        decays, adds = self._whole(decay, write, initial)
         carries = initial.new_empty((initial.shape[0], self.count, *initial.shape[1:]))
         ordered = _order(carries, 1, self.span.reverse)
         ordered[0].copy_(initial)
@@ -232,31 +232,24 @@ class _Chunks:
                 after.copy_(torch.where(torch.isfinite(product), after, exact))
         return carries
 
-    def _adds(self, write: Term, decay: Term, initial: Tensor) -> Term:
-        """What each chunk but the last adds to its carry: its last state from a zero state."""
-        if write is None:
-            return None
-        writes = self.steps(write, self.count - 1)
-        decays = self.steps(decay, self.count - 1)
-        shape = (initial.shape[0], self.count - 1, *initial.shape[1:])
-        first, _ = next(writes), next(decays)
-        assert first is not None
-        state = first.expand(shape).clone(memory_format=torch.contiguous_format)
-        for a, b in zip(decays, writes, strict=True):
-            self.algebra.advance(a, state, b, state)
-        return state
+    def _whole(self, decay: Term, write: Term, initial: Tensor) -> tuple[Term, Term]:
+        """What each chunk but the last multiplies its carry by, and what it adds: its last state from a zero state.
 
-    def _product(self, decay: Term) -> Term:
-        """What each chunk but the last multiplies its carry by."""
-        if decay is None:
-            return None
-        decays = self.steps(decay, self.count - 1)
-        first = next(decays)
-        assert first is not None
-        product = first.clone(memory_format=torch.contiguous_format)
-        for a in decays:
-            self.algebra.times(product, a, out=product)
-        return product
+        Both in one walk over the steps, so that a step's decays are read from memory once.
+        """
+        decays, writes = self.steps(decay, self.count - 1), self.steps(write, self.count - 1)
+        a, b = next(decays), next(writes)
+        product = None if a is None else a.clone(memory_format=torch.contiguous_format)
+        state = None
+        if b is not None:
+            shape = (initial.shape[0], self.count - 1, *initial.shape[1:])
+            state = b.expand(shape).clone(memory_format=torch.contiguous_format)
+        for a, b in zip(decays, writes, strict=True):
+            if state is not None:
+                self.algebra.advance(a, state, b, state)
+            if product is not None:
+                self.algebra.times(product, a, out=product)
+        return product, state
 
     def _safe(self, product: Term) -> Sequence[bool]:
         """Whether each chunk's product may be used for all of its states."""

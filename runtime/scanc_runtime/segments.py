@@ -10,26 +10,29 @@ All tensors are canonical: inputs [B, T, *axes], params [*axes], states [B, *axe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
 from scanc_runtime.dtypes import differentiable, value_dtype
 from scanc_runtime.register import BackwardFn, ForwardFn
-from scanc_runtime.scans import Solver
+from scanc_runtime.scans import REAL, Algebra, Solver, Term, afters, befores
 from scanc_runtime.shapes import Shapes, Tensors
-from scanc_runtime.spec import Spec, TensorSpec
+from scanc_runtime.spec import Spec, StateSpec, TensorSpec
 
 _BUDGET = 1 << 24  # numbers that a segment may keep at once
 _SHORTEST = 16  # steps of a segment, whatever its states take
+_KEPT = 1 << 22  # numbers up to which forward keeps all states for backward, rather than having them computed again
 
 
 @dataclass(frozen=True)
 class Call:
     """What a segment function needs to know beside its tensors.
 
-    `length` steps, taken from the last to the first if `reverse`; `dtype` is that of real numbers.
+    `length` steps, taken from the last to the first if `reverse`; `dtype` is that of real numbers.  `kept` collects the
+    path of each state that a scan computes, where it is wanted.
     """
 
     batch: int
@@ -39,6 +42,24 @@ class Call:
     device: torch.device
     reverse: bool
     solver: Solver
+    kept: dict[str, Tensor] | None = None
+
+    def path(self, state: str, algebra: Algebra, decay: Term, write: Term, initial: Tensor) -> Tensor:
+        """A scan: the initial state and those behind each step, [B, L + 1, *axes]."""
+        path = self.solver.path(algebra, decay, write, initial, self.length, self.reverse)
+        if self.kept is not None:
+            self.kept[state] = path
+        return path
+
+    def after(self, state: str, algebra: Algebra, decay: Term, write: Term, initial: Tensor) -> Tensor:
+        """A scan: the states behind each step, [B, L, *axes]."""
+        if self.kept is not None:
+            return afters(self.path(state, algebra, decay, write, initial), self.reverse)
+        return self.solver.after(algebra, decay, write, initial, self.length, self.reverse)
+
+    def sums(self, decay: Tensor, added: Tensor, initial: Tensor) -> Tensor:
+        """A scan that adds before it decays: the sums state + added at each step, [B, L, *axes]."""
+        return self.solver.sums(REAL, decay, added, initial, self.length, self.reverse)
 
     @property
     def complex_dtype(self) -> torch.dtype:
@@ -73,7 +94,7 @@ class Segments:
     `trace` takes the same, with the states that `traced` names, -> the states before each step that the adjoint reads;
     `adjoint(inputs, primals, cotangents, params, constants, states, call)` -> (gradients of inputs, totals,
     states); `constants(params, call)` computes what depends on params alone.  `elements(sizes)` is how many numbers
-    one time step of one sequence keeps.
+    one time step of one sequence keeps.  `kept`: the primals, where `segment` computes all of them by scans.
     """
 
     spec: Spec
@@ -82,6 +103,7 @@ class Segments:
     elements: Callable[[Mapping[str, int]], int]
     trace: Trace | None = None
     traced: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     constants: Constants = no_constants
     adjoint_constants: Constants = no_constants
 
@@ -116,12 +138,23 @@ class Segments:
         return backward
 
     def saved(self, form: str, batch: int, time: int, sizes: Mapping[str, int]) -> list[tuple[tuple[int, ...], str]]:
-        """Shape and kind of what forward saves: each traced state at the starts of all segments but the first."""
+        """Shape and kind of what forward saves.
+
+        A call of several segments: each traced state at the starts of all segments but the first.  Of a single one:
+        the whole path of each kept state, if they are few enough.
+        """
         count = self.count(batch, time, sizes)
         if count == 1:
-            return []
+            states = self.paths(batch, time, sizes)
+            return [((batch, time + 1, *(sizes[axis] for axis in decl.axes)), decl.kind) for decl in states]
         states = [decl for decl in self.spec.states if decl.name in self.traced]
         return [((batch, count - 1, *(sizes[axis] for axis in decl.axes)), decl.kind) for decl in states]
+
+    def paths(self, batch: int, time: int, sizes: Mapping[str, int]) -> list[StateSpec]:
+        """The states of which a call of a single segment keeps every step."""
+        states = [decl for name in self.kept for decl in self.spec.states if decl.name == name]
+        width = sum(prod(sizes[axis] for axis in decl.axes) for decl in states)
+        return states if 0 < batch * time * width <= _KEPT else []
 
     def count(self, batch: int, time: int, sizes: Mapping[str, int]) -> int:
         """How many segments a call takes."""
@@ -160,9 +193,7 @@ class _Run:
         return [slice(max(t - self.step, 0), t) for t in range(self.time, 0, -self.step)]
 
     def within(self, window: slice, reverse: bool) -> Call:
-        call = self.call
-        length = window.stop - window.start
-        return Call(call.batch, length, call.sizes, call.dtype, call.device, reverse, call.solver)
+        return replace(self.call, length=window.stop - window.start, reverse=reverse)
 
     def cut(self, decls: Sequence[TensorSpec], tensors: Tensors, window: slice) -> Tensors:
         return self.cast(decls, [tensor[:, window] for tensor in tensors])
@@ -186,14 +217,19 @@ class _Run:
         states = self.states
         kept = [i for i, decl in enumerate(spec.states) if decl.name in segments.traced]
         starts: list[Tensors] = []
+        paths: dict[str, Tensor] = {}
+        keep = save and len(windows) == 1 and bool(segments.paths(self.call.batch, self.time, self.call.sizes))
         outputs = _Joined(self.results[: len(spec.outputs)], self.call.device, len(windows))
         for i, window in enumerate(windows):
             if i and save:
                 starts.append(tuple([states[k] for k in kept]))
             arguments = self.cut(spec.inputs, self.inputs, window)
-            out, states = segments.segment(arguments, self.params, constants, states, self.within(window, self.reverse))
+            call = replace(self.within(window, self.reverse), kept=paths if keep else None)
+            out, states = segments.segment(arguments, self.params, constants, states, call)
             outputs.put(window, out)
         saved = tuple([torch.stack(column, 1) for column in zip(*starts, strict=True)])
+        if keep:
+            saved = self.own([paths[state] for state in segments.kept])
         return self.own(outputs.whole()), self.own(states), saved
 
     def backward(self, saved: Tensors, grad_outputs: Tensors, grad_final: Tensors) -> tuple[Tensors, Tensors, Tensors]:
@@ -225,11 +261,15 @@ class _Run:
         first = tuple(
             [state for decl, state in zip(spec.states, self.states, strict=True) if decl.name in segments.traced]
         )
-        starts = [first, *zip(*(s.unbind(1) for s in saved), strict=True)] if saved else [first] * len(windows)
+        kept = tuple([befores(path, self.reverse) for path in saved]) if len(windows) == 1 else ()
+        starts = [first, *zip(*(s.unbind(1) for s in saved), strict=True)] if len(windows) > 1 and saved else None
+        starts = starts or [first] * len(windows)
         for window, start in reversed(list(zip(windows, starts, strict=True))):
             call, back = self.within(window, self.reverse), self.within(window, not self.reverse)
             arguments = self.cut(spec.inputs, self.inputs, window)
-            primals = segments.trace(arguments, self.params, constants, start, call) if segments.trace else ()
+            primals = kept
+            if segments.trace and not kept:
+                primals = segments.trace(arguments, self.params, constants, start, call)
             cotangents = self.cut(smooth_outputs, grad_outputs, window)
             grads, shares, states = segments.adjoint(
                 arguments, primals, cotangents, self.params, adjoint_constants, states, back

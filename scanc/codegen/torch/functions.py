@@ -118,6 +118,10 @@ class _Module:
         if self._primals:
             traced = ", ".join(f'"{state}"' for state in self._trace.states)
             self.arguments += ["trace=trace", f"traced=({traced},)"]
+            scanned = {r.states[0] for r in self._forward.regions if r.kind is RegionKind.SCAN}
+            if scanned.issuperset(self._primals):
+                kept = ", ".join(f'"{state}"' for state in self._primals)
+                self.arguments.append(f"kept=({kept},)")
         self.arguments += [f"{name}={name}" for name, (_, _, values) in named.items() if values]
 
     def _groups(self, program: Program, fixed: Sequence[str]) -> list[Group]:

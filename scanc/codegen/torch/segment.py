@@ -147,33 +147,26 @@ class SegmentCode:
             self._scan_sums(state, scan, self._write_first[state])
             return
         terms = [self._term(name, state) for name in (scan.decay, scan.write)]
-        arguments = ", ".join(
-            [
-                _ALGEBRAS[scan.semiring],
-                *(term.text for term in terms),
-                self._start(state),
-                "call.length",
-                "call.reverse",
-            ]
-        )
+        algebra = _ALGEBRAS[scan.semiring]
+        arguments = ", ".join([f'"{state}"', algebra, *(term.text for term in terms), self._start(state)])
         if self.part.read[state]:
-            path = self._line(f"{state}_path", f"call.solver.path({arguments})", state, "L+1")
+            path = self._line(f"{state}_path", f"call.path({arguments})", state, "L+1")
             self._before(state, path)
             if self.part.read[scan.result]:
                 behind = self._line(f"{state}_next", f"afters({path}, call.reverse)", state)
                 self._bind(scan.result, behind, state)
             self._final[state] = Expr(f"last({path}, call.reverse)")
         else:
-            name = self._line(f"{state}_next", f"call.solver.after({arguments})", state)
+            name = self._line(f"{state}_next", f"call.after({arguments})", state)
             self._bind(scan.result, name, state)
             self._final[state] = Expr(f"last({name}, call.reverse)")
 
     def _scan_sums(self, state: str, scan: Scan, form: WriteFirst) -> None:
         decay, added = self._term(scan.decay, state), self._term(form.added, state)
-        arguments = f"REAL, {decay}, {added}, {self._start(state)}, call.length, call.reverse"
+        arguments = f"{decay}, {added}, {self._start(state)}"
         total = self.names.of(form.total)
         comment = f"{state.replace('.', '_')} + {added}: [{', '.join(['B', 'L', *self.types[state].axes])}]"
-        self.scope.statements.append((f"{total} = call.solver.sums({arguments})", comment))
+        self.scope.statements.append((f"{total} = call.sums({arguments})", comment))
         self.scope.kept.append(self.types[state].axes)
         self._bind(form.total, total, state)
         assert scan.decay is not None

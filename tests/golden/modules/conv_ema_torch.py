@@ -38,7 +38,7 @@ from scanc_runtime.segments import Segments, delayed, last
 
 SPEC = Spec(
     name="conv_ema",
-    digest="57d47b35d240",
+    digest="9106249e0132",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -121,7 +121,7 @@ def segment(inputs, params, constants, states, call):
     tap = kernel_0 * prev_x_0  # [B, L, d]  (line 11)
     conv = tap + tap_2  # [B, L, d]  (line 11)
     t_5 = t_4 * torch.nn.functional.silu(conv + tap_3 + tap_4)  # [B, L, d]  (line 13)
-    h_next = call.solver.after(REAL, a, t_5, h_0, call.length, call.reverse)  # [B, L, d]
+    h_next = call.after("h", REAL, a, t_5, h_0)  # [B, L, d]
     return (
         (h_next,),
         (
@@ -150,7 +150,7 @@ def trace(inputs, params, constants, states, call):
     tap = kernel_0 * prev_x_0  # [B, L, d]  (line 11)
     conv = tap + tap_2  # [B, L, d]  (line 11)
     t_5 = t_4 * torch.nn.functional.silu(conv + tap_3 + tap_4)  # [B, L, d]  (line 13)
-    h_path = call.solver.path(REAL, a, t_5, h_0, call.length, call.reverse)  # [B, L+1, d]
+    h_path = call.path("h", REAL, a, t_5, h_0)  # [B, L+1, d]
     h = befores(h_path, call.reverse)  # [B, L, d]
     return (h, prev_x_0, prev_x_1, prev_x_2)
 
@@ -168,7 +168,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     c = torch.nn.functional.silu(conv_3)  # [B, L, d]  (line 11)
     t_8 = torch.sigmoid(conv_3)  # [B, L, d]  (line 11)
     t_12 = t_8 * (conv_3 * (1.0 - t_8) + 1.0)  # [B, L, d]  (line 11)
-    d_h_2 = call.solver.sums(REAL, a, dy_h, d_h_0, call.length, call.reverse)  # d_h + dy_h: [B, L, d]
+    d_h_2 = call.sums(a, dy_h, d_h_0)  # d_h + dy_h: [B, L, d]
     d_c = d_h_2 * t_4  # [B, L, d]  (line 13)
     t_13 = d_c * t_12  # [B, L, d]  (line 11)
     d_x = t_13 * kernel_3  # [B, L, d]  (line 11)

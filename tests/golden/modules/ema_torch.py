@@ -33,7 +33,7 @@ from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="ema",
-    digest="0d026ec07834",
+    digest="444993527be8",
     axes=(
         AxisSpec("d"),
     ),
@@ -85,7 +85,7 @@ def segment(inputs, params, constants, states, call):
     a, t_2 = constants
     (h_0,) = states
     t_3 = t_2 * x  # [B, L, d]  (line 11)
-    h_next = call.solver.after(REAL, a, t_3, h_0, call.length, call.reverse)  # [B, L, d]
+    h_next = call.after("h", REAL, a, t_3, h_0)  # [B, L, d]
     return (h_next,), (last(h_next, call.reverse),)
 
 
@@ -95,7 +95,7 @@ def trace(inputs, params, constants, states, call):
     a, t_2 = constants
     (h_0,) = states
     t_3 = t_2 * x  # [B, L, d]  (line 11)
-    h_path = call.solver.path(REAL, a, t_3, h_0, call.length, call.reverse)  # [B, L+1, d]
+    h_path = call.path("h", REAL, a, t_3, h_0)  # [B, L+1, d]
     h = befores(h_path, call.reverse)  # [B, L, d]
     return (h,)
 
@@ -107,7 +107,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     (dy_h,) = cotangents
     a, t_2, t_6 = constants
     (d_h_0,) = states
-    d_h_2 = call.solver.sums(REAL, a, dy_h, d_h_0, call.length, call.reverse)  # d_h + dy_h: [B, L, d]
+    d_h_2 = call.sums(a, dy_h, d_h_0)  # d_h + dy_h: [B, L, d]
     d_x = d_h_2 * t_2  # [B, L, d]  (line 11)
     return (
         (d_x,),
@@ -128,6 +128,7 @@ SEGMENTS = Segments(
     elements=elements,
     trace=trace,
     traced=("h",),
+    kept=("h",),
     constants=constants,
     adjoint_constants=adjoint_constants,
 )

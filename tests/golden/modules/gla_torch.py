@@ -37,7 +37,7 @@ from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="gla",
-    digest="3d09fb24f9bb",
+    digest="e9c1fd572b7c",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -76,7 +76,7 @@ def segment(inputs, params, constants, states, call):
     (S_0,) = states
     exp_g = torch.exp(g)  # [B, L, h, i]  (line 11)
     t_2 = k[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 11)
-    S_next = call.solver.after(REAL, exp_g[..., None], t_2, S_0, call.length, call.reverse)  # [B, L, h, i, j]
+    S_next = call.after("S", REAL, exp_g[..., None], t_2, S_0)  # [B, L, h, i, j]
     o = torch.einsum("BLhi,BLhij->BLhj", q, S_next)  # [B, L, h, j]  (line 12)
     return (o,), (last(S_next, call.reverse),)
 
@@ -87,8 +87,7 @@ def trace(inputs, params, constants, states, call):
     (S_0,) = states
     exp_g = torch.exp(g)  # [B, L, h, i]  (line 11)
     t_2 = k[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 11)
-    # [B, L+1, h, i, j]
-    S_path = call.solver.path(REAL, exp_g[..., None], t_2, S_0, call.length, call.reverse)
+    S_path = call.path("S", REAL, exp_g[..., None], t_2, S_0)  # [B, L+1, h, i, j]
     S = befores(S_path, call.reverse)  # [B, L, h, i, j]
     return (S,)
 
@@ -103,8 +102,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     # [B, L, h, i]  (line 12)
     d_q = torch.einsum("BLhj,BLhij->BLhi", dy_o, exp_g[..., None] * S + k[..., None] * v[..., None, :])
     d_S_2 = dy_o[..., None, :] * q[..., None]  # [B, L, h, i, j]  (line 12)
-    # d_S + d_S_2: [B, L, h, i, j]
-    d_S_3 = call.solver.sums(REAL, exp_g[..., None], d_S_2, d_S_0, call.length, call.reverse)
+    d_S_3 = call.sums(exp_g[..., None], d_S_2, d_S_0)  # d_S + d_S_2: [B, L, h, i, j]
     d_k = torch.einsum("BLhij,BLhj->BLhi", d_S_3, v)  # [B, L, h, i]  (line 11)
     d_v = torch.einsum("BLhij,BLhi->BLhj", d_S_3, k)  # [B, L, h, j]  (line 11)
     d_exp_g = torch.einsum("BLhij,BLhij->BLhi", d_S_3, S)  # [B, L, h, i]  (line 11)
@@ -117,7 +115,9 @@ def elements(sizes):
     return 5 * sizes["h"] * sizes["i"] * sizes["j"] + 6 * sizes["h"] * sizes["i"] + sizes["h"] * sizes["j"]
 
 
-SEGMENTS = Segments(SPEC, segment=segment, adjoint=adjoint, elements=elements, trace=trace, traced=("S",))
+SEGMENTS = Segments(
+    SPEC, segment=segment, adjoint=adjoint, elements=elements, trace=trace, traced=("S",), kept=("S",)
+)
 FORWARD = {
     "recurrent": SEGMENTS.forward(SEQUENTIAL),
     "chunked": SEGMENTS.forward(CHUNKED),

@@ -42,7 +42,7 @@ from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="lru",
-    digest="d7d500716bc4",
+    digest="bb77778d0a91",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -120,7 +120,7 @@ def segment(inputs, params, constants, states, call):
     t_9 = u.to(call.complex_dtype) @ B  # [B, L, n]  (line 13)
     t_10 = exp_log_gamma * t_9  # [B, L, n]  (line 13)
     t_14 = D * u  # [B, L, d]  (line 14)
-    x_next = call.solver.after(REAL, lambda_, t_10, x_0, call.length, call.reverse)  # [B, L, n]
+    x_next = call.after("x", REAL, lambda_, t_10, x_0)  # [B, L, n]
     t_12 = x_next @ C.mT  # [B, L, d]  (line 14)
     y = t_12.real + t_14  # [B, L, d]  (line 14)
     return (y,), (last(x_next, call.reverse),)
@@ -134,7 +134,7 @@ def trace(inputs, params, constants, states, call):
     (x_0,) = states
     t_9 = u.to(call.complex_dtype) @ B  # [B, L, n]  (line 13)
     t_10 = exp_log_gamma * t_9  # [B, L, n]  (line 13)
-    x_path = call.solver.path(REAL, lambda_, t_10, x_0, call.length, call.reverse)  # [B, L+1, n]
+    x_path = call.path("x", REAL, lambda_, t_10, x_0)  # [B, L+1, n]
     x = befores(x_path, call.reverse)  # [B, L, n]
     return (x,)
 
@@ -153,7 +153,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     d_x_2 = t_7 @ t_15  # [B, L, n]  (line 14)
     t_16 = t_9.conj_physical()  # [B, L, n]  (line 13)
     t_19 = x.conj_physical()  # [B, L, n]  (line 13)
-    d_x_3 = call.solver.sums(REAL, t_20, d_x_2, d_x_0, call.length, call.reverse)  # d_x + d_x_2: [B, L, n]
+    d_x_3 = call.sums(t_20, d_x_2, d_x_0)  # d_x + d_x_2: [B, L, n]
     d_t_9 = d_x_3 * exp_log_gamma  # [B, L, n]  (line 13)
     d_u_2 = d_t_9 @ t_17.mT  # [B, L, d]  (line 13)
     d_lambda = d_x_3 * t_19  # [B, L, n]  (line 13)
@@ -186,6 +186,7 @@ SEGMENTS = Segments(
     elements=elements,
     trace=trace,
     traced=("x",),
+    kept=("x",),
     constants=constants,
     adjoint_constants=adjoint_constants,
 )

@@ -48,7 +48,7 @@ from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="mlstm",
-    digest="d4d1fbc578a1",
+    digest="e082f42e452a",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -115,7 +115,7 @@ def segment(inputs, params, constants, states, call):
     (t_10,) = constants
     C_0, n_0, m_0 = states
     log_f = torch.nn.functional.logsigmoid(fg)  # [B, L, h]  (line 11)
-    m_path = call.solver.path(MAXPLUS, log_f, ig, m_0, call.length, call.reverse)  # [B, L+1, h]
+    m_path = call.path("m", MAXPLUS, log_f, ig, m_0)  # [B, L+1, h]
     m = befores(m_path, call.reverse)  # [B, L, h]
     m_next = afters(m_path, call.reverse)  # [B, L, h]
     keep = torch.exp(log_f + m - m_next)  # [B, L, h]  (line 13)
@@ -123,10 +123,9 @@ def segment(inputs, params, constants, states, call):
     t_13 = write[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 15)
     neg_top = -m_next  # [B, L, h]  (line 18)
     t_20 = torch.exp(neg_top)  # [B, L, h]  (line 18)
-    # [B, L, h, i, j]
-    C_next = call.solver.after(REAL, keep[..., None, None], t_13, C_0, call.length, call.reverse)
+    C_next = call.after("C", REAL, keep[..., None, None], t_13, C_0)  # [B, L, h, i, j]
     t_17 = torch.einsum("BLhi,BLhij->BLhj", q, C_next)  # [B, L, h, j]  (line 18)
-    n_next = call.solver.after(REAL, keep[..., None], write, n_0, call.length, call.reverse)  # [B, L, h, i]
+    n_next = call.after("n", REAL, keep[..., None], write, n_0)  # [B, L, h, i]
     t_18 = torch.einsum("BLhi,BLhi->BLh", q, n_next)  # [B, L, h]  (line 18)
     y = t_17 / torch.maximum(torch.abs(t_18), t_20)[..., None]  # [B, L, h, j]  (line 18)
     return (y,), (last(C_next, call.reverse), last(n_next, call.reverse), last(m_path, call.reverse))
@@ -138,16 +137,15 @@ def trace(inputs, params, constants, states, call):
     (t_10,) = constants
     C_0, n_0, m_0 = states
     log_f = torch.nn.functional.logsigmoid(fg)  # [B, L, h]  (line 11)
-    m_path = call.solver.path(MAXPLUS, log_f, ig, m_0, call.length, call.reverse)  # [B, L+1, h]
+    m_path = call.path("m", MAXPLUS, log_f, ig, m_0)  # [B, L+1, h]
     m = befores(m_path, call.reverse)  # [B, L, h]
     m_next = afters(m_path, call.reverse)  # [B, L, h]
     keep = torch.exp(log_f + m - m_next)  # [B, L, h]  (line 13)
     write = torch.exp(ig - m_next)[..., None] * k * t_10  # [B, L, h, i]  (line 14)
     t_13 = write[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 15)
-    # [B, L+1, h, i, j]
-    C_path = call.solver.path(REAL, keep[..., None, None], t_13, C_0, call.length, call.reverse)
+    C_path = call.path("C", REAL, keep[..., None, None], t_13, C_0)  # [B, L+1, h, i, j]
     C = befores(C_path, call.reverse)  # [B, L, h, i, j]
-    n_path = call.solver.path(REAL, keep[..., None], write, n_0, call.length, call.reverse)  # [B, L+1, h, i]
+    n_path = call.path("n", REAL, keep[..., None], write, n_0)  # [B, L+1, h, i]
     n = befores(n_path, call.reverse)  # [B, L, h, i]
     return (C, n, m)
 
@@ -188,13 +186,11 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     t_45 = ig > t  # [B, L, h]  (line 12)
     t_48 = torch.sigmoid(-fg)  # [B, L, h]  (line 11)
     d_q_3 = d_q + d_q_2  # [B, L, h, i]
-    # d_C + d_C_2: [B, L, h, i, j]
-    d_C_3 = call.solver.sums(REAL, keep[..., None, None], d_C_2, d_C_0, call.length, call.reverse)
+    d_C_3 = call.sums(keep[..., None, None], d_C_2, d_C_0)  # d_C + d_C_2: [B, L, h, i, j]
     d_write = torch.einsum("BLhij,BLhj->BLhi", d_C_3, v)  # [B, L, h, i]  (line 15)
     d_v = torch.einsum("BLhij,BLhi->BLhj", d_C_3, write)  # [B, L, h, j]  (line 15)
     d_keep_2 = torch.einsum("BLhij,BLhij->BLh", d_C_3, C)  # [B, L, h]  (line 15)
-    # d_n + d_n_2: [B, L, h, i]
-    d_n_3 = call.solver.sums(REAL, keep[..., None], d_n_2, d_n_0, call.length, call.reverse)
+    d_n_3 = call.sums(keep[..., None], d_n_2, d_n_0)  # d_n + d_n_2: [B, L, h, i]
     d_keep = torch.einsum("BLhi,BLhi->BLh", d_n_3, n)  # [B, L, h]  (line 16)
     d_t_8 = (d_n_3 + d_write) * t_10  # [B, L, h, i]  (line 14)
     d_t_7 = torch.einsum("BLhi,BLhi->BLh", d_t_8, k)  # [B, L, h]  (line 14)
@@ -209,8 +205,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     d_m_decay_2 = torch.where(t_43, 1.0, d_m_decay)  # [B, L, h]  (line 12)
     # [B, L, h]  (line 12)
     d_m_write_6 = t_38 + torch.where(t_43, d_m_write_2, torch.where(t_41, d_m_write_2 * 0.5, 0.0))
-    # [B, L+1, h]
-    d_m_path = call.solver.path(REAL, d_m_decay_2, d_m_write_6, d_m_0, call.length, call.reverse)
+    d_m_path = call.path("d.m", REAL, d_m_decay_2, d_m_write_6, d_m_0)  # [B, L+1, h]
     d_m = befores(d_m_path, call.reverse)  # [B, L, h]
     d_m_next = afters(d_m_path, call.reverse)  # [B, L, h]
     d_top = d_m + t_29  # [B, L, h]  (line 12)
@@ -245,6 +240,7 @@ SEGMENTS = Segments(
     elements=elements,
     trace=trace,
     traced=("C", "n", "m",),
+    kept=("C", "n", "m",),
     constants=constants,
     adjoint_constants=adjoint_constants,
 )

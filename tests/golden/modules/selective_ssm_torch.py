@@ -40,7 +40,7 @@ from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="373c8b67edbf",
+    digest="79894800a27a",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -94,7 +94,7 @@ def segment(inputs, params, constants, states, call):
     h_phi1 = functions.phi1(h_z)  # [B, L, d, n]  (line 11)
     h_write_2 = h_phi1 * h_write  # [B, L, d, n]  (line 11)
     t_8 = D * x  # [B, L, d]  (line 12)
-    h_next = call.solver.after(REAL, h_decay, h_write_2, h_0, call.length, call.reverse)  # [B, L, d, n]
+    h_next = call.after("h", REAL, h_decay, h_write_2, h_0)  # [B, L, d, n]
     t_7 = torch.einsum("BLn,BLdn->BLd", C, h_next)  # [B, L, d]  (line 12)
     y = t_7 + t_8  # [B, L, d]  (line 12)
     return (y,), (last(h_next, call.reverse),)
@@ -111,7 +111,7 @@ def trace(inputs, params, constants, states, call):
     h_write = step_[..., None] * (B[..., None, :] * x[..., None])  # [B, L, d, n]  (line 11)
     h_phi1 = functions.phi1(h_z)  # [B, L, d, n]  (line 11)
     h_write_2 = h_phi1 * h_write  # [B, L, d, n]  (line 11)
-    h_path = call.solver.path(REAL, h_decay, h_write_2, h_0, call.length, call.reverse)  # [B, L+1, d, n]
+    h_path = call.path("h", REAL, h_decay, h_write_2, h_0)  # [B, L+1, d, n]
     h = befores(h_path, call.reverse)  # [B, L, d, n]
     return (h,)
 
@@ -137,8 +137,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     d_h_next = dy_y[..., None] * C[..., None, :]  # [B, L, d, n]  (line 12)
     t_2 = functions.dphi1(h_z)  # [B, L, d, n]  (line 11)
     t_6 = torch.sigmoid(t)  # [B, L, d]  (line 10)
-    # d_h + d_h_next: [B, L, d, n]
-    d_h_next_2 = call.solver.sums(REAL, h_decay, d_h_next, d_h_0, call.length, call.reverse)
+    d_h_next_2 = call.sums(h_decay, d_h_next, d_h_0)  # d_h + d_h_next: [B, L, d, n]
     d_h_decay = d_h_next_2 * h  # [B, L, d, n]  (line 11)
     d_h_phi1 = d_h_next_2 * h_write  # [B, L, d, n]  (line 11)
     d_h_write = d_h_next_2 * h_phi1  # [B, L, d, n]  (line 11)
@@ -162,7 +161,9 @@ def elements(sizes):
     return 22 * sizes["d"] * sizes["n"] + 10 * sizes["d"] + 2 * sizes["n"]
 
 
-SEGMENTS = Segments(SPEC, segment=segment, adjoint=adjoint, elements=elements, trace=trace, traced=("h",))
+SEGMENTS = Segments(
+    SPEC, segment=segment, adjoint=adjoint, elements=elements, trace=trace, traced=("h",), kept=("h",)
+)
 FORWARD = {
     "recurrent": SEGMENTS.forward(SEQUENTIAL),
     "chunked": SEGMENTS.forward(CHUNKED),
