@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from scanc_runtime.spec import Spec
 
+from scanc.analysis.cost import CPU, H200, forward_cost
 from scanc.bench.arguments import draw, positional
 from scanc.op import ScanOperator
 
@@ -49,13 +50,14 @@ class Measurement:
 
     The copy is the roofline of an operator that is bound by memory: nothing that reads its arguments
     and writes its results can be faster. Backward reads the arguments again, and their gradients are as large as
-    they are: with it, the tensors count three times.
+    they are: with it, the tensors count three times.  `predicted` is what the cost model says, of forward alone.
     """
 
     case: Case
     timing: Timing
     bytes: int
     copy: float
+    predicted: float | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -136,7 +138,18 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
 
     moved = sum(value.nbytes for value in (*leaves.values(), *outputs)) * (3 if backward else 1)
     timing = time_call(both if backward else forward, device, seconds=seconds)
-    return Measurement(case, timing, moved, _copy_time(moved, device, seconds))
+    predicted = None if backward else _predicted(operator, case)
+    return Measurement(case, timing, moved, _copy_time(moved, device, seconds), predicted)
+
+
+def _predicted(operator: ScanOperator, case: Case) -> float:
+    """Seconds that the cost model expects of a forward call."""
+    on_gpu = case.device.startswith("cuda")
+    itemsize = getattr(torch, case.dtype).itemsize
+    cost = forward_cost(
+        operator.lowered.classified, case.form, dict(case.sizes), case.batch, case.time, itemsize=itemsize, fused=on_gpu
+    )
+    return cost.time(H200 if on_gpu else CPU)
 
 
 def _copy_time(size: int, device: torch.device, seconds: float) -> float:
@@ -151,7 +164,7 @@ def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
 
 
 COLUMNS = ("form", "direction", "batch", "time", "sizes", "dtype", "device", "median_ms", "fastest_ms", "slowest_ms",
-           "runs", "tokens_per_second", "copy_ms", "share_of_copy")  # fmt: skip
+           "runs", "tokens_per_second", "copy_ms", "share_of_copy", "predicted_ms")  # fmt: skip
 
 
 def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
@@ -162,6 +175,7 @@ def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
             " ".join(f"{axis}={size}" for axis, size in m.case.sizes), m.case.dtype, m.case.device,
             f"{m.timing.median * 1e3:.4g}", f"{m.timing.fastest * 1e3:.4g}", f"{m.timing.slowest * 1e3:.4g}",
             str(m.timing.runs), f"{m.tokens_per_second:.4g}", f"{m.copy * 1e3:.4g}", f"{m.roofline:.3g}",
+            "" if m.predicted is None else f"{m.predicted * 1e3:.4g}",
         )
         for m in measurements
     ]  # fmt: skip

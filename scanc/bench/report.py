@@ -90,8 +90,11 @@ def verdict(operator: ScanOperator, reports: Sequence[FormReport], tolerance: fl
 
 
 def measurement_table(measurements: Sequence[Measurement]) -> Table:
-    """One row per direction and sequence length, one column per form, and the copy of the tensors as the roofline."""
-    table = Table(box=SIMPLE_HEAD)
+    """One row per direction and sequence length, one column per form, and the copy of the tensors as the roofline.
+
+    In brackets stands what the cost model predicts.
+    """
+    table = Table(box=SIMPLE_HEAD, caption="in brackets: what the cost model predicts", caption_justify="left")
     table.add_column("direction")
     table.add_column("time steps", justify="right")
     forms = list(dict.fromkeys(m.case.form for m in measurements))
@@ -99,10 +102,16 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
         table.add_column(form, justify="right")
     for direction, time in dict.fromkeys((m.case.direction, m.case.time) for m in measurements):
         chosen = {m.case.form: m for m in measurements if (m.case.direction, m.case.time) == (direction, time)}
-        cells = [milliseconds(chosen[form].timing) if form in chosen else "" for form in forms]
+        cells = [_cell(chosen[form]) if form in chosen else "" for form in forms]
         copy = min(m.copy for m in chosen.values())
         table.add_row(direction, str(time), *cells, f"{copy * 1e3:.3g} ms")
     return table
+
+
+def _cell(measured: Measurement) -> str:
+    if measured.predicted is None:
+        return milliseconds(measured.timing)
+    return f"{milliseconds(measured.timing)} ({measured.predicted * 1e3:.2g})"
 
 
 def milliseconds(timing: Timing | None) -> str:
