@@ -23,23 +23,34 @@ from scanc_runtime.spec import Spec
 
 MOST_ELEMENTS = 32768
 """The largest tile of fp32 numbers that a program holds: 64 registers a thread at 16 warps."""
-_VECTOR, _MATRIX = 64, 1024  # elements that a program is given where an axis can be split
+_LANES, _ALONG, _FEW = 32, 8, 32
+_MATRIX = 1024  # elements that a program is given where an axis can be split
+_ROW_BYTES = 128  # of a row, for a program with one axis: all that a warp loads at once
 _WORKED_ON, _HELD = 1024, 2560
 """Elements per warp, of the largest tile and of all that are held: 32 and 80 registers a thread."""
+_SMALL = 16  # elements of the largest tile in a thread, for several steps at once
+_MOST_STEPS = 32
+_MOST_WORK, _MOST_CODE = 768, 1200  # instructions of a block, for the compiler and for the chip
+_ROWS, _REGISTERS = 80, 150
+"""Registers of a thread for rows on their way and states of the past, and for all that a thread holds."""
 
 
 @dataclass(frozen=True)
 class Blocks:
     """How a kernel is laid over programs for some sizes.
 
-    `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis, `stages` how
-    many steps' loads are under way at once.
+    `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis, `unroll` the
+    steps of a block.
     """
 
     constants: Mapping[str, int]
     programs: Mapping[str, int]
+    unroll: int
     num_warps: int
-    stages: int
+
+    def starts(self, segment: int) -> int:
+        """Blocks of steps of a segment, if there are several: how many starts a program writes down."""
+        return segment // self.unroll if segment > self.unroll else 0
 
     @property
     def per_sequence(self) -> int:
@@ -60,7 +71,9 @@ class Tiling:
     """What the compiler knows of a kernel's tiles.
 
     A program has one index of each `grid` axis, a block of each `split` and `summed` axis (those to be split first
-    come first; `summed` ones leave partial sums), and all of each `full` one.  `tiles`: the largest that it works on.
+    come first; `summed` ones leave partial sums), and all of each `full` one.  `tiles`: the largest that it works on;
+    `resident`: those that it holds; `rows`: those that it reads at each step; `past`: those that it keeps of each step
+    of a block; `work`: the instructions of a step; `segment`: the steps between two saved states.
     """
 
     name: str
@@ -70,20 +83,24 @@ class Tiling:
     full: tuple[str, ...]
     tiles: tuple[tuple[str, ...], ...]
     resident: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str, ...], ...]
+    past: tuple[tuple[str, ...], ...]
+    work: int
+    segment: int
     _known: dict[Any, Blocks] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:
         return (*self.grid, *self.split, *self.summed, *self.full)
 
-    def blocks(self, sizes: Mapping[str, int], real: torch.dtype) -> Blocks:
-        """Block sizes for a call. Raises ArgumentError if a step's tiles cannot fit on the chip."""
-        key = (tuple(sizes[axis] for axis in self.axes), real, _forced.key())
+    def blocks(self, call: Call) -> Blocks:
+        """How to lay the kernel over programs. Raises ArgumentError if a step's tiles cannot fit on the chip."""
+        key = (tuple(call.sizes[axis] for axis in self.axes), call.real, call.width, _forced.key())
         if key not in self._known:
-            self._known[key] = self._choose(sizes, 2 if real == torch.float64 else 1)
+            self._known[key] = self._choose(call.sizes, call.real.itemsize // 4, call.width)
         return self._known[key]
 
-    def _choose(self, sizes: Mapping[str, int], words: int) -> Blocks:
+    def _choose(self, sizes: Mapping[str, int], words: int, width: int) -> Blocks:
         block = {axis: _power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
 
         def elements(tile: tuple[str, ...]) -> int:
@@ -93,11 +110,14 @@ class Tiling:
             while block[axis] > least and any(elements(tile) > most for tile in self.tiles if axis in tile):
                 block[axis] //= 2
 
-        wanted = _VECTOR if all(len(tile) <= 1 for tile in self.tiles) else _MATRIX
+        wanted = _ROW_BYTES // width * words if all(len(tile) <= 1 for tile in self.tiles) else _MATRIX
+        first = (*self.split, *self.summed)[:1]
+        if wanted == _MATRIX and all(prod(block[a] for a in tile if a not in first) <= _FEW for tile in self.tiles):
+            wanted = _LANES * _FEW // (4 if self.past else 2)
         for axis in self.split:
             halve(axis, 8, wanted)
         for axis in self.summed:
-            halve(axis, 8, 2 * wanted)
+            halve(axis, 8, 2 * wanted if wanted == _MATRIX else wanted)
         for axis in (*self.split, *self.summed):
             halve(axis, 1, MOST_ELEMENTS)
         block.update((axis, size) for axis, size in _forced.blocks.items() if axis in (*self.split, *self.summed))
@@ -106,14 +126,38 @@ class Tiling:
             self._refuse(largest, sizes, elements(largest))
         held = sum(elements(tile) for tile in self.resident)
         warps = min(16, _power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
+        warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
         constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
         constants.update((f"block_{axis}", size) for axis, size in block.items())
+
+        def share(tile: tuple[str, ...]) -> float:
+            return max(1, elements(tile) / (_LANES * warps if len(tile) == len(largest) else _ALONG))
+
+        unroll = constants["unroll"] = _forced.unroll or self._steps(share, width, warps)
+        # Rows are contiguous where blocks fit: then there are lines of the cache to ask for.
+        even = all(sizes[axis] % size == 0 for axis, size in block.items())
+        constants["prefetch"] = max(1, (32 if self.past else 64) // unroll) if even and unroll > 1 else 0
+        if _forced.prefetch is not None:
+            constants["prefetch"] = _forced.prefetch
         programs = {axis: sizes[axis] for axis in self.grid}
         programs.update((axis, max(1, -(-sizes[axis] // block[axis]))) for axis in (*self.split, *self.summed))
-        warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
-        # A step of a small tile is over long before the loads of the next arrive: more of them are under way.
-        stages = 8 if elements(largest) <= _VECTOR else 3
-        return Blocks(constants, programs, warps, stages)
+        return Blocks(constants, programs, unroll, warps)
+
+    def _steps(self, share: Callable[[tuple[str, ...]], float], width: int, warps: int) -> int:
+        """The steps of a block; `share`: elements of a tile that a thread has."""
+        work, largest = self.work, max(share(tile) for tile in self.tiles)
+        if largest > _SMALL:
+            return 1
+        kept = sum(share(tile) * (1 if len(tile) <= 1 else 3) for tile in self.past)  # and what is computed on the way
+        rows = sum(share(tile) * max(width, 2) / 4 for tile in self.rows) + kept
+        held = sum(share(tile) for tile in self.resident) + 2 * largest
+        most = [
+            self.segment if self.past else _MOST_STEPS,
+            _MOST_WORK / work,
+            _MOST_CODE / (work * largest),
+            min(_ROWS, min(_REGISTERS, 1600 / warps) - held) / max(rows, 1),
+        ]
+        return _power_of_two(int(max(1, min(most))) + 1) // 2
 
     def _refuse(self, tile: tuple[str, ...], sizes: Mapping[str, int], elements: int) -> None:
         axes = ", ".join(f"{axis} = {sizes[axis]}" for axis in tile)
@@ -142,23 +186,31 @@ def _power_of_two(size: int) -> int:
 class _Forced:
     blocks: Mapping[str, int] = field(default_factory=dict)
     num_warps: int | None = None
+    unroll: int | None = None
+    prefetch: int | None = None
 
     def key(self) -> Any:
-        return tuple(self.blocks.items()), self.num_warps
+        return tuple(self.blocks.items()), self.num_warps, self.unroll, self.prefetch
 
 
 _forced = _Forced()
 
 
 @contextmanager
-def forced(blocks: Mapping[str, int] | None = None, num_warps: int | None = None) -> Iterator[None]:
-    """Within, split axes get the given block sizes (powers of two), and kernels the given number of warps."""
-    before = _forced.blocks, _forced.num_warps
-    _forced.blocks, _forced.num_warps = dict(blocks or {}), num_warps
+def forced(
+    blocks: Mapping[str, int] | None = None,
+    num_warps: int | None = None,
+    unroll: int | None = None,
+    prefetch: int | None = None,
+) -> Iterator[None]:
+    """Within, split axes get the given block sizes, and kernels the given warps and steps per block (powers of two)."""
+    global _forced
+    before = _forced
+    _forced = _Forced(dict(blocks or {}), num_warps, unroll, prefetch)
     try:
         yield
     finally:
-        _forced.blocks, _forced.num_warps = before
+        _forced = before
 
 
 # --- one call ---
@@ -175,6 +227,8 @@ class Call:
             shapes = _shapes[spec] = Shapes(spec)
         self.batch, self.time, self.sizes = shapes.sizes(primals)
         self.real = shapes.compute_dtype(primals)
+        inputs = [x for x in primals[: len(spec.inputs)] if x.is_floating_point()]
+        self.width = max((x.element_size() for x in inputs), default=4)
         self._results = [dtype for _, dtype in shapes.results(primals)]
         self._spec = spec
         self._like = primals[0]
@@ -221,15 +275,15 @@ class Call:
             arguments.extend(tensor.stride())
         arguments.extend(scratch)
         constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
-        options = {"num_warps": blocks.num_warps, "num_stages": blocks.stages, "enable_fp_fusion": True}
+        options = {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
             if _rehearsing():
-                kernel.warmup(*arguments, T=self.time, **constants, stages=blocks.stages, **options, grid=(1,))
+                kernel.warmup(*arguments, T=self.time, **constants, **options, grid=(1,))
                 return
             begun = _pending.pop(id(kernel), None)
             if begun is not None:
                 begun.result()
-            kernel[(programs,)](*arguments, T=self.time, **constants, stages=blocks.stages, **options)
+            kernel[(programs,)](*arguments, T=self.time, **constants, **options)
 
     def ahead(
         self, tiling: Tiling, kernel: Any, backward: Backward, saved: Saved, groups: Groups, reverse: bool
@@ -238,7 +292,7 @@ class Call:
 
         `groups` are inputs, params and states.  Raises ArgumentError if backward's tiles cannot fit on the chip.
         """
-        key = (id(kernel), id(tiling.blocks(self.sizes, self.real)), groups[0][0].dtype, reverse)
+        key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse)
         if key in _begun or self._like.device.type != "cuda" or self.batch == 0:
             return
         _begun.add(key)

@@ -18,6 +18,7 @@ import numpy as np
 import triton
 import triton.language as tl
 from triton.language.extra import libdevice
+from triton.language.target_info import is_cuda
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
@@ -38,6 +39,18 @@ def _by_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if INTERPRETED:
+
+    def cache_lines(row: Any, stride: int, first: int, count: int) -> int:
+        """Nowhere: there is no cache."""
+        return 0
+
+    def size_in_bytes(row: Any, elements: int) -> int:
+        """Nothing."""
+        return 0
+
+    def prefetch(lines: Any) -> None:
+        """Nothing."""
+
     expm1 = _by_numpy(np.expm1)
     log = _by_numpy(np.log)
     log1p = _by_numpy(np.log1p)
@@ -50,6 +63,30 @@ if INTERPRETED:
     hypot = _by_numpy(np.hypot)
     atan2 = _by_numpy(np.arctan2)
 else:
+
+    @triton.jit
+    def cache_lines(row, stride: tl.constexpr, first: tl.constexpr, count: tl.constexpr):
+        """The addresses of the 32-byte pieces of `count` rows from the row `first` on, `stride` elements apart.
+
+        `row` points to the elements of row 0, which lie side by side.
+        """
+        width: tl.constexpr = row.dtype.element_ty.primitive_bitwidth // 8
+        pieces: tl.constexpr = row.numel * width // 32 if row.numel * width > 32 else 1
+        piece = tl.arange(0, count * pieces)
+        return tl.min(row.to(tl.int64), 0) + (first + piece // pieces) * (stride * width) + piece % pieces * 32
+
+    @triton.jit
+    def size_in_bytes(row, elements: tl.constexpr):
+        """What `elements` elements take in the memory that `row` points to."""
+        return elements * (row.dtype.element_ty.primitive_bitwidth // 8)
+
+    @triton.jit
+    def prefetch(lines):
+        """Asks for cache lines, and waits for none, where the chip can do so."""
+        if is_cuda():
+            tl.inline_asm_elementwise(
+                "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+            )
 
     @triton.jit
     def expm1(x):

@@ -16,7 +16,6 @@ from interpreter.specs import example
 from scanc_runtime.dtypes import value_dtype
 from scanc_runtime.spec import TensorSpec
 
-from scanc.codegen.triton import SEGMENT
 from scanc.codegen.triton.offline import Launch, compile_for, record, usage
 
 BATCH, TIME = 2, 64
@@ -56,7 +55,7 @@ def launches(emitted: Emitted) -> list[Launch]:
 def main() -> None:
     target, *names = sys.argv[1:]
     for name in names:
-        for launch in launches(emit(example(name), segment=SEGMENT)):
+        for launch in launches(emit(example(name), segment=None)):
             print(json.dumps({"spec": name, **asdict(usage(compile_for(launch, target), target))}), flush=True)
 
 

@@ -46,7 +46,7 @@ def fused(program: Program) -> Program:
     return run((*TO_CLASSIFIED, FUSE), prepare(program), Trace())
 
 
-def emit(typed: Program, segment: int = 4) -> Emitted:
+def emit(typed: Program, segment: int | None = 4) -> Emitted:
     discrete = run(TO_DISCRETE, typed, Trace())
     adjoint = run(SIMPLIFIED, differentiate(discrete), Trace())
     functions = emit_functions(fused(discrete), fused(adjoint), discrete, segment=segment)

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from scanc.codegen.torch.step import write_step
-from scanc.codegen.triton.backward import backward_kernel, rerun, states_read
+from scanc.codegen.triton.backward import backward_kernel, rerun
 from scanc.codegen.triton.forward import forward_kernel
 from scanc.codegen.triton.host import tiling, write_backward, write_forward, write_saved
 from scanc.codegen.writer import Writer
@@ -14,8 +14,8 @@ from scanc.ir.nodes import Program
 from scanc.passes.realify import REALIFY
 from scanc.passes.schedule import schedule
 
-SEGMENT = 32
-"""Steps between two saved states."""
+SEGMENTS = 16, 32
+"""Steps between two saved states, of one axis and of more: they take a 16th of two inputs in bf16, and twice them."""
 
 _IMPORTS = (
     "import triton",
@@ -40,18 +40,21 @@ def prepare(discrete: Program) -> Program:
     return REALIFY.run(discrete)[0]
 
 
-def emit_functions(forward: Program, adjoint: Program, discrete: Program, segment: int = SEGMENT) -> TritonFunctions:
+def emit_functions(
+    forward: Program, adjoint: Program, discrete: Program, segment: int | None = None
+) -> TritonFunctions:
     """The functions of a module from the fused forward and adjoint programs.
 
-    `discrete` is the program before `prepare`: its tensors are the user's.
+    `discrete` is the program before `prepare`: its tensors are the user's. `segment`: the steps between two saved
+    states, a power of two.
     """
     again = rerun(adjoint, forward)
     saved = again.states if again else ()
     kept = [state for state in discrete.states if {f"{state.name}.re", state.name} & {s.name for s in saved}]
-    read = states_read(adjoint, forward)
-    wanted = [state for state in forward.states if state.name in read]
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved])
     backward_text = backward_kernel(adjoint, forward)
+    if segment is None:
+        segment = SEGMENTS[max((len(tile) for tile in backward_text.past), default=0) > 1]
 
     out = Writer()
     write_step(out, discrete)
@@ -66,7 +69,7 @@ def emit_functions(forward: Program, adjoint: Program, discrete: Program, segmen
     out.blank(2)
     write_forward(out, forward_text, discrete, kept)
     out.blank(2)
-    write_backward(out, backward_text, discrete, kept, wanted)
+    write_backward(out, backward_text, discrete, kept, saved)
     out.blank(2)
     write_saved(out, kept)
     out.blank(2)

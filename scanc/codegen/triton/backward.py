@@ -1,7 +1,7 @@
-"""The backward template: segments in reverse, each first run forward again, then walked back by the adjoint step.
+"""The backward template: blocks of steps in reverse, each run forward again, then walked back by the adjoint step.
 
-Of the past, only the states at segment boundaries are kept from forward; inside a segment a program
-writes the states that the adjoint reads to scratch of its own.
+Of the past, only the states at segment boundaries are kept from forward.  The states inside a block stay in registers;
+where a segment has several blocks, a program writes the states at their starts to scratch of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
+from scanc.codegen.triton.rows import WAY, Inputs, Row, write_move
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
 from scanc.ir.nodes import Kind, Program, RegionKind
@@ -54,6 +55,8 @@ class _Backward:
         self.frame, self.out = self.kernel.frame, self.kernel.body
         self.step = Step(self.out, self.frame, adjoint, self.plan)
         self.scratch: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
+        self.ahead: dict[str, str] = {}
         given = [tensor for tensor in adjoint.inputs if tensor.name not in wanted]
         self.inputs, self.params = reads(adjoint, given), reads(adjoint, adjoint.params)
         self.again_inputs = reads(again, again.inputs) if again else []
@@ -61,7 +64,8 @@ class _Backward:
 
     def write(self) -> Kernel:
         kernel, step, out, adjoint = self.kernel, self.step, self.out, self.adjoint
-        kernel.declare([*self.inputs, *self.again_inputs, *self.params, *self.again_params])
+        found = _distinct([*self.inputs, *self.again_inputs])
+        kernel.declare([*found, *self.params, *self.again_params])
         starts = kernel.starts(adjoint.states)
         saved, scratch = self._past()
         outs = kernel.leaving(step, adjoint.outputs, (BATCH, TIME))
@@ -70,42 +74,45 @@ class _Backward:
 
         again = self._write_params()
         out.blank()
-        addresses = step.write_addresses(_distinct([*self.inputs, *self.again_inputs]), kernel.buffers)
-        out_addresses = kernel.write_out_addresses(step, outs)
+        out.line(WAY)
         for state, buffer in scratch.items():
             self._write_scratch_address(state, buffer)
         kernel.write_starts(step, starts)
         sums = self._write_sums(totals)
-        if again is None:
-            with out.block("for back in tl.range(0, T, num_stages=stages):"):
-                out.line("t = tl.cast(back if reverse else T - 1 - back, tl.int64)")
-                self._write_adjoint_step(addresses, outs, out_addresses, totals, sums)
-        else:
-            out.line("segments = tl.cdiv(T, segment)")
-            with out.block("for behind in range(0, segments):"):
-                out.line("first = (segments - 1 - behind) * segment")
-                out.line("steps = tl.minimum(segment, T - first)")
-                self._write_rerun(again, saved, addresses)
-                out.line("tl.debug_barrier()")
-                with out.block("for back in tl.range(0, steps, num_stages=stages):"):
-                    out.line("local = steps - 1 - back")
-                    out.line(_TIME)
+        inputs = Inputs(out, step, found, kernel.buffers)
+        out.line("whole = T // unroll")
+        with out.block("for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):"):
+            out.line("last = whole if tail else whole - 1")
+            out.line("begin = last * unroll")
+            out.line("origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)")
+            inputs.write_first("-", "(begin >= 0) & (begin + u < T)")
+            if again is not None:
+                with out.block("if segment == unroll:"):
+                    self._write_checkpoint_ahead(again, saved, "last", "(begin >= 0) & (begin < T)")
+            out_rows = kernel.write_out_rows(outs)
+            with out.block("for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):"):
+                out.line("block = last - behind")
+                out.line("first = block * unroll")
+                inputs.write_turn("-", "block > 0", "block >= prefetch")
+                if again is not None:
+                    self._write_rerun(again, inputs, saved)
+                with out.block("for u in tl.static_range(unroll - 1, -1, -1):"):
+                    out.line("alive = first + u < T if tail else True")
                     for state in self.wanted:
-                        type_ = adjoint.types[state]
-                        dtype = self.frame.dtype(type_.kind)
-                        load = f"tl.load({self.scratch[state]}).to({dtype})"
-                        out.line(f"{step.define(state)} = {load}", self.frame.comment(type_.axes))
-                    self._write_adjoint_step(addresses, outs, out_addresses, totals, sums)
-                out.line("tl.debug_barrier()")
+                        comment = self.frame.comment(adjoint.types[state].axes)
+                        out.line(f"{step.define(state)} = {self.kept[state]}[u]", comment)
+                    self._write_adjoint_step(inputs, outs, out_rows, totals, sums)
+                for row in out_rows.values():
+                    write_move(out, row, "-")
         for total in totals:
             kernel.write_store(step, kernel.write_address(total.buffer), total.value, sums[total.host])
         for end in ends:
             kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
-        flags = [*(["segment"] if again else []), "reverse", "acc", "stages"]
+        flags = [*(["segment"] if again else []), "unroll", "prefetch", "reverse", "acc"]
         doc = f"Each program: {share(self.plan)}, from the last step to the first."
         programs = [adjoint, self.again] if self.again else [adjoint]
-        tiles = [self.frame.tile(adjoint.types[state].axes) for state in self.wanted]
-        return kernel.finish("backward_kernel", doc, flags, programs, tiles)
+        past = [self.frame.tile(state.type.axes) for state in self.again.states] if self.again else []
+        return kernel.finish("backward_kernel", doc, flags, programs, found, past)
 
     # --- the past ---
 
@@ -113,29 +120,78 @@ class _Backward:
         """The arguments that hold the states at segment boundaries, and each program's scratch."""
         if self.again is None:
             return {}, {}
-        saved = self.kernel.saved(self.again.states)
-        return saved, {s: self.kernel.scratch(f"{s}_scratch", f"scratch:{s}") for s in self.wanted}
+        states = self.again.states
+        saved = self.kernel.saved(states)
+        return saved, {s.name: self.kernel.scratch(f"{s.name}_scratch", f"scratch:{s.name}") for s in states}
 
     def _write_scratch_address(self, state: str, buffer: Buffer) -> None:
-        axes = self.adjoint.types[state].axes
+        assert self.again is not None
+        axes = self.again.types[state].axes
         name = self.frame.names.fresh(f"{state}_scratch_at")
-        base = self.frame.times_cells("tl.program_id(0).to(tl.int64) * segment", axes)
+        base = self.frame.times_cells("tl.program_id(0).to(tl.int64) * (segment // unroll)", axes)
         self.out.line(f"{name} = {buffer.pointer} + {base}{self.frame.cells(axes)}", self.frame.comment(axes))
-        self.scratch[state] = f"{name} + {self.frame.times_cells('local', axes)}"
+        self.scratch[state] = f"{name} + {self.frame.times_cells('{} % (segment // unroll)', axes)}"
 
-    def _write_rerun(self, again: Step, saved: dict[str, Buffer], addresses: dict[str, str]) -> None:
-        """The segment's steps once more, each state written down before it moves on."""
-        out = self.out
-        out.line("checkpoint = tl.cast(segments - 1 - behind, tl.int64)")
-        for state in again.program.states:
-            again.write_load(state.name, self.kernel.write_address(saved[state.name], {SEGMENT: "checkpoint"}))
-        with out.block("for local in tl.range(0, steps, num_stages=stages):"):
-            out.line(_TIME)
+    def _write_rerun(self, again: Step, inputs: Inputs, saved: dict[str, Buffer]) -> None:
+        """The states before each step of the block, from those at its start.
+
+        Where a segment has several blocks, its last one first runs through them all and writes down how each starts.
+        """
+        out, states = self.out, again.program.states
+        with out.block("if segment > unroll:"):
+            with out.block("if behind == 0 or (block + 1) % (segment // unroll) == 0:"):
+                self._write_checkpoint(again, saved)
+                if self.again_inputs:
+                    out.line("stands = block if tail else tl.maximum(block - 1, 0)", "where the pointers are")
+                out.line("early = first // segment * (segment // unroll)")
+                with out.block("for starts in range(early, block):"):
+                    self._write_start(again, "starts")
+                    tiles = dict(again.tiles)
+                    with out.block("for u in tl.static_range(unroll):"):
+                        inputs.write_loads(again, self.again_inputs, "(starts - stands) * unroll + u")
+                        again.write(again.instrs(RegionKind.STEP))
+                        self.kernel.write_next(again)
+                    again.tiles = tiles
+                self._write_start(again, "block")
+            out.line("tl.debug_barrier()")
+            for state in states:
+                dtype = self.frame.dtype(state.type.kind)
+                load = f"tl.load({self.scratch[state.name].format('block')}).to({dtype})"
+                out.line(f"{again.define(state.name)} = {load}", self.frame.comment(state.type.axes))
+        with out.block("else:"):
+            for state in states:
+                out.line(f"{again.define(state.name)} = {self.ahead[state.name]}", self.frame.comment(state.type.axes))
+            self._write_checkpoint_ahead(again, saved, "tl.maximum(block - 1, 0)")
+        for state_name in self.wanted:
+            self.kept[state_name] = self.frame.names.of(f"{state_name}#kept")
+            out.line(f"{self.kept[state_name]} = ()")
+        with out.block("for u in tl.static_range(unroll):"):
             for state_name in self.wanted:
-                out.line(f"tl.store({self.scratch[state_name]}, {again.identifier(state_name)})")
-            again.write_loads(self.again_inputs, addresses)
+                out.line(f"{self.kept[state_name]} += ({again.identifier(state_name)},)")
+            inputs.write_taken(again, self.again_inputs)
             again.write(again.instrs(RegionKind.STEP))
             self.kernel.write_next(again)
+
+    def _write_checkpoint(self, again: Step, saved: dict[str, Buffer]) -> None:
+        """The states at the start of the segment."""
+        self.out.line("checkpoint = tl.cast(first // segment, tl.int64)")
+        for state in again.program.states:
+            again.write_load(state.name, self.kernel.write_address(saved[state.name], {SEGMENT: "checkpoint"}))
+
+    def _write_checkpoint_ahead(self, again: Step, saved: dict[str, Buffer], block: str, *when: str) -> None:
+        """The states at the start of a block, which starts a segment, loaded long before they are needed."""
+        self.out.line(f"checkpoint = tl.cast({block}, tl.int64)")
+        for state in again.program.states:
+            self.ahead[state.name] = self.frame.names.of(f"{state.name}#ahead")
+            address = self.kernel.write_address(saved[state.name], {SEGMENT: "checkpoint"})
+            load = self.frame.raw(address, state.type.axes, state.type.kind, *when)
+            load = f"{load}.to({self.frame.dtype(state.type.kind)})"
+            self.out.line(f"{self.ahead[state.name]} = {load}", self.frame.comment(state.type.axes))
+
+    def _write_start(self, again: Step, block: str) -> None:
+        """Writes down the states at the start of a block."""
+        for state in again.program.states:
+            self.out.line(f"tl.store({self.scratch[state.name].format(block)}, {again.identifier(state.name)})")
 
     # --- parameters ---
 
@@ -145,7 +201,7 @@ class _Backward:
         params = _distinct([*self.params, *self.again_params])
         if params:
             out.blank()
-            step.write_loads(params, step.write_addresses(params, self.kernel.buffers))
+            step.write_params(params, self.kernel.buffers)
         step.write(step.instrs(RegionKind.PARAMS))
         if self.again is None:
             return None
@@ -176,22 +232,19 @@ class _Backward:
 
     def _write_adjoint_step(
         self,
-        addresses: dict[str, str],
+        inputs: Inputs,
         outs: list[Leaving],
-        out_addresses: dict[str, str],
+        out_rows: dict[str, Row],
         totals: list[Leaving],
         sums: dict[str, str],
     ) -> None:
         step = self.step
-        step.write_loads(self.inputs, addresses)
+        inputs.write_taken(step, self.inputs)
         step.write(step.instrs(RegionKind.STEP))
-        self.kernel.write_stores(step, outs, out_addresses)
+        self.kernel.write_stores(step, outs, out_rows)
         for total in totals:
-            self.out.line(f"{sums[total.host]} += {step.tensor(total.value)}")
-        self.kernel.write_next(step)
-
-
-_TIME = "t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)"
+            self.out.line(f"{sums[total.host]} += tl.where(alive, {step.tensor(total.value)}, 0.0)")
+        self.kernel.write_next(step, "alive")
 
 
 def _distinct(found: list[Read]) -> list[Read]:

@@ -24,7 +24,7 @@ from scanc.ir.nodes import (
 )
 from scanc.passes.schedule import Axes
 
-_CALLS = {
+CALLS = {
     "exp": "tl.exp",
     "sqrt": "tl.sqrt",
     "rsqrt": "tl.rsqrt",
@@ -123,7 +123,7 @@ class Speller:
             return Tile(_TIMES(self.lift(args[0], axes), Expr("0.0")), axes, kind)
         if fn in ARITHMETIC:
             return Tile(spell(ARITHMETIC[fn], [self.lift(arg, axes) for arg in args]), axes, kind)
-        call = _CALLS.get(fn, f"tlmath.{fn}")
+        call = CALLS.get(fn, f"tlmath.{fn}")
         if call not in _TAKE_NUMBERS:
             args = [self.tensor(arg) for arg in args]
         return Tile(Expr(f"{call}({', '.join(self.lift(arg, axes).text for arg in args)})"), axes, kind)

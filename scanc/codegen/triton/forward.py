@@ -1,10 +1,11 @@
-"""The forward template: one loop over time, states in registers, checkpoints where backward wants them."""
+"""The forward template: blocks of steps, states in registers, checkpoints where backward wants them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, share
+from scanc.codegen.triton.rows import WAY, Inputs, write_move
 from scanc.codegen.triton.step import Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
 from scanc.ir.nodes import Program, RegionKind
@@ -19,8 +20,8 @@ def forward_kernel(program: Program, schedule: Schedule, kept: Sequence[str]) ->
     kernel = KernelWriter(program, schedule)
     out = kernel.body
     step = Step(out, kernel.frame, program, schedule)
-    inputs, params = reads(program, program.inputs), reads(program, program.params)
-    kernel.declare([*inputs, *params])
+    found, params = reads(program, program.inputs), reads(program, program.params)
+    kernel.declare([*found, *params])
     starts = kernel.starts(program.states)
     outs = kernel.leaving(step, program.outputs, (BATCH, TIME))
     ends = kernel.ends(step, program.states)
@@ -28,30 +29,40 @@ def forward_kernel(program: Program, schedule: Schedule, kept: Sequence[str]) ->
 
     if params:
         out.blank()
-        step.write_loads(params, step.write_addresses(params, kernel.buffers))
+        step.write_params(params, kernel.buffers)
     step.write(step.instrs(RegionKind.PARAMS))
     out.blank()
-    addresses = step.write_addresses(inputs, kernel.buffers)
-    out_addresses = kernel.write_out_addresses(step, outs)
+    out.line(WAY)
     kernel.write_starts(step, starts)
-    with out.block("for step in tl.range(0, T, num_stages=stages):"):
-        out.line("t = tl.cast(T - 1 - step if reverse else step, tl.int64)")
-        if kept:
-            _write_checkpoint(kernel, step, saved)
-        step.write_loads(inputs, addresses)
-        step.write(step.instrs(RegionKind.STEP))
-        kernel.write_stores(step, outs, out_addresses)
-        kernel.write_next(step)
+    inputs = Inputs(out, step, found, kernel.buffers)
+    out.line("whole = T // unroll * unroll")
+    with out.block("for tail in tl.static_range(2 if unroll > 1 else 1):"):
+        out.line("begin = whole if tail else 0")
+        out.line("origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)")
+        inputs.write_first("", "(begin + u < T)")
+        out_rows = kernel.write_out_rows(outs)
+        with out.block("for first in range(begin, T if tail else whole, unroll):"):
+            inputs.write_turn("+", "first + 2 * unroll <= T", "first + (1 + prefetch) * unroll <= T")
+            with out.block("for u in tl.static_range(unroll):"):
+                out.line("alive = first + u < T if tail else True")
+                if kept:
+                    _write_checkpoint(kernel, step, saved)
+                inputs.write_taken(step, found)
+                step.write(step.instrs(RegionKind.STEP))
+                kernel.write_stores(step, outs, out_rows)
+                kernel.write_next(step, "alive")
+            for row in out_rows.values():
+                write_move(out, row, "+")
     for end in ends:
         kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
-    flags = [*(["segment", "save"] if kept else []), "reverse", "acc", "stages"]
+    flags = [*(["segment", "save"] if kept else []), "unroll", "prefetch", "reverse", "acc"]
     doc = f"Each program: {share(schedule)}, step by step."
-    return kernel.finish("forward_kernel", doc, flags, [program])
+    return kernel.finish("forward_kernel", doc, flags, [program], found)
 
 
 def _write_checkpoint(kernel: KernelWriter, step: Step, saved: dict[str, Buffer]) -> None:
     out = kernel.body
-    with out.block("if save:"), out.block("if step % segment == 0:"):
-        out.line("checkpoint = tl.cast(step // segment, tl.int64)")
+    with out.block("if save and u % segment == 0:"), out.block("if (first + u) % segment == 0 and alive:"):
+        out.line("checkpoint = tl.cast((first + u) // segment, tl.int64)")
         for name, buffer in saved.items():
             kernel.write_store(step, kernel.write_address(buffer, {SEGMENT: "checkpoint"}), name, step.identifier(name))

@@ -20,8 +20,9 @@ def tiling(name: str, kernel: Kernel, program: Program) -> str:
     """What the runtime chooses block sizes by, as a statement."""
     plan = kernel.schedule
     fields: dict[str, object] = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full}
-    fields |= {"tiles": kernel.tiles, "resident": kernel.resident}
-    text = ", ".join([repr(program.name), *(f"{field}={value!r}" for field, value in fields.items())])
+    fields |= {"tiles": kernel.tiles, "resident": kernel.resident, "rows": kernel.rows, "past": kernel.past}
+    fields |= {"work": kernel.work}
+    text = ", ".join([repr(program.name), *(f"{k}={value!r}" for k, value in fields.items()), "segment=SEGMENT"])
     return f"{name} = launch.Tiling({text})".replace("'", '"')
 
 
@@ -61,7 +62,7 @@ class _Host:
 
     def begin(self, tiling_name: str) -> None:
         self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
-        self.out.line(f"blocks = {tiling_name}.blocks(call.sizes, call.real)")
+        self.out.line(f"blocks = {tiling_name}.blocks(call)")
 
     def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str) -> None:
         """Allocates a tensor; its dimensions are given in words of the host, those of partial sums come first.
@@ -137,9 +138,9 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
 
 
 def write_backward(
-    out: Writer, kernel: Kernel, program: Program, kept: Sequence[State], wanted: Sequence[State]
+    out: Writer, kernel: Kernel, program: Program, kept: Sequence[State], again: Sequence[State]
 ) -> None:
-    """`backward_recurrent`; `kept` are the states saved by forward, `wanted` those that go through scratch."""
+    """`backward_recurrent`; `kept` are the states saved by forward, `again` those that run forward again."""
     types = program.types
     header = "def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
     with out.block(header):
@@ -166,9 +167,9 @@ def write_backward(
             dims = ["call.batch", *_dims(state.type.axes)]
             host.new(f"end:d.{state.name}", state.type.kind, dims, _compute(state.type.kind))
         tile = {*kernel.schedule.split, *kernel.schedule.full}
-        for state in wanted:
+        for state in again:
             cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
-            dims = ["call.batch * blocks.per_sequence", "SEGMENT", f"blocks.cells({cells})"]
+            dims = ["call.batch * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
             host.new(f"scratch:{state.name}", state.type.kind, dims, _compute(state.type.kind))
         host.launch()
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]

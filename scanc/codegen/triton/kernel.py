@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from scanc.codegen.expressions import ARITHMETIC
+from scanc.codegen.triton.expressions import CALLS
+from scanc.codegen.triton.rows import Row, write_row
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer, Frame, partial_dims
 from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Contract, Output, Program, State
+from scanc.ir.nodes import Contract, Instr, Map, Output, Program, State
 from scanc.passes.schedule import Axes, Schedule
 
 _BODY_WIDTH = 106  # a body is written by itself and indented afterwards
@@ -36,7 +39,8 @@ class Leaving:
 class Kernel:
     """The source of a kernel, its arguments in order, its compile-time flags, and its tiles.
 
-    `tiles` are the largest that it works on, `resident` those that it holds from step to step.
+    `tiles` are the largest that it works on, `resident` those that it holds from step to step, `rows` those that it
+    reads at each, `past` those that it keeps of each; `work` is about the number of instructions of a step.
     """
 
     name: str
@@ -47,6 +51,9 @@ class Kernel:
     schedule: Schedule
     tiles: tuple[Axes, ...]
     resident: tuple[Axes, ...]
+    rows: tuple[Axes, ...]
+    past: tuple[Axes, ...]
+    work: int
 
 
 class KernelWriter:
@@ -113,12 +120,10 @@ class KernelWriter:
             once = step.schedule.partial_over(state.name)
             step.write_load(state.name, self.write_address(starts[state.name]), once)
 
-    def write_out_addresses(self, step: Step, outs: Iterable[Leaving]) -> dict[str, str]:
-        """Pointer tiles of what leaves at every step; returns the address of each by host key."""
-        found = {}
-        for out in outs:
-            found[out.host] = f"{self.write_address(out.buffer)}{step.time(out.buffer)}"
-        return found
+    def write_out_rows(self, outs: Iterable[Leaving]) -> dict[str, Row]:
+        """The rows of what leaves at every step, by host key."""
+        stems = ((out, out.buffer.pointer.removesuffix("_ptr")) for out in outs)
+        return {out.host: write_row(self.body, self.frame, out.buffer, stem) for out, stem in stems}
 
     def write_address(self, buffer: Buffer, at: Mapping[str, str] | None = None) -> str:
         """A line that gives the pointers of a tile a name; returns the name."""
@@ -126,21 +131,24 @@ class KernelWriter:
         self.body.line(f"{name} = {self.frame.address(buffer, at)}", self.frame.comment(buffer.dims))
         return name
 
-    def write_stores(self, step: Step, outs: Iterable[Leaving], addresses: dict[str, str]) -> None:
+    def write_stores(self, step: Step, outs: Iterable[Leaving], rows: Mapping[str, Row]) -> None:
+        """Stores what leaves at the step `u`, if there is such a step."""
         for out in outs:
-            self.write_store(step, addresses[out.host], out.value, step.tensor(out.value))
+            self.write_store(step, rows[out.host].here, out.value, step.tensor(out.value), "alive")
 
-    def write_store(self, step: Step, address: str, value: str, text: str) -> None:
+    def write_store(self, step: Step, address: str, value: str, text: str, *when: str) -> None:
         """Stores the tile `text` of a value; where many programs hold the same, one of them does."""
         axes = step.program.types[value].axes
         partial = step.schedule.partial_over(value)
         once = tuple(axis for axis in self.frame.spread if axis not in axes and axis not in partial)
-        self.body.line(self.frame.store(address, text, axes, once))
+        self.body.line(self.frame.store(address, text, axes, self.frame.lead(once), *when))
 
-    def write_next(self, step: Step) -> None:
-        """The states take their next values, all at once where one reads what another held."""
+    def write_next(self, step: Step, condition: str = "") -> None:
+        """The states take their next values, all at once where one reads what another held; or stay as they are."""
         pairs = [(step.identifier(state.name), step.next_value(state.name)) for state in step.program.states]
         moves = [(target, text) for target, text in pairs if text != target]
+        if condition:
+            moves = [(target, f"tl.where({condition}, {text}, {target})") for target, text in moves]
         gone = [{target for target, _ in moves[:i]} for i in range(len(moves))]
         if any(done.intersection(re.findall(r"\w+", text)) for done, (_, text) in zip(gone, moves, strict=True)):
             self.body.line(f"{', '.join(target for target, _ in moves)} = {', '.join(text for _, text in moves)}")
@@ -151,21 +159,31 @@ class KernelWriter:
     # --- the whole ---
 
     def finish(
-        self, name: str, doc: str, flags: Sequence[str], programs: Sequence[Program], scratch: Iterable[Axes] = ()
+        self,
+        name: str,
+        doc: str,
+        flags: Sequence[str],
+        programs: Sequence[Program],
+        found: Sequence[Read],
+        past: Sequence[Axes] = (),
     ) -> Kernel:
-        """The whole kernel; `flags` are its compile-time arguments besides those about axes, `programs` its steps."""
+        """The whole kernel.
+
+        `flags` are its compile-time arguments besides those about axes, `programs` its steps, `found` what
+        it reads at each, `past` the tiles of states that it keeps of each.
+        """
         head = Writer()
         head.line('@triton.jit(do_not_specialize=["T"])')
         with head.block(f"def {name}("):
             for argument in self.arguments:
                 head.line(f"{argument.buffer.arguments},", argument.buffer.shape)
             for argument in self.scratches:
-                head.line(f"{argument.buffer.pointer},", "[programs, segment, block …]")
+                head.line(f"{argument.buffer.pointer},", "[programs, blocks of a segment, block …]")
             head.line("T,")
             for constant in (*self.frame.constants(), *flags):
                 head.line(f"{constant}: tl.constexpr,")
         indices = Writer(_BODY_WIDTH)
-        self.frame.write_indices(indices, scratch)
+        self.frame.write_indices(indices, past)
         with head.block("):"):
             head.docstring(doc)
             for line in (indices.text() + self.body.text()).splitlines():
@@ -173,7 +191,18 @@ class KernelWriter:
         arguments, scratches = tuple(self.arguments), tuple(self.scratches)
         schedule = self.frame.schedule
         tiles, resident = _working_tiles(programs, schedule), _resident_tiles(programs, schedule)
-        return Kernel(name, head.text(), arguments, scratches, tuple(flags), schedule, tiles, resident)
+        rows = tuple(self.frame.tile(read.axes) for read in found)
+        work = sum(_work(instr) for program in programs for instr in program.instrs)
+        return Kernel(
+            name, head.text(), arguments, scratches, tuple(flags), schedule, tiles, resident, rows, tuple(past), work
+        )
+
+
+def _work(instr: Instr) -> int:
+    """About how many instructions of the chip an instruction is, per element of a thread."""
+    if not isinstance(instr.op, Map) or instr.op.fn in ARITHMETIC or instr.op.fn in CALLS:
+        return 1
+    return 8
 
 
 def _resident_tiles(programs: Sequence[Program], schedule: Schedule) -> tuple[Axes, ...]:

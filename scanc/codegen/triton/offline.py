@@ -91,14 +91,13 @@ def record(module: ModuleType, run: Callable[[], object]) -> list[Launch]:
 
 def compile_for(launch: Launch, target: str) -> Any:
     """The compiled kernel of a recorded launch for one of `TARGETS`."""
-    names = launch.kernel.arg_names
     signature, constants, attrs = {}, {}, {}
-    for position, name in enumerate(names):
-        value = launch.arguments[name]
+    for position, parameter in enumerate(launch.kernel.params):
+        name, value = parameter.name, launch.arguments[parameter.name]
         if isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
             attrs[(position,)] = [["tt.divisibility", 16]]
-        elif name != "T" and (not isinstance(value, int) or isinstance(value, bool) or value == 1 or _constant(name)):
+        elif parameter.is_constexpr or (name != "T" and value == 1):
             signature[name] = "constexpr"
             constants[name] = value
         else:
@@ -109,10 +108,6 @@ def compile_for(launch: Launch, target: str) -> Any:
     wide = TARGETS[target].warp_size == 64
     options = {**launch.options, "num_warps": warps_of(launch.options["num_warps"], wide=wide)}
     return triton.compile(source, target=TARGETS[target], options=options)
-
-
-def _constant(name: str) -> bool:
-    return name.startswith(("size_", "block_")) or name in ("segment", "stages")
 
 
 def usage(compiled: Any, target: str) -> Usage:

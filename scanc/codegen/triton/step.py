@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scanc.codegen.expressions import Expr, absorbed
 from scanc.codegen.triton.expressions import Speller, Tile
-from scanc.codegen.triton.tiles import TIME, Buffer, Frame
+from scanc.codegen.triton.tiles import Buffer, Frame
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Index, Instr, Kind, Program, RegionKind, Tensor
 from scanc.passes.schedule import Axes, Schedule
@@ -100,22 +100,14 @@ class Step:
 
     # --- loads ---
 
-    def write_addresses(self, found: Sequence[Read], buffers: dict[str, Buffer]) -> dict[str, str]:
-        """Pointer tiles that do not change with time; returns the address of each read value."""
-        addresses = {}
+    def write_params(self, found: Sequence[Read], buffers: Mapping[str, Buffer]) -> None:
+        """Loads of what stays the same at every step."""
         for read in found:
             name = self.frame.names.fresh(f"{self.identifier(read.value)}_at")
-            address = self.frame.address(buffers[read.tensor], dict(read.fixed))
-            self.out.line(f"{name} = {address}", self.frame.comment(read.axes))
-            addresses[read.value] = f"{name}{self.time(buffers[read.tensor])}"
-        return addresses
-
-    def time(self, buffer: Buffer) -> str:
-        return f" + t * {buffer.strides[buffer.dims.index(TIME)]}" if TIME in buffer.dims else ""
-
-    def write_loads(self, found: Sequence[Read], addresses: dict[str, str]) -> None:
-        for read in found:
-            self.write_load(read.value, addresses[read.value])
+            self.out.line(
+                f"{name} = {self.frame.address(buffers[read.tensor], dict(read.fixed))}", self.frame.comment(read.axes)
+            )
+            self.write_load(read.value, name)
 
     def write_load(self, value: str, address: str, once: Axes = ()) -> None:
         """Loads a value's tile; `once`: the axes of which the first program alone gets it."""

@@ -21,8 +21,8 @@ _DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
 _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
-T acc reverse save segment segments stages program b t step steps first local back behind checkpoint launch tlmath
-forward_kernel backward_kernel
+T acc reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands moved
+block behind starts gap checkpoint launch tlmath forward_kernel backward_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
@@ -43,10 +43,13 @@ class Buffer:
     pointer: str
     dims: Axes
     strides: tuple[str, ...]
+    fixed: frozenset[str]
+    """The dimensions whose strides are compile-time constants: a row's place is then an offset inside a load."""
 
     @property
     def arguments(self) -> str:
-        return ", ".join([self.pointer, *self.strides])
+        strides = zip(self.dims, self.strides, strict=True)
+        return ", ".join([self.pointer, *(f"{s}: tl.constexpr" if dim in self.fixed else s for dim, s in strides)])
 
     @property
     def shape(self) -> str:
@@ -110,16 +113,15 @@ class Frame:
         """A new tensor argument."""
         stem = legal(stem)
         strides = tuple(self.names.fresh(f"{stem}_stride_{dim.strip('#').replace('.', '_')}") for dim in dims)
-        return Buffer(self.names.fresh(f"{stem}_ptr"), dims, strides)
+        fixed = frozenset(dim for dim in dims if dim == TIME or dim in self.schedule.tile)
+        return Buffer(self.names.fresh(f"{stem}_ptr"), dims, strides, fixed)
 
     def address(self, buffer: Buffer, at: Mapping[str, str | int] | None = None) -> str:
-        """The pointers of a tile of `buffer`; `at` gives the index along some dimensions, TIME is left out without."""
+        """The pointers of a tile of `buffer`; `at` gives the index along some dimensions."""
         at = at or {}
         tile = self.tile(dim for dim in buffer.dims if dim not in at)
         terms = [buffer.pointer]
         for dim, stride in zip(buffer.dims, buffer.strides, strict=True):
-            if dim == TIME and dim not in at:
-                continue
             if dim in at:
                 index = str(at[dim])
             elif dim == BATCH:
@@ -137,17 +139,22 @@ class Frame:
 
     def load(self, address: str, axes: Iterable[str], kind: Kind, once: Axes = ()) -> str:
         """A load of the tile at `address`, nothing outside; `once`: the axes of which only the first program counts."""
-        mask = self._mask(axes, once)
-        guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
-        return f"tl.load({address}{guard}).to({_DTYPES[kind]})"
+        return f"{self.raw(address, axes, kind, self.lead(once))}.to({_DTYPES[kind]})"
 
-    def store(self, address: str, value: str, axes: Iterable[str], once: Axes = ()) -> str:
-        mask = self._mask(axes, once)
+    def raw(self, address: str, axes: Iterable[str], kind: Kind, *when: str) -> str:
+        """A load of the tile at `address` as it is stored, nothing outside or where a condition does not hold."""
+        mask = self._mask(axes, *when)
+        guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
+        return f"tl.load({address}{guard})"
+
+    def store(self, address: str, value: str, axes: Iterable[str], *when: str) -> str:
+        """A store to the tile at `address`, nothing outside or where a condition does not hold."""
+        mask = self._mask(axes, *when)
         return f"tl.store({address}, {value}{f', mask={mask}' if mask else ''})"
 
-    def _mask(self, axes: Iterable[str], once: Axes) -> str:
+    def _mask(self, axes: Iterable[str], *when: str) -> str:
         tile = self.tile(axes)
-        return " & ".join(part for part in (self.inside(tile, tile), self.lead(once)) if part)
+        return " & ".join(part for part in (self.inside(tile, tile), *when) if part)
 
     def cells(self, axes: Iterable[str]) -> str:
         """The places of a tile's elements in a program's own scratch, as a term of an address; nothing for a scalar."""
@@ -192,7 +199,8 @@ class Frame:
             else:
                 own = f"lane_{axis}" if axis in lanes else f"tl.arange(0, block_{axis})"
                 out.line(f"at_{axis} = {own}.to(tl.int64)")
-            out.line(f"in_{axis} = at_{axis} < size_{axis}")
+            whole = f"size_{axis} > 0 and size_{axis} % block_{axis} == 0"
+            out.line(f"in_{axis} = (at_{axis} < size_{axis}) | ({whole})")
         for axis in (axis for axis in self.spread if axis in self.leads):
             out.line(f"lead_{axis} = {self.part(axis)} == 0")
 

@@ -1,0 +1,129 @@
+"""Rows: what moves with time. Inputs are read a block of steps ahead, results go out step by step.
+
+A row is what one program reads or writes of a tensor at one step.  Its pointers stand at the first step of a block;
+the step `u` of the block is `way * u` rows further, an offset that the compiler knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scanc.codegen.triton.step import Read, Step
+from scanc.codegen.triton.tiles import TIME, Buffer, Frame
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Kind
+
+WAY = "way: tl.constexpr = -1 if reverse else 1"
+"""The direction of the walk in memory."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The variable that holds a tensor's pointers, and the stride from step to step."""
+
+    at: str
+    stride: str
+
+    @property
+    def here(self) -> str:
+        """The address of the step `u` of the block."""
+        return f"{self.at} + way * u * {self.stride}"
+
+
+def write_row(out: Writer, frame: Frame, buffer: Buffer, stem: str, fixed: Mapping[str, int] | None = None) -> Row:
+    """Pointers to the row at the time `origin`; `fixed`: positions along some axes."""
+    name = frame.names.fresh(f"{stem}_at")
+    axes = [dim for dim in buffer.dims if dim not in (fixed or {})]
+    out.line(f"{name} = {frame.address(buffer, {**(fixed or {}), TIME: 'origin'})}", frame.comment(axes))
+    return Row(name, buffer.strides[buffer.dims.index(TIME)])
+
+
+class Inputs:
+    """The rows that a kernel reads: those of the next block are on their way while a block is worked on.
+
+    Rows further on are asked for `prefetch` blocks before, so that they are in the cache by then.
+    """
+
+    def __init__(self, out: Writer, step: Step, found: Sequence[Read], buffers: Mapping[str, Buffer]) -> None:
+        self.out = out
+        self.frame = step.frame
+        self.found = found
+        self._buffers = buffers
+        self._stems = {read.value: step.identifier(read.value) for read in found}
+        self._rows: dict[str, Row] = {}
+        self._ahead = {value: self.frame.names.fresh(f"{stem}_ahead") for value, stem in self._stems.items()}
+        self._block = {value: self.frame.names.fresh(f"{stem}_block") for value, stem in self._stems.items()}
+        self._lines = {
+            read.value: self.frame.names.fresh(f"{self._stems[read.value]}_lines")
+            for read in found
+            if read.kind is Kind.REAL and len(self.frame.tile(read.axes)) == 1
+        }
+
+    def write_first(self, sign: str, condition: str) -> None:
+        """Pointers at the time `origin`, and the rows of a first block of which the condition (on `u`) holds."""
+        for read in self.found:
+            buffer = self._buffers[read.tensor]
+            self._rows[read.value] = write_row(self.out, self.frame, buffer, self._stems[read.value], dict(read.fixed))
+        if self._lines:
+            with self.out.block("if prefetch > 0 and not tail:"):
+                for value, name in self._lines.items():
+                    row = self._rows[value]
+                    self.out.line(
+                        f"{name} = tlmath.cache_lines({row.at}, way * {row.stride}, {sign}prefetch * unroll, unroll)"
+                    )
+        self._write_ahead(condition)
+
+    def _write_ahead(self, *conditions: str) -> None:
+        if not self.found:
+            return
+        for read in self.found:
+            self.out.line(f"{self._ahead[read.value]} = ()")
+        with self.out.block("for u in tl.static_range(unroll):"):
+            for read in self.found:
+                load = self.frame.raw(self._rows[read.value].here, read.axes, read.kind, *conditions)
+                self.out.line(f"{self._ahead[read.value]} += ({load},)", self.frame.comment(read.axes))
+
+    def write_turn(self, sign: str, more: str, far: str) -> None:
+        """What was ahead is the block now; the rows of the block behind it are loaded.
+
+        The pointers stay where there is no such block (`more`); no line is asked for where there is none (`far`).
+        """
+        if not self.found:
+            return
+        for read in self.found:
+            self.out.line(f"{self._block[read.value]} = {self._ahead[read.value]}")
+        with self.out.block("if not tail:"):
+            self.out.line(f"moved = way * tl.where({more}, unroll, 0).to(tl.int64)")
+            for row in self._rows.values():
+                self.out.line(f"{row.at} {sign}= moved * {row.stride}")
+            if self._lines:
+                with self.out.block("if prefetch > 0:"):
+                    with self.out.block(f"if {far}:"):
+                        for name in self._lines.values():
+                            self.out.line(f"tlmath.prefetch({name})")
+                    for value, name in self._lines.items():
+                        move = f"way * unroll * {self._rows[value].stride}"
+                        self.out.line(f"{name} {sign}= tlmath.size_in_bytes({self._rows[value].at}, {move})")
+            self._write_ahead()
+
+    def write_taken(self, step: Step, found: Sequence[Read]) -> None:
+        """The values of the step `u` of the block."""
+        for read in found:
+            dtype = self.frame.dtype(read.kind)
+            text = f"{step.define(read.value)} = {self._block[read.value]}[u].to({dtype})"
+            self.out.line(text, self.frame.comment(read.axes))
+
+    def write_loads(self, step: Step, found: Sequence[Read], steps: str) -> None:
+        """The values of a step so many steps behind the pointers, loaded on the spot."""
+        self.out.line(f"gap = tl.cast({steps}, tl.int64)")
+        for read in found:
+            row = self._rows[read.value]
+            at = f"{row.at} + way * gap * {row.stride}"
+            load = self.frame.load(at, read.axes, read.kind)
+            self.out.line(f"{step.define(read.value)} = {load}", self.frame.comment(read.axes))
+
+
+def write_move(out: Writer, row: Row, sign: str) -> None:
+    """Moves pointers by one block, on or back in time."""
+    out.line(f"{row.at} {sign}= way * unroll * {row.stride}")
