@@ -126,6 +126,8 @@ class Expressions:
         hint = did_you_mean(name.id, known)
         if hint is None and name.id in self.table:
             hint = f"`{name.text}` is an axis; its size is `size({name.text})`"
+        if hint is None and name.id == "pi":
+            hint = "write the number, 3.141592653589793"
         raise fault("E0201", f"`{name.text}` is not declared", name.span, "unknown name", hint=hint)
 
     def _parameter(self, name: ast.Name, scope: Scope) -> Value:

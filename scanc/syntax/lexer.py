@@ -32,6 +32,7 @@ _INSTEAD = {
     "**": "a power is written `^`",
     "&&": "multiply two conditions, or nest `where`",
     "||": "add two conditions, or nest `where`",
+    "?": "a choice is an expression: `where(condition, a, b)`",
     "+=": "write `x = x + …`", "-=": "write `x = x - …`", "*=": "write `x = x * …`", "/=": "write `x = x / …`",
     "−": "write the ASCII minus `-`", "–": "write the ASCII minus `-`", "—": "write the ASCII minus `-`",
     "×": "write `*`", "∗": "write `*`", "÷": "write `/`", "•": "write `·` (U+00B7) or `dot`",

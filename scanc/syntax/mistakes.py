@@ -26,6 +26,12 @@ _ELSEWHERE = {
     "var": "a local is assigned without a keyword: `name = …`",
     "axis": "axes are declared by `axes`",
 }
+_AMIDST = {
+    "and": "multiply two conditions: `(a < b) * (b < c)`",
+    "or": "add two conditions: `(a < b) + (b < c)`",
+    "not": "write the opposite comparison, or swap the branches: `where(condition, b, a)`",
+    "if": "a choice is an expression: `where(condition, a, b)`",
+}
 
 
 def explain(lexemes: Sequence[Lexeme], at: int, expected: set[str]) -> Diagnostic:
@@ -102,6 +108,8 @@ def _hint(lexemes: Sequence[Lexeme], at: int, expected: set[str]) -> str | None:
     first = before is not None and _first_of_line(lexemes, at - 1)
     in_expression = "PLUS" in expected
     if first and before is not None and before.kind == "NAME" and "EQUALS" in expected:
+        if kind == "SLASH" and at + 1 < len(lexemes) and lexemes[at + 1].text == "dt" and before.text[0] == "d":
+            return f"a derivative is written `d/dt {before.text[1:] or 'h'} = …`"
         return _statement_hint(before, kind)
     if kind == "SEP" and "DISCRETIZE" in expected:
         return "a line with `d/dt` ends in a rule: `d/dt h = A*h + B*x  discretize zoh(step)`"
@@ -115,6 +123,14 @@ def _hint(lexemes: Sequence[Lexeme], at: int, expected: set[str]) -> str | None:
         return "comparisons are not chained; multiply two of them: `(a < b) * (b < c)`"
     if expected == {"LPAR"} and before is not None and before.kind == "RSQB":
         return "a tensor is used by its bare name, axes meet by name; a function has its arguments after its axes"
+    if expected == {"LPAR", "LSQB"} and before is not None and before.text == "T" and lexemes[at - 2].kind == "PERIOD":
+        return "`h @ A` is the product with the transpose of `A`"
+    if kind == "LBRACE" and in_expression:
+        return "a state's name holds its previous value until it is assigned; of other tensors, write `prev(x, 1)`"
+    if in_expression and found is not None and before is not None:
+        amidst = _AMIDST.get(found.text) or (before.text == "not" and _AMIDST["not"])
+        if amidst:
+            return amidst
     if kind in ("NAME", "NUMBER", "LPAR") and in_expression:
         return "a product is written `*`, a contraction `·` or `dot`"
     if kind == "STRING":

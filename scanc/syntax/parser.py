@@ -98,7 +98,7 @@ def _without_statement(lexemes: list[Lexeme], at: int) -> list[Lexeme]:
     begin = min(at, len(lexemes) - 1)
     if lexemes[begin].kind in ("SEP", "RBRACE") and begin > 0:
         begin -= 1
-    end = max(at, begin + 1)
+    end = at if lexemes[begin].kind == "LBRACE" else max(at, begin + 1)
     while begin > 0 and lexemes[begin - 1].kind not in ("SEP", "LBRACE", "RBRACE"):
         begin -= 1
     depth = 0
