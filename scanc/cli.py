@@ -49,6 +49,7 @@ class Form(StrEnum):
     RECURRENT = "recurrent"
     CHUNKED = "chunked"
     PARALLEL = "parallel"
+    CONVOLUTION = "convolution"
 
 
 TargetOption = Annotated[Target, typer.Option(help="auto: Triton on a GPU, torch elsewhere.")]
@@ -89,9 +90,13 @@ def user_faults() -> Iterator[None]:
 
 
 def loaded(path: Path, target: Target = Target.AUTO) -> ScanOperator:
+    """The operator of a file; the compiler's warnings go to stderr."""
     from scanc.op import load
 
-    return load(path, target=target.value)
+    operator = load(path, target=target.value)
+    for warning in operator.lowered.warnings:
+        Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(warning.rstrip())
+    return operator
 
 
 def version(wanted: bool) -> None:

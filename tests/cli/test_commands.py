@@ -69,6 +69,15 @@ def test_check_names_every_wrong_spec_on_stderr(scanc: Scanc, wrong: str) -> Non
     assert result.stdout.splitlines()[0] == f"{GLA}: ok"
 
 
+def test_warnings_go_to_stderr(scanc: Scanc, tmp_path: Path) -> None:
+    path = tmp_path / "idle.scan"
+    path.write_text("scan idle\naxes d\ninput x[d], z[d]\nstate h[d]\nh = 0.5 * h + x\noutput h[d]\n")
+    result = scanc("check", str(path))
+    assert result.exit_code == 0
+    assert "warning[W0101]: input `z` is never used" in result.stderr
+    assert result.stdout.startswith(f"{path}: ok")
+
+
 @pytest.mark.parametrize("command", ["explain", "run", "bench"])
 def test_a_wrong_spec_is_a_message(scanc: Scanc, wrong: str, command: str) -> None:
     result = scanc(command, wrong)
