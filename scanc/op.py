@@ -41,12 +41,20 @@ Target = Literal["auto", "torch", "triton"]
 
 def load(path: str | os.PathLike[str], *, target: Target = "auto") -> ScanOperator:
     """The operator of a `.scan` file.  Raises `CompileError` for a wrong spec, `OSError` for an unreadable file."""
+    if isinstance(path, str) and "\n" in path:
+        raise ArgumentError("load takes the path of a spec, this is a text", hint="scanc.compile takes a text")
     file = Path(path)
     return ScanOperator(file.read_text(encoding="utf-8"), str(path), file.resolve().parent, target)
 
 
 def compile(text: str, *, target: Target = "auto") -> ScanOperator:
-    """The operator of a spec given as text.  Raises `CompileError`."""
+    """The operator of a spec given as text.  Raises `CompileError`, `ArgumentError` for what is no text."""
+    if not isinstance(text, str) or ("\n" not in text and text.endswith(".scan")):
+        raise ArgumentError(
+            "compile takes the text of a spec",
+            got=repr(text) if isinstance(text, str | Path) else type(text).__name__,
+            hint="scanc.load takes the path of a file",
+        )
     return ScanOperator(text, "<spec>", None, target)
 
 

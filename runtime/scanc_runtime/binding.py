@@ -52,7 +52,7 @@ class Binder:
                 raise ArgumentError(
                     f"{self._name} has no input or param `{name}`",
                     expected=self._signature(),
-                    hint=did_you_mean(name, [key for key in self._order if key not in given]),
+                    hint=did_you_mean(name, [*(key for key in self._order if key not in given), *_OPTIONS]),
                 )
             if name in given:
                 raise ArgumentError(

@@ -24,6 +24,10 @@ from scanc_runtime.spec import Spec, StateSpec
 Outputs = Tensor | tuple[Tensor, ...]
 State = dict[str, Tensor]
 _MOST_PLANS = 256
+_NOWHERE = {
+    "convolution": "no target has it so far",
+    "interpret": "the interpreter is part of the compiler, which a generated module does not need",
+}
 
 
 class Interface(ABC):
@@ -159,7 +163,7 @@ class Interface(ABC):
         if form in self.forms:
             return form
         admitted = ", ".join(("auto", *self.forms))
-        reason = dict(self.spec.refused).get(form)
+        reason = {**_NOWHERE, **dict(self.spec.refused)}.get(form)
         if reason is not None:
             raise ArgumentError(
                 f"{self.spec.name} does not admit form {form!r}: {reason}", expected=f"one of {admitted}"

@@ -65,6 +65,15 @@ def test_the_interpreter_keeps_the_dtypes(dtype):
     assert_close(one, other)
 
 
+def test_a_path_is_no_text_and_a_text_no_path():
+    with pytest.raises(scanc.ArgumentError, match="load takes the path"):
+        scanc.compile("layers/ema.scan")
+    with pytest.raises(scanc.ArgumentError, match="compile takes a text"):
+        scanc.load(EMA)
+    with pytest.raises(scanc.ArgumentError, match="NoneType"):
+        scanc.compile(None)
+
+
 def test_load_and_compile_are_the_same(tmp_path):
     path = tmp_path / "ema.scan"
     path.write_text(EMA)

@@ -177,6 +177,17 @@ CASES = {
         """attention does not admit form 'chunked': the step is nonlinear in S
   expected  one of auto, recurrent""",
     ),
+    "form of no target": (
+        lambda: ATTENTION(*attention_arguments(), form="convolution"),
+        """attention does not admit form 'convolution': no target has it so far
+  expected  one of auto, recurrent""",
+    ),
+    "option misspelled": (
+        lambda: EMA(A, X, return_states=True),
+        """ema has no input or param `return_states`
+  expected  ema(a, x)
+  hint      did you mean `return_state`?""",
+    ),
     "packed": (
         lambda: EMA(A, X, cu_seqlens=torch.tensor([0, 6])),
         """ema: packed sequences come later; cu_seqlens is not taken yet
