@@ -25,6 +25,7 @@ from torch import Tensor
 
 Term = Tensor | None
 _WIDE = 16384  # states per step from which one step is work enough for a call
+_SERIAL = 32767  # elements up to which torch runs an elementwise call in one thread
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,15 @@ def _slices(term: Term, lead: int, reverse: bool, dim: int = 1) -> Iterable[Term
 
 
 def chunk_length(length: int, width: int) -> int:
-    """Steps per chunk for `width` states a step: the fewest calls; all steps where one step is work enough."""
+    """Steps per chunk for `width` states a step: the fewest calls; all steps where one step is work enough.
+
+    No call is so large that torch would spread it over threads: hundreds of barriers cost more than they gain, and
+    far more on a busy machine.
+    """
     if width >= _WIDE or length < 12:
         return length
-    return min(range(2, isqrt(length) + 2), key=lambda c: (3 * c + length // c + length % c, c))
+    least = max(2, -(-length * width // _SERIAL))
+    return min(range(least, max(least, isqrt(length)) + 2), key=lambda c: (3 * c + length // c + length % c, c))
 
 
 def _chunked(algebra: Algebra, decay: Term, write: Term, initial: Tensor, out: Tensor, reverse: bool) -> None:
