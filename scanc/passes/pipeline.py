@@ -39,8 +39,9 @@ TO_CLASSIFIED: tuple[Pass, ...] = (
 
 TO_FUSED: tuple[Pass, ...] = (
     REALIFY,  # before stage: pairs are separate states
-    *TO_CLASSIFIED,
-    FUSE,
+    STAGE,
+    HOIST,
+    FUSE,  # in place of classify: a step in registers gains nothing from decay and write apart
 )
 """discrete → scheduled: one step whose values stay on the chip. For the Triton target."""
 

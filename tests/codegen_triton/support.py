@@ -15,13 +15,12 @@ from scanc_runtime.spec import Spec
 from torch import Tensor
 
 from scanc.codegen.module import spec_literal, spec_of
-from scanc.codegen.triton import TritonFunctions, emit_functions, prepare
+from scanc.codegen.triton import TritonFunctions, emit_functions
 from scanc.interpreter import interpret
 from scanc.interpreter.layout import axis_sizes
 from scanc.ir.nodes import Kind, Program
 from scanc.passes.differentiate import differentiate
-from scanc.passes.fuse import FUSE
-from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, Trace, run
+from scanc.passes.pipeline import SIMPLIFIED, TO_DISCRETE, TO_FUSED, Trace, run
 
 Tensors = dict[str, Tensor]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without a GPU, Triton's interpreter runs the kernels
@@ -43,7 +42,7 @@ class Emitted:
 
 def fused(program: Program) -> Program:
     """A discrete program as the target wants it."""
-    return run((*TO_CLASSIFIED, FUSE), prepare(program), Trace())
+    return run(TO_FUSED, program, Trace())
 
 
 def emit(typed: Program, segment: int | None = 4) -> Emitted:

@@ -11,7 +11,6 @@ from scanc.codegen.triton.forward import forward_kernel
 from scanc.codegen.triton.host import tiling, write_backward, write_forward, write_saved
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
-from scanc.passes.realify import REALIFY
 from scanc.passes.schedule import schedule
 
 SEGMENTS = 16, 32
@@ -35,17 +34,12 @@ class TritonFunctions:
     refused: tuple[tuple[str, str], ...]
 
 
-def prepare(discrete: Program) -> Program:
-    """A discrete program, forward or adjoint, as this target wants it before it is staged: without complex values."""
-    return REALIFY.run(discrete)[0]
-
-
 def emit_functions(
     forward: Program, adjoint: Program, discrete: Program, segment: int | None = None
 ) -> TritonFunctions:
     """The functions of a module from the fused forward and adjoint programs.
 
-    `discrete` is the program before `prepare`: its tensors are the user's. `segment`: the steps between two saved
+    `discrete` is the program before `realify`: its tensors are the user's. `segment`: the steps between two saved
     states, a power of two.
     """
     again = rerun(adjoint, forward)

@@ -41,7 +41,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="conv_ema",
-    digest="b3bd43d3b25b",
+    digest="a734989c0d2a",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -85,7 +85,7 @@ def step(x, kernel, logit, h, prev_x_0, prev_x_1, prev_x_2):
     return (h_2,), (h_2, prev_x_1, prev_x_2, x)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = launch.Tiling(
     "conv_ema",
     grid=(),
@@ -94,6 +94,10 @@ FORWARD_TILING = launch.Tiling(
     full=("w",),
     tiles=(("d", "w"),),
     resident=(("d",), ("d",), ("d",), ("d",), ("d",), ("d", "w")),
+    rows=(("d",),),
+    past=(),
+    work=32,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "conv_ema",
@@ -105,30 +109,34 @@ BACKWARD_TILING = launch.Tiling(
     resident=(
         ("d",), ("d",), ("d",), ("d",), ("d",), ("d",), ("d",), ("d",), ("d",), ("d",), ("d", "w"), ("d", "w")
     ),
+    rows=(("d",), ("d",)),
+    past=(("d",), ("d",), ("d",), ("d",)),
+    work=95,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    x_ptr, x_stride_b, x_stride_t, x_stride_d,  # [B, T, d]
-    kernel_ptr, kernel_stride_d, kernel_stride_w,  # [d, w]
-    logit_ptr, logit_stride_d,  # [d]
-    h_start_ptr, h_start_stride_b, h_start_stride_d,  # [B, d]
-    prev_x_0_start_ptr, prev_x_0_start_stride_b, prev_x_0_start_stride_d,  # [B, d]
-    prev_x_1_start_ptr, prev_x_1_start_stride_b, prev_x_1_start_stride_d,  # [B, d]
-    prev_x_2_start_ptr, prev_x_2_start_stride_b, prev_x_2_start_stride_d,  # [B, d]
-    h_out_ptr, h_out_stride_b, h_out_stride_t, h_out_stride_d,  # [B, T, d]
-    h_end_ptr, h_end_stride_b, h_end_stride_d,  # [B, d]
-    prev_x_0_end_ptr, prev_x_0_end_stride_b, prev_x_0_end_stride_d,  # [B, d]
-    prev_x_1_end_ptr, prev_x_1_end_stride_b, prev_x_1_end_stride_d,  # [B, d]
-    prev_x_2_end_ptr, prev_x_2_end_stride_b, prev_x_2_end_stride_d,  # [B, d]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d,  # [B, segments, d]
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    kernel_ptr, kernel_stride_d: tl.constexpr, kernel_stride_w: tl.constexpr,  # [d, w]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr,  # [B, d]
+    prev_x_0_start_ptr, prev_x_0_start_stride_b, prev_x_0_start_stride_d: tl.constexpr,  # [B, d]
+    prev_x_1_start_ptr, prev_x_1_start_stride_b, prev_x_1_start_stride_d: tl.constexpr,  # [B, d]
+    prev_x_2_start_ptr, prev_x_2_start_stride_b, prev_x_2_start_stride_d: tl.constexpr,  # [B, d]
+    h_out_ptr, h_out_stride_b, h_out_stride_t: tl.constexpr, h_out_stride_d: tl.constexpr,  # [B, T, d]
+    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr,  # [B, d]
+    prev_x_0_end_ptr, prev_x_0_end_stride_b, prev_x_0_end_stride_d: tl.constexpr,  # [B, d]
+    prev_x_1_end_ptr, prev_x_1_end_stride_b, prev_x_1_end_stride_d: tl.constexpr,  # [B, d]
+    prev_x_2_end_ptr, prev_x_2_end_stride_b, prev_x_2_end_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
     # [B, segments, d]
-    prev_x_0_saved_ptr, prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment, prev_x_0_saved_stride_d,
+    prev_x_0_saved_ptr, prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment, prev_x_0_saved_stride_d: tl.constexpr,
     # [B, segments, d]
-    prev_x_1_saved_ptr, prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment, prev_x_1_saved_stride_d,
+    prev_x_1_saved_ptr, prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment, prev_x_1_saved_stride_d: tl.constexpr,
     # [B, segments, d]
-    prev_x_2_saved_ptr, prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment, prev_x_2_saved_stride_d,
+    prev_x_2_saved_ptr, prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment, prev_x_2_saved_stride_d: tl.constexpr,
     T,
     size_d: tl.constexpr,
     size_w: tl.constexpr,
@@ -136,9 +144,10 @@ def forward_kernel(
     block_w: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of d, all of w, step by step."""
     program = tl.program_id(0).to(tl.int64)
@@ -147,27 +156,26 @@ def forward_kernel(
     b = program
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_w = tl.arange(0, block_w).to(tl.int64)
-    in_w = at_w < size_w
+    in_w = (at_w < size_w) | (size_w > 0 and size_w % block_w == 0)
 
     kernel_0_at = kernel_ptr + at_d * kernel_stride_d + 0 * kernel_stride_w  # [d]
-    kernel_1_at = kernel_ptr + at_d * kernel_stride_d + 1 * kernel_stride_w  # [d]
-    kernel_2_at = kernel_ptr + at_d * kernel_stride_d + 2 * kernel_stride_w  # [d]
-    kernel_3_at = kernel_ptr + at_d * kernel_stride_d + 3 * kernel_stride_w  # [d]
-    logit_at = logit_ptr + at_d * logit_stride_d  # [d]
     kernel_0 = tl.load(kernel_0_at, mask=in_d, other=0.0).to(acc)  # [d]
+    kernel_1_at = kernel_ptr + at_d * kernel_stride_d + 1 * kernel_stride_w  # [d]
     kernel_1 = tl.load(kernel_1_at, mask=in_d, other=0.0).to(acc)  # [d]
+    kernel_2_at = kernel_ptr + at_d * kernel_stride_d + 2 * kernel_stride_w  # [d]
     kernel_2 = tl.load(kernel_2_at, mask=in_d, other=0.0).to(acc)  # [d]
+    kernel_3_at = kernel_ptr + at_d * kernel_stride_d + 3 * kernel_stride_w  # [d]
     kernel_3 = tl.load(kernel_3_at, mask=in_d, other=0.0).to(acc)  # [d]
+    logit_at = logit_ptr + at_d * logit_stride_d  # [d]
     logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [d]
     # spec line 12
     a = tlmath.sigmoid(logit)  # [d]
     # spec line 13
     t_4 = 1.0 - a  # [d]
 
-    x_at = x_ptr + b * x_stride_b + at_d * x_stride_d  # [d]
-    h_out_at = h_out_ptr + b * h_out_stride_b + at_d * h_out_stride_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
     h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     # [d]
@@ -179,55 +187,79 @@ def forward_kernel(
     # [d]
     prev_x_2_start_at = prev_x_2_start_ptr + b * prev_x_2_start_stride_b + at_d * prev_x_2_start_stride_d
     prev_x_2 = tl.load(prev_x_2_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
-                # [d]
-                h_saved_at = (
-                    h_saved_ptr
-                    + b * h_saved_stride_b
-                    + checkpoint * h_saved_stride_segment
-                    + at_d * h_saved_stride_d
-                )
-                tl.store(h_saved_at, h, mask=in_d)
-                # [d]
-                prev_x_0_saved_at = (
-                    prev_x_0_saved_ptr
-                    + b * prev_x_0_saved_stride_b
-                    + checkpoint * prev_x_0_saved_stride_segment
-                    + at_d * prev_x_0_saved_stride_d
-                )
-                tl.store(prev_x_0_saved_at, prev_x_0, mask=in_d)
-                # [d]
-                prev_x_1_saved_at = (
-                    prev_x_1_saved_ptr
-                    + b * prev_x_1_saved_stride_b
-                    + checkpoint * prev_x_1_saved_stride_segment
-                    + at_d * prev_x_1_saved_stride_d
-                )
-                tl.store(prev_x_1_saved_at, prev_x_1, mask=in_d)
-                # [d]
-                prev_x_2_saved_at = (
-                    prev_x_2_saved_ptr
-                    + b * prev_x_2_saved_stride_b
-                    + checkpoint * prev_x_2_saved_stride_segment
-                    + at_d * prev_x_2_saved_stride_d
-                )
-                tl.store(prev_x_2_saved_at, prev_x_2, mask=in_d)
-        x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        # spec line 11
-        tap = kernel_0 * prev_x_0  # [d]
-        conv = tap + kernel_1 * prev_x_1  # [d]
-        # spec line 13
-        t_5 = t_4 * tlmath.silu(conv + kernel_2 * prev_x_2 + kernel_3 * x)  # [d]
-        h_2 = a * h + t_5  # [d]
-        tl.store(h_out_at + t * h_out_stride_t, h_2, mask=in_d)
-        h = h_2
-        prev_x_0 = prev_x_1
-        prev_x_1 = prev_x_2
-        prev_x_2 = x
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+        x_ahead = ()
+        for u in tl.static_range(unroll):
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+        h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [d]
+        for first in range(begin, T if tail else whole, unroll):
+            x_block = x_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                x_at += moved * x_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(x_lines)
+                    x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                x_ahead = ()
+                for u in tl.static_range(unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [d]
+                        h_saved_at = (
+                            h_saved_ptr
+                            + b * h_saved_stride_b
+                            + checkpoint * h_saved_stride_segment
+                            + at_d * h_saved_stride_d
+                        )
+                        tl.store(h_saved_at, h, mask=in_d)
+                        # [d]
+                        prev_x_0_saved_at = (
+                            prev_x_0_saved_ptr
+                            + b * prev_x_0_saved_stride_b
+                            + checkpoint * prev_x_0_saved_stride_segment
+                            + at_d * prev_x_0_saved_stride_d
+                        )
+                        tl.store(prev_x_0_saved_at, prev_x_0, mask=in_d)
+                        # [d]
+                        prev_x_1_saved_at = (
+                            prev_x_1_saved_ptr
+                            + b * prev_x_1_saved_stride_b
+                            + checkpoint * prev_x_1_saved_stride_segment
+                            + at_d * prev_x_1_saved_stride_d
+                        )
+                        tl.store(prev_x_1_saved_at, prev_x_1, mask=in_d)
+                        # [d]
+                        prev_x_2_saved_at = (
+                            prev_x_2_saved_ptr
+                            + b * prev_x_2_saved_stride_b
+                            + checkpoint * prev_x_2_saved_stride_segment
+                            + at_d * prev_x_2_saved_stride_d
+                        )
+                        tl.store(prev_x_2_saved_at, prev_x_2, mask=in_d)
+                x = x_block[u].to(acc)  # [d]
+                # spec line 11
+                tap = kernel_0 * prev_x_0  # [d]
+                conv = tap + kernel_1 * prev_x_1  # [d]
+                # spec line 13
+                t_5 = t_4 * tlmath.silu(conv + kernel_2 * prev_x_2 + kernel_3 * x)  # [d]
+                h_2 = a * h + t_5  # [d]
+                tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
+                h = tl.where(alive, h_2, h)
+                prev_x_0 = tl.where(alive, prev_x_1, prev_x_0)
+                prev_x_1 = tl.where(alive, prev_x_2, prev_x_1)
+                prev_x_2 = tl.where(alive, x, prev_x_2)
+            h_out_at += way * unroll * h_out_stride_t
     h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
     tl.store(h_end_at, h, mask=in_d)
     prev_x_0_end_at = prev_x_0_end_ptr + b * prev_x_0_end_stride_b + at_d * prev_x_0_end_stride_d  # [d]
@@ -240,41 +272,44 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def backward_kernel(
-    x_ptr, x_stride_b, x_stride_t, x_stride_d,  # [B, T, d]
-    dy_h_ptr, dy_h_stride_b, dy_h_stride_t, dy_h_stride_d,  # [B, T, d]
-    kernel_ptr, kernel_stride_d, kernel_stride_w,  # [d, w]
-    logit_ptr, logit_stride_d,  # [d]
-    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d,  # [B, d]
-    d_prev_x_0_start_ptr, d_prev_x_0_start_stride_b, d_prev_x_0_start_stride_d,  # [B, d]
-    d_prev_x_1_start_ptr, d_prev_x_1_start_stride_b, d_prev_x_1_start_stride_d,  # [B, d]
-    d_prev_x_2_start_ptr, d_prev_x_2_start_stride_b, d_prev_x_2_start_stride_d,  # [B, d]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d,  # [B, segments, d]
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    dy_h_ptr, dy_h_stride_b, dy_h_stride_t: tl.constexpr, dy_h_stride_d: tl.constexpr,  # [B, T, d]
+    kernel_ptr, kernel_stride_d: tl.constexpr, kernel_stride_w: tl.constexpr,  # [d, w]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr,  # [B, d]
+    d_prev_x_0_start_ptr, d_prev_x_0_start_stride_b, d_prev_x_0_start_stride_d: tl.constexpr,  # [B, d]
+    d_prev_x_1_start_ptr, d_prev_x_1_start_stride_b, d_prev_x_1_start_stride_d: tl.constexpr,  # [B, d]
+    d_prev_x_2_start_ptr, d_prev_x_2_start_stride_b, d_prev_x_2_start_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
     # [B, segments, d]
-    prev_x_0_saved_ptr, prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment, prev_x_0_saved_stride_d,
+    prev_x_0_saved_ptr, prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment, prev_x_0_saved_stride_d: tl.constexpr,
     # [B, segments, d]
-    prev_x_1_saved_ptr, prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment, prev_x_1_saved_stride_d,
+    prev_x_1_saved_ptr, prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment, prev_x_1_saved_stride_d: tl.constexpr,
     # [B, segments, d]
-    prev_x_2_saved_ptr, prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment, prev_x_2_saved_stride_d,
-    d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t, d_x_out_stride_d,  # [B, T, d]
-    d_kernel_out_ptr, d_kernel_out_stride_b, d_kernel_out_stride_d, d_kernel_out_stride_w,  # [B, d, w]
-    d_logit_out_ptr, d_logit_out_stride_b, d_logit_out_stride_d,  # [B, d]
-    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d,  # [B, d]
-    d_prev_x_0_end_ptr, d_prev_x_0_end_stride_b, d_prev_x_0_end_stride_d,  # [B, d]
-    d_prev_x_1_end_ptr, d_prev_x_1_end_stride_b, d_prev_x_1_end_stride_d,  # [B, d]
-    d_prev_x_2_end_ptr, d_prev_x_2_end_stride_b, d_prev_x_2_end_stride_d,  # [B, d]
-    h_scratch_ptr,  # [programs, segment, block …]
-    prev_x_0_scratch_ptr,  # [programs, segment, block …]
-    prev_x_1_scratch_ptr,  # [programs, segment, block …]
-    prev_x_2_scratch_ptr,  # [programs, segment, block …]
+    prev_x_2_saved_ptr, prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment, prev_x_2_saved_stride_d: tl.constexpr,
+    # [B, T, d]
+    d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
+    # [B, d, w]
+    d_kernel_out_ptr, d_kernel_out_stride_b, d_kernel_out_stride_d: tl.constexpr, d_kernel_out_stride_w: tl.constexpr,
+    d_logit_out_ptr, d_logit_out_stride_b, d_logit_out_stride_d: tl.constexpr,  # [B, d]
+    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr,  # [B, d]
+    d_prev_x_0_end_ptr, d_prev_x_0_end_stride_b, d_prev_x_0_end_stride_d: tl.constexpr,  # [B, d]
+    d_prev_x_1_end_ptr, d_prev_x_1_end_stride_b, d_prev_x_1_end_stride_d: tl.constexpr,  # [B, d]
+    d_prev_x_2_end_ptr, d_prev_x_2_end_stride_b, d_prev_x_2_end_stride_d: tl.constexpr,  # [B, d]
+    h_scratch_ptr,  # [programs, blocks of a segment, block …]
+    prev_x_0_scratch_ptr,  # [programs, blocks of a segment, block …]
+    prev_x_1_scratch_ptr,  # [programs, blocks of a segment, block …]
+    prev_x_2_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_d: tl.constexpr,
     size_w: tl.constexpr,
     block_d: tl.constexpr,
     block_w: tl.constexpr,
     segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of d, all of w, from the last step to the first."""
     program = tl.program_id(0).to(tl.int64)
@@ -283,19 +318,19 @@ def backward_kernel(
     b = program
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_w = tl.arange(0, block_w).to(tl.int64)
-    in_w = at_w < size_w
+    in_w = (at_w < size_w) | (size_w > 0 and size_w % block_w == 0)
 
     kernel_0_at = kernel_ptr + at_d * kernel_stride_d + 0 * kernel_stride_w  # [d]
-    kernel_1_at = kernel_ptr + at_d * kernel_stride_d + 1 * kernel_stride_w  # [d]
-    kernel_2_at = kernel_ptr + at_d * kernel_stride_d + 2 * kernel_stride_w  # [d]
-    kernel_3_at = kernel_ptr + at_d * kernel_stride_d + 3 * kernel_stride_w  # [d]
-    logit_at = logit_ptr + at_d * logit_stride_d  # [d]
     kernel_0 = tl.load(kernel_0_at, mask=in_d, other=0.0).to(acc)  # [d]
+    kernel_1_at = kernel_ptr + at_d * kernel_stride_d + 1 * kernel_stride_w  # [d]
     kernel_1 = tl.load(kernel_1_at, mask=in_d, other=0.0).to(acc)  # [d]
+    kernel_2_at = kernel_ptr + at_d * kernel_stride_d + 2 * kernel_stride_w  # [d]
     kernel_2 = tl.load(kernel_2_at, mask=in_d, other=0.0).to(acc)  # [d]
+    kernel_3_at = kernel_ptr + at_d * kernel_stride_d + 3 * kernel_stride_w  # [d]
     kernel_3 = tl.load(kernel_3_at, mask=in_d, other=0.0).to(acc)  # [d]
+    logit_at = logit_ptr + at_d * logit_stride_d  # [d]
     logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [d]
     # spec line 12
     a = tlmath.sigmoid(logit)  # [d]
@@ -304,16 +339,21 @@ def backward_kernel(
     # spec line 12
     t_6 = a * t_4  # [d]
 
-    x_at = x_ptr + b * x_stride_b + at_d * x_stride_d  # [d]
-    dy_h_at = dy_h_ptr + b * dy_h_stride_b + at_d * dy_h_stride_d  # [d]
-    d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + at_d * d_x_out_stride_d  # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_d + lane_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
     # [d]
-    prev_x_0_scratch_at = prev_x_0_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_d + lane_d
+    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
     # [d]
-    prev_x_1_scratch_at = prev_x_1_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_d + lane_d
+    prev_x_0_scratch_at = (
+        prev_x_0_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    )
     # [d]
-    prev_x_2_scratch_at = prev_x_2_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_d + lane_d
+    prev_x_1_scratch_at = (
+        prev_x_1_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    )
+    # [d]
+    prev_x_2_scratch_at = (
+        prev_x_2_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    )
     d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
     d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     # [d]
@@ -333,107 +373,266 @@ def backward_kernel(
     d_prev_x_2 = tl.load(d_prev_x_2_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_kernel_sum = tl.full([block_d, block_w], 0.0, acc)  # [d, w]
     d_logit_sum = tl.full([block_d], 0.0, acc)  # [d]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [d]
-        h_saved_at = (
-            h_saved_ptr + b * h_saved_stride_b + checkpoint * h_saved_stride_segment + at_d * h_saved_stride_d
-        )
-        h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
-        # [d]
-        prev_x_0_saved_at = (
-            prev_x_0_saved_ptr
-            + b * prev_x_0_saved_stride_b
-            + checkpoint * prev_x_0_saved_stride_segment
-            + at_d * prev_x_0_saved_stride_d
-        )
-        prev_x_0_now = tl.load(prev_x_0_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
-        # [d]
-        prev_x_1_saved_at = (
-            prev_x_1_saved_ptr
-            + b * prev_x_1_saved_stride_b
-            + checkpoint * prev_x_1_saved_stride_segment
-            + at_d * prev_x_1_saved_stride_d
-        )
-        prev_x_1_now = tl.load(prev_x_1_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
-        # [d]
-        prev_x_2_saved_at = (
-            prev_x_2_saved_ptr
-            + b * prev_x_2_saved_stride_b
-            + checkpoint * prev_x_2_saved_stride_segment
-            + at_d * prev_x_2_saved_stride_d
-        )
-        prev_x_2_now = tl.load(prev_x_2_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(h_scratch_at + local * block_d, h_now)
-            tl.store(prev_x_0_scratch_at + local * block_d, prev_x_0_now)
-            tl.store(prev_x_1_scratch_at + local * block_d, prev_x_1_now)
-            tl.store(prev_x_2_scratch_at + local * block_d, prev_x_2_now)
-            x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 11
-            tap = kernel_0 * prev_x_0_now  # [d]
-            conv = tap + kernel_1 * prev_x_1_now  # [d]
-            # spec line 13
-            t_5 = t_4 * tlmath.silu(conv + kernel_2 * prev_x_2_now + kernel_3 * x)  # [d]
-            h_2 = a * h_now + t_5  # [d]
-            h_now = h_2
-            prev_x_0_now = prev_x_1_now
-            prev_x_1_now = prev_x_2_now
-            prev_x_2_now = x
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            h = tl.load(h_scratch_at + local * block_d).to(acc)  # [d]
-            prev_x_0 = tl.load(prev_x_0_scratch_at + local * block_d).to(acc)  # [d]
-            prev_x_1 = tl.load(prev_x_1_scratch_at + local * block_d).to(acc)  # [d]
-            prev_x_2 = tl.load(prev_x_2_scratch_at + local * block_d).to(acc)  # [d]
-            x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            dy_h = tl.load(dy_h_at + t * dy_h_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 11
-            tap = kernel_0 * prev_x_0  # [d]
-            conv = tap + kernel_1 * prev_x_1  # [d]
-            conv_3 = conv + kernel_2 * prev_x_2 + kernel_3 * x  # [d]
-            t_8 = tlmath.sigmoid(conv_3)  # [d]
-            # spec line 13
-            d_h_write = dy_h * a  # [d]
-            d_h_2 = a * d_h + d_h_write  # [d]
-            d_h_2_2 = dy_h + d_h  # [d]
-            d_c = d_h_2_2 * t_4  # [d]
-            d_a = d_h_2_2 * h  # [d]
-            # spec line 12
-            t_7 = (-d_h_2_2 * tlmath.silu(conv_3) + d_a) * t_6  # [d]
-            # spec line 11
-            t_13 = d_c * (t_8 * (conv_3 * (1.0 - t_8) + 1.0))  # [d]
-            d_x = t_13 * kernel_3  # [d]
-            d_prev_x_2_2 = t_13 * kernel_2  # [d]
-            d_prev_x_1_2 = t_13 * kernel_1  # [d]
-            d_prev_x_0_2 = t_13 * kernel_0  # [d]
-            # [d, w]
-            d_kernel = tl.where(
-                at_w[None, :] == 0,
-                (t_13 * prev_x_0)[:, None],
-                tl.where(
-                    at_w[None, :] == 1,
-                    (t_13 * prev_x_1)[:, None],
-                    tl.where(at_w[None, :] == 2, (t_13 * prev_x_2)[:, None], (t_13 * x)[:, None]),
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+        x_ahead = ()
+        dy_h_ahead = ()
+        for u in tl.static_range(unroll):
+            # [d]
+            x_ahead += (
+                tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            dy_h_ahead += (
+                tl.load(
+                    dy_h_at + way * u * dy_h_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
                 ),
             )
-            d_prev_x_1_2_2 = d_prev_x_0 + d_prev_x_1_2  # [d]
-            d_prev_x_2_2_2 = d_prev_x_1 + d_prev_x_2_2  # [d]
-            d_x_2 = d_prev_x_2 + d_x  # [d]
-            tl.store(d_x_out_at + t * d_x_out_stride_t, d_x_2, mask=in_d)
-            d_kernel_sum += d_kernel
-            d_logit_sum += t_7
-            d_h = d_h_2
-            d_prev_x_0 = d_prev_x_0_2
-            d_prev_x_1 = d_prev_x_1_2_2
-            d_prev_x_2 = d_prev_x_2_2_2
-        tl.debug_barrier()
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [d]
+            h_saved_at = (
+                h_saved_ptr
+                + b * h_saved_stride_b
+                + checkpoint * h_saved_stride_segment
+                + at_d * h_saved_stride_d
+            )
+            h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
+            # [d]
+            prev_x_0_saved_at = (
+                prev_x_0_saved_ptr
+                + b * prev_x_0_saved_stride_b
+                + checkpoint * prev_x_0_saved_stride_segment
+                + at_d * prev_x_0_saved_stride_d
+            )
+            # [d]
+            prev_x_0_ahead = tl.load(prev_x_0_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(
+                acc
+            )
+            # [d]
+            prev_x_1_saved_at = (
+                prev_x_1_saved_ptr
+                + b * prev_x_1_saved_stride_b
+                + checkpoint * prev_x_1_saved_stride_segment
+                + at_d * prev_x_1_saved_stride_d
+            )
+            # [d]
+            prev_x_1_ahead = tl.load(prev_x_1_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(
+                acc
+            )
+            # [d]
+            prev_x_2_saved_at = (
+                prev_x_2_saved_ptr
+                + b * prev_x_2_saved_stride_b
+                + checkpoint * prev_x_2_saved_stride_segment
+                + at_d * prev_x_2_saved_stride_d
+            )
+            # [d]
+            prev_x_2_ahead = tl.load(prev_x_2_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(
+                acc
+            )
+        # [d]
+        d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            x_block = x_ahead
+            dy_h_block = dy_h_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                x_at -= moved * x_stride_t
+                dy_h_at -= moved * dy_h_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(x_lines)
+                        tlmath.prefetch(dy_h_lines)
+                    x_lines -= tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                    dy_h_lines -= tlmath.size_in_bytes(dy_h_at, way * unroll * dy_h_stride_t)
+                x_ahead = ()
+                dy_h_ahead = ()
+                for u in tl.static_range(unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+                    dy_h_ahead += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d, other=0.0),)  # [d]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [d]
+                    h_saved_at = (
+                        h_saved_ptr
+                        + b * h_saved_stride_b
+                        + checkpoint * h_saved_stride_segment
+                        + at_d * h_saved_stride_d
+                    )
+                    h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                    # [d]
+                    prev_x_0_saved_at = (
+                        prev_x_0_saved_ptr
+                        + b * prev_x_0_saved_stride_b
+                        + checkpoint * prev_x_0_saved_stride_segment
+                        + at_d * prev_x_0_saved_stride_d
+                    )
+                    prev_x_0_now = tl.load(prev_x_0_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                    # [d]
+                    prev_x_1_saved_at = (
+                        prev_x_1_saved_ptr
+                        + b * prev_x_1_saved_stride_b
+                        + checkpoint * prev_x_1_saved_stride_segment
+                        + at_d * prev_x_1_saved_stride_d
+                    )
+                    prev_x_1_now = tl.load(prev_x_1_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                    # [d]
+                    prev_x_2_saved_at = (
+                        prev_x_2_saved_ptr
+                        + b * prev_x_2_saved_stride_b
+                        + checkpoint * prev_x_2_saved_stride_segment
+                        + at_d * prev_x_2_saved_stride_d
+                    )
+                    prev_x_2_now = tl.load(prev_x_2_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        tl.store(prev_x_0_scratch_at + starts % (segment // unroll) * block_d, prev_x_0_now)
+                        tl.store(prev_x_1_scratch_at + starts % (segment // unroll) * block_d, prev_x_1_now)
+                        tl.store(prev_x_2_scratch_at + starts % (segment // unroll) * block_d, prev_x_2_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # spec line 11
+                            tap = kernel_0 * prev_x_0_now  # [d]
+                            conv = tap + kernel_1 * prev_x_1_now  # [d]
+                            # spec line 13
+                            t_5 = t_4 * tlmath.silu(conv + kernel_2 * prev_x_2_now + kernel_3 * x)  # [d]
+                            h_2 = a * h_now + t_5  # [d]
+                            h_now = h_2
+                            prev_x_0_now = prev_x_1_now
+                            prev_x_1_now = prev_x_2_now
+                            prev_x_2_now = x
+                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
+                    tl.store(prev_x_0_scratch_at + block % (segment // unroll) * block_d, prev_x_0_now)
+                    tl.store(prev_x_1_scratch_at + block % (segment // unroll) * block_d, prev_x_1_now)
+                    tl.store(prev_x_2_scratch_at + block % (segment // unroll) * block_d, prev_x_2_now)
+                tl.debug_barrier()
+                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                # [d]
+                prev_x_0_now = tl.load(prev_x_0_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                # [d]
+                prev_x_1_now = tl.load(prev_x_1_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                # [d]
+                prev_x_2_now = tl.load(prev_x_2_scratch_at + block % (segment // unroll) * block_d).to(acc)
+            else:
+                h_now = h_ahead  # [d]
+                prev_x_0_now = prev_x_0_ahead  # [d]
+                prev_x_1_now = prev_x_1_ahead  # [d]
+                prev_x_2_now = prev_x_2_ahead  # [d]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                # [d]
+                h_saved_at = (
+                    h_saved_ptr
+                    + b * h_saved_stride_b
+                    + checkpoint * h_saved_stride_segment
+                    + at_d * h_saved_stride_d
+                )
+                h_ahead = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                # [d]
+                prev_x_0_saved_at = (
+                    prev_x_0_saved_ptr
+                    + b * prev_x_0_saved_stride_b
+                    + checkpoint * prev_x_0_saved_stride_segment
+                    + at_d * prev_x_0_saved_stride_d
+                )
+                prev_x_0_ahead = tl.load(prev_x_0_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                # [d]
+                prev_x_1_saved_at = (
+                    prev_x_1_saved_ptr
+                    + b * prev_x_1_saved_stride_b
+                    + checkpoint * prev_x_1_saved_stride_segment
+                    + at_d * prev_x_1_saved_stride_d
+                )
+                prev_x_1_ahead = tl.load(prev_x_1_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                # [d]
+                prev_x_2_saved_at = (
+                    prev_x_2_saved_ptr
+                    + b * prev_x_2_saved_stride_b
+                    + checkpoint * prev_x_2_saved_stride_segment
+                    + at_d * prev_x_2_saved_stride_d
+                )
+                prev_x_2_ahead = tl.load(prev_x_2_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+            h_kept = ()
+            prev_x_0_kept = ()
+            prev_x_1_kept = ()
+            prev_x_2_kept = ()
+            for u in tl.static_range(unroll):
+                h_kept += (h_now,)
+                prev_x_0_kept += (prev_x_0_now,)
+                prev_x_1_kept += (prev_x_1_now,)
+                prev_x_2_kept += (prev_x_2_now,)
+                x = x_block[u].to(acc)  # [d]
+                # spec line 11
+                tap = kernel_0 * prev_x_0_now  # [d]
+                conv = tap + kernel_1 * prev_x_1_now  # [d]
+                # spec line 13
+                t_5 = t_4 * tlmath.silu(conv + kernel_2 * prev_x_2_now + kernel_3 * x)  # [d]
+                h_2 = a * h_now + t_5  # [d]
+                h_now = h_2
+                prev_x_0_now = prev_x_1_now
+                prev_x_1_now = prev_x_2_now
+                prev_x_2_now = x
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                h = h_kept[u]  # [d]
+                prev_x_0 = prev_x_0_kept[u]  # [d]
+                prev_x_1 = prev_x_1_kept[u]  # [d]
+                prev_x_2 = prev_x_2_kept[u]  # [d]
+                x = x_block[u].to(acc)  # [d]
+                dy_h = dy_h_block[u].to(acc)  # [d]
+                # spec line 11
+                tap = kernel_0 * prev_x_0  # [d]
+                conv = tap + kernel_1 * prev_x_1  # [d]
+                conv_3 = conv + kernel_2 * prev_x_2 + kernel_3 * x  # [d]
+                t_8 = tlmath.sigmoid(conv_3)  # [d]
+                # spec line 13
+                d_h_2 = dy_h + d_h  # [d]
+                d_h_3 = d_h_2 * a  # [d]
+                d_c = d_h_2 * t_4  # [d]
+                d_a = d_h_2 * h  # [d]
+                # spec line 12
+                t_7 = (-d_h_2 * tlmath.silu(conv_3) + d_a) * t_6  # [d]
+                # spec line 11
+                t_13 = d_c * (t_8 * (conv_3 * (1.0 - t_8) + 1.0))  # [d]
+                d_x = t_13 * kernel_3  # [d]
+                d_prev_x_2_2 = t_13 * kernel_2  # [d]
+                d_prev_x_1_2 = t_13 * kernel_1  # [d]
+                d_prev_x_0_2 = t_13 * kernel_0  # [d]
+                # [d, w]
+                d_kernel = tl.where(
+                    at_w[None, :] == 0,
+                    (t_13 * prev_x_0)[:, None],
+                    tl.where(
+                        at_w[None, :] == 1,
+                        (t_13 * prev_x_1)[:, None],
+                        tl.where(at_w[None, :] == 2, (t_13 * prev_x_2)[:, None], (t_13 * x)[:, None]),
+                    ),
+                )
+                d_prev_x_1_2_2 = d_prev_x_0 + d_prev_x_1_2  # [d]
+                d_prev_x_2_2_2 = d_prev_x_1 + d_prev_x_2_2  # [d]
+                d_x_2 = d_prev_x_2 + d_x  # [d]
+                tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x_2, mask=in_d & alive)
+                d_kernel_sum += tl.where(alive, d_kernel, 0.0)
+                d_logit_sum += tl.where(alive, t_7, 0.0)
+                d_h = tl.where(alive, d_h_3, d_h)
+                d_prev_x_0 = tl.where(alive, d_prev_x_0_2, d_prev_x_0)
+                d_prev_x_1 = tl.where(alive, d_prev_x_1_2_2, d_prev_x_1)
+                d_prev_x_2 = tl.where(alive, d_prev_x_2_2_2, d_prev_x_2)
+            d_x_out_at -= way * unroll * d_x_out_stride_t
     # [d, w]
     d_kernel_out_at = (
         d_kernel_out_ptr
@@ -463,7 +662,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     kernel, logit = params
     h, prev_x_0, prev_x_1, prev_x_2 = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
     h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
     prev_x_0_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
@@ -511,7 +710,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (dy_h,) = grad_outputs
     d_h_end, d_prev_x_0_end, d_prev_x_1_end, d_prev_x_2_end = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_kernel = call.new((call.batch, call.sizes["d"], call.sizes["w"]), call.dtype("real"))
     d_logit = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
@@ -519,15 +718,17 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_prev_x_0_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
     d_prev_x_1_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
     d_prev_x_2_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    h_scratch = call.new((call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d")), call.dtype("real"))
+    h_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+    )
     prev_x_0_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
     )
     prev_x_1_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
     )
     prev_x_2_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
     )
     call.run(
         backward_kernel,

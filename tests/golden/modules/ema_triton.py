@@ -36,7 +36,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="ema",
-    digest="b7867dcd4fd2",
+    digest="c0c5504bc1e2",
     axes=(
         AxisSpec("d"),
     ),
@@ -68,9 +68,19 @@ def step(x, logit, h):
     return (h_2,), (h_2,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = launch.Tiling(
-    "ema", grid=(), split=("d",), summed=(), full=(), tiles=(("d",),), resident=(("d",), ("d",))
+    "ema",
+    grid=(),
+    split=("d",),
+    summed=(),
+    full=(),
+    tiles=(("d",),),
+    resident=(("d",), ("d",)),
+    rows=(("d",),),
+    past=(),
+    work=13,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "ema",
@@ -80,25 +90,30 @@ BACKWARD_TILING = launch.Tiling(
     full=(),
     tiles=(("d",),),
     resident=(("d",), ("d",), ("d",), ("d",)),
+    rows=(("d",), ("d",)),
+    past=(("d",),),
+    work=32,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    x_ptr, x_stride_b, x_stride_t, x_stride_d,  # [B, T, d]
-    logit_ptr, logit_stride_d,  # [d]
-    h_start_ptr, h_start_stride_b, h_start_stride_d,  # [B, d]
-    h_out_ptr, h_out_stride_b, h_out_stride_t, h_out_stride_d,  # [B, T, d]
-    h_end_ptr, h_end_stride_b, h_end_stride_d,  # [B, d]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d,  # [B, segments, d]
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr,  # [B, d]
+    h_out_ptr, h_out_stride_b, h_out_stride_t: tl.constexpr, h_out_stride_d: tl.constexpr,  # [B, T, d]
+    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
     T,
     size_d: tl.constexpr,
     block_d: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of d, step by step."""
     program = tl.program_id(0).to(tl.int64)
@@ -107,7 +122,7 @@ def forward_kernel(
     b = program
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
 
     logit_at = logit_ptr + at_d * logit_stride_d  # [d]
     logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [d]
@@ -116,49 +131,75 @@ def forward_kernel(
     # spec line 11
     t_2 = 1.0 - a  # [d]
 
-    x_at = x_ptr + b * x_stride_b + at_d * x_stride_d  # [d]
-    h_out_at = h_out_ptr + b * h_out_stride_b + at_d * h_out_stride_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
     h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
-                # [d]
-                h_saved_at = (
-                    h_saved_ptr
-                    + b * h_saved_stride_b
-                    + checkpoint * h_saved_stride_segment
-                    + at_d * h_saved_stride_d
-                )
-                tl.store(h_saved_at, h, mask=in_d)
-        x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        h_2 = a * h + t_2 * x  # [d]
-        tl.store(h_out_at + t * h_out_stride_t, h_2, mask=in_d)
-        h = h_2
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+        x_ahead = ()
+        for u in tl.static_range(unroll):
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+        h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [d]
+        for first in range(begin, T if tail else whole, unroll):
+            x_block = x_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                x_at += moved * x_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(x_lines)
+                    x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                x_ahead = ()
+                for u in tl.static_range(unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [d]
+                        h_saved_at = (
+                            h_saved_ptr
+                            + b * h_saved_stride_b
+                            + checkpoint * h_saved_stride_segment
+                            + at_d * h_saved_stride_d
+                        )
+                        tl.store(h_saved_at, h, mask=in_d)
+                x = x_block[u].to(acc)  # [d]
+                # spec line 11
+                h_2 = a * h + t_2 * x  # [d]
+                tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
+                h = tl.where(alive, h_2, h)
+            h_out_at += way * unroll * h_out_stride_t
     h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
     tl.store(h_end_at, h, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T"])
 def backward_kernel(
-    x_ptr, x_stride_b, x_stride_t, x_stride_d,  # [B, T, d]
-    dy_h_ptr, dy_h_stride_b, dy_h_stride_t, dy_h_stride_d,  # [B, T, d]
-    logit_ptr, logit_stride_d,  # [d]
-    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d,  # [B, d]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d,  # [B, segments, d]
-    d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t, d_x_out_stride_d,  # [B, T, d]
-    d_logit_out_ptr, d_logit_out_stride_b, d_logit_out_stride_d,  # [B, d]
-    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d,  # [B, d]
-    h_scratch_ptr,  # [programs, segment, block …]
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    dy_h_ptr, dy_h_stride_b, dy_h_stride_t: tl.constexpr, dy_h_stride_d: tl.constexpr,  # [B, T, d]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
+    # [B, T, d]
+    d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
+    d_logit_out_ptr, d_logit_out_stride_b, d_logit_out_stride_d: tl.constexpr,  # [B, d]
+    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr,  # [B, d]
+    h_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_d: tl.constexpr,
     block_d: tl.constexpr,
     segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of d, from the last step to the first."""
     program = tl.program_id(0).to(tl.int64)
@@ -167,7 +208,7 @@ def backward_kernel(
     b = program
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
 
     logit_at = logit_ptr + at_d * logit_stride_d  # [d]
     logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [d]
@@ -178,48 +219,125 @@ def backward_kernel(
     # spec line 10
     t_6 = a * t_2  # [d]
 
-    x_at = x_ptr + b * x_stride_b + at_d * x_stride_d  # [d]
-    dy_h_at = dy_h_ptr + b * dy_h_stride_b + at_d * dy_h_stride_d  # [d]
-    d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + at_d * d_x_out_stride_d  # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_d + lane_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
+    # [d]
+    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
     d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
     d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_logit_sum = tl.full([block_d], 0.0, acc)  # [d]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+        x_ahead = ()
+        dy_h_ahead = ()
+        for u in tl.static_range(unroll):
+            # [d]
+            x_ahead += (
+                tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            dy_h_ahead += (
+                tl.load(
+                    dy_h_at + way * u * dy_h_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [d]
+            h_saved_at = (
+                h_saved_ptr
+                + b * h_saved_stride_b
+                + checkpoint * h_saved_stride_segment
+                + at_d * h_saved_stride_d
+            )
+            h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
         # [d]
-        h_saved_at = (
-            h_saved_ptr + b * h_saved_stride_b + checkpoint * h_saved_stride_segment + at_d * h_saved_stride_d
-        )
-        h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(h_scratch_at + local * block_d, h_now)
-            x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            h_2 = a * h_now + t_2 * x  # [d]
-            h_now = h_2
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            h = tl.load(h_scratch_at + local * block_d).to(acc)  # [d]
-            x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            dy_h = tl.load(dy_h_at + t * dy_h_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 11
-            d_h_write = dy_h * a  # [d]
-            d_h_2 = a * d_h + d_h_write  # [d]
-            d_h_2_2 = dy_h + d_h  # [d]
-            d_x = d_h_2_2 * t_2  # [d]
-            d_a = d_h_2_2 * h  # [d]
-            # spec line 10
-            t_7 = (-d_h_2_2 * x + d_a) * t_6  # [d]
-            tl.store(d_x_out_at + t * d_x_out_stride_t, d_x, mask=in_d)
-            d_logit_sum += t_7
-            d_h = d_h_2
-        tl.debug_barrier()
+        d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            x_block = x_ahead
+            dy_h_block = dy_h_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                x_at -= moved * x_stride_t
+                dy_h_at -= moved * dy_h_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(x_lines)
+                        tlmath.prefetch(dy_h_lines)
+                    x_lines -= tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                    dy_h_lines -= tlmath.size_in_bytes(dy_h_at, way * unroll * dy_h_stride_t)
+                x_ahead = ()
+                dy_h_ahead = ()
+                for u in tl.static_range(unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+                    dy_h_ahead += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d, other=0.0),)  # [d]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [d]
+                    h_saved_at = (
+                        h_saved_ptr
+                        + b * h_saved_stride_b
+                        + checkpoint * h_saved_stride_segment
+                        + at_d * h_saved_stride_d
+                    )
+                    h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # spec line 11
+                            h_2 = a * h_now + t_2 * x  # [d]
+                            h_now = h_2
+                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
+                tl.debug_barrier()
+                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+            else:
+                h_now = h_ahead  # [d]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                # [d]
+                h_saved_at = (
+                    h_saved_ptr
+                    + b * h_saved_stride_b
+                    + checkpoint * h_saved_stride_segment
+                    + at_d * h_saved_stride_d
+                )
+                h_ahead = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+            h_kept = ()
+            for u in tl.static_range(unroll):
+                h_kept += (h_now,)
+                x = x_block[u].to(acc)  # [d]
+                # spec line 11
+                h_2 = a * h_now + t_2 * x  # [d]
+                h_now = h_2
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                h = h_kept[u]  # [d]
+                x = x_block[u].to(acc)  # [d]
+                dy_h = dy_h_block[u].to(acc)  # [d]
+                # spec line 11
+                d_h_2 = dy_h + d_h  # [d]
+                d_h_3 = d_h_2 * a  # [d]
+                d_x = d_h_2 * t_2  # [d]
+                d_a = d_h_2 * h  # [d]
+                # spec line 10
+                t_7 = (-d_h_2 * x + d_a) * t_6  # [d]
+                tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x, mask=in_d & alive)
+                d_logit_sum += tl.where(alive, t_7, 0.0)
+                d_h = tl.where(alive, d_h_3, d_h)
+            d_x_out_at -= way * unroll * d_x_out_stride_t
     d_logit_out_at = d_logit_out_ptr + b * d_logit_out_stride_b + at_d * d_logit_out_stride_d  # [d]
     tl.store(d_logit_out_at, d_logit_sum, mask=in_d)
     d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
@@ -232,7 +350,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     (logit,) = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
     h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
     h_saved = call.new(
@@ -261,11 +379,13 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (dy_h,) = grad_outputs
     (d_h_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_logit = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
     d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    h_scratch = call.new((call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d")), call.dtype("real"))
+    h_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+    )
     call.run(
         backward_kernel,
         blocks,

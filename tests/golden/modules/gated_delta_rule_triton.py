@@ -42,7 +42,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="9b8070494077",
+    digest="10b5986dfce0",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -90,6 +90,10 @@ FORWARD_TILING = launch.Tiling(
     full=("i",),
     tiles=(("i", "j"),),
     resident=(("i", "j"),),
+    rows=(("i",), ("i",), ("j",), (), ()),
+    past=(),
+    work=8,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "gated_delta_rule",
@@ -99,21 +103,28 @@ BACKWARD_TILING = launch.Tiling(
     full=("i",),
     tiles=(("i", "j"),),
     resident=(("i", "j"), ("i", "j")),
+    rows=(("i",), ("i",), ("j",), (), (), ("j",)),
+    past=(("i", "j"),),
+    work=29,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    q_ptr, q_stride_b, q_stride_t, q_stride_h, q_stride_i,  # [B, T, h, i]
-    k_ptr, k_stride_b, k_stride_t, k_stride_h, k_stride_i,  # [B, T, h, i]
-    v_ptr, v_stride_b, v_stride_t, v_stride_h, v_stride_j,  # [B, T, h, j]
-    g_ptr, g_stride_b, g_stride_t, g_stride_h,  # [B, T, h]
-    beta_ptr, beta_stride_b, beta_stride_t, beta_stride_h,  # [B, T, h]
-    S_start_ptr, S_start_stride_b, S_start_stride_h, S_start_stride_i, S_start_stride_j,  # [B, h, i, j]
-    o_out_ptr, o_out_stride_b, o_out_stride_t, o_out_stride_h, o_out_stride_j,  # [B, T, h, j]
-    S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i, S_end_stride_j,  # [B, h, i, j]
+    q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
+    k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
+    v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
+    g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h,  # [B, T, h]
+    beta_ptr, beta_stride_b, beta_stride_t: tl.constexpr, beta_stride_h,  # [B, T, h]
+    # [B, h, i, j]
+    S_start_ptr, S_start_stride_b, S_start_stride_h, S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
+    # [B, T, h, j]
+    o_out_ptr, o_out_stride_b, o_out_stride_t: tl.constexpr, o_out_stride_h, o_out_stride_j: tl.constexpr,
+    # [B, h, i, j]
+    S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
     # [B, segments, h, i, j]
-    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i, S_saved_stride_j,
+    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i: tl.constexpr, S_saved_stride_j: tl.constexpr,
     T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -122,9 +133,10 @@ def forward_kernel(
     block_j: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, one h, a block of j, all of i, step by step."""
     program = tl.program_id(0).to(tl.int64)
@@ -134,17 +146,12 @@ def forward_kernel(
     program = program // size_h
     b = program
     at_i = tl.arange(0, block_i).to(tl.int64)
-    in_i = at_i < size_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
-    in_j = at_j < size_j
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
 
-    q_at = q_ptr + b * q_stride_b + at_h * q_stride_h + at_i * q_stride_i  # [i]
-    k_at = k_ptr + b * k_stride_b + at_h * k_stride_h + at_i * k_stride_i  # [i]
-    v_at = v_ptr + b * v_stride_b + at_h * v_stride_h + at_j * v_stride_j  # [j]
-    g_at = g_ptr + b * g_stride_b + at_h * g_stride_h  # scalar
-    beta_at = beta_ptr + b * beta_stride_b + at_h * beta_stride_h  # scalar
-    o_out_at = o_out_ptr + b * o_out_stride_b + at_h * o_out_stride_h + at_j * o_out_stride_j  # [j]
+    way: tl.constexpr = -1 if reverse else 1
     # [i, j]
     S_start_at = (
         S_start_ptr
@@ -154,36 +161,102 @@ def forward_kernel(
         + at_j[None, :] * S_start_stride_j
     )
     S = tl.load(S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
-                # [i, j]
-                S_saved_at = (
-                    S_saved_ptr
-                    + b * S_saved_stride_b
-                    + checkpoint * S_saved_stride_segment
-                    + at_h * S_saved_stride_h
-                    + at_i[:, None] * S_saved_stride_i
-                    + at_j[None, :] * S_saved_stride_j
-                )
-                tl.store(S_saved_at, S, mask=in_i[:, None] & in_j[None, :])
-        q = tl.load(q_at + t * q_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-        k = tl.load(k_at + t * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-        v = tl.load(v_at + t * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-        g = tl.load(g_at + t * g_stride_t).to(acc)  # scalar
-        beta = tl.load(beta_at + t * beta_stride_t).to(acc)  # scalar
-        # spec line 11
-        exp_g = tl.exp(g)  # scalar
-        S_2 = exp_g * S  # [i, j]
-        # spec line 12
-        t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
-        S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
-        # spec line 13
-        o = tl.sum(tl.where(in_i[:, None], q[:, None] * S_3, 0.0), axis=0)  # [j]
-        tl.store(o_out_at + t * o_out_stride_t, o, mask=in_j)
-        S = S_3
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
+        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
+        g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h  # scalar
+        beta_at = beta_ptr + b * beta_stride_b + origin * beta_stride_t + at_h * beta_stride_h  # scalar
+        if prefetch > 0 and not tail:
+            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
+        q_ahead = ()
+        k_ahead = ()
+        v_ahead = ()
+        g_ahead = ()
+        beta_ahead = ()
+        for u in tl.static_range(unroll):
+            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
+            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
+            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
+            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
+            # scalar
+            beta_ahead += (tl.load(beta_at + way * u * beta_stride_t, mask=(begin + u < T), other=0.0),)
+        # [j]
+        o_out_at = (
+            o_out_ptr
+            + b * o_out_stride_b
+            + origin * o_out_stride_t
+            + at_h * o_out_stride_h
+            + at_j * o_out_stride_j
+        )
+        for first in range(begin, T if tail else whole, unroll):
+            q_block = q_ahead
+            k_block = k_ahead
+            v_block = v_ahead
+            g_block = g_ahead
+            beta_block = beta_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                q_at += moved * q_stride_t
+                k_at += moved * k_stride_t
+                v_at += moved * v_stride_t
+                g_at += moved * g_stride_t
+                beta_at += moved * beta_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(q_lines)
+                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(v_lines)
+                    q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
+                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                g_ahead = ()
+                beta_ahead = ()
+                for u in tl.static_range(unroll):
+                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
+                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
+                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    g_ahead += (tl.load(g_at + way * u * g_stride_t),)  # scalar
+                    beta_ahead += (tl.load(beta_at + way * u * beta_stride_t),)  # scalar
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [i, j]
+                        S_saved_at = (
+                            S_saved_ptr
+                            + b * S_saved_stride_b
+                            + checkpoint * S_saved_stride_segment
+                            + at_h * S_saved_stride_h
+                            + at_i[:, None] * S_saved_stride_i
+                            + at_j[None, :] * S_saved_stride_j
+                        )
+                        tl.store(S_saved_at, S, mask=in_i[:, None] & in_j[None, :])
+                q = q_block[u].to(acc)  # [i]
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                g = g_block[u].to(acc)  # scalar
+                beta = beta_block[u].to(acc)  # scalar
+                # spec line 11
+                exp_g = tl.exp(g)  # scalar
+                S_2 = exp_g * S  # [i, j]
+                # spec line 12
+                t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
+                S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
+                # spec line 13
+                o = tl.sum(tl.where(in_i[:, None], q[:, None] * S_3, 0.0), axis=0)  # [j]
+                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & alive)
+                S = tl.where(alive, S_3, S)
+            o_out_at += way * unroll * o_out_stride_t
     # [i, j]
     S_end_at = (
         S_end_ptr
@@ -197,27 +270,30 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def backward_kernel(
-    q_ptr, q_stride_b, q_stride_t, q_stride_h, q_stride_i,  # [B, T, h, i]
-    k_ptr, k_stride_b, k_stride_t, k_stride_h, k_stride_i,  # [B, T, h, i]
-    v_ptr, v_stride_b, v_stride_t, v_stride_h, v_stride_j,  # [B, T, h, j]
-    g_ptr, g_stride_b, g_stride_t, g_stride_h,  # [B, T, h]
-    beta_ptr, beta_stride_b, beta_stride_t, beta_stride_h,  # [B, T, h]
-    dy_o_ptr, dy_o_stride_b, dy_o_stride_t, dy_o_stride_h, dy_o_stride_j,  # [B, T, h, j]
+    q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
+    k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
+    v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
+    g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h,  # [B, T, h]
+    beta_ptr, beta_stride_b, beta_stride_t: tl.constexpr, beta_stride_h,  # [B, T, h]
+    # [B, T, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_t: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
     # [B, h, i, j]
-    d_S_start_ptr, d_S_start_stride_b, d_S_start_stride_h, d_S_start_stride_i, d_S_start_stride_j,
+    d_S_start_ptr, d_S_start_stride_b, d_S_start_stride_h, d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
     # [B, segments, h, i, j]
-    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i, S_saved_stride_j,
+    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i: tl.constexpr, S_saved_stride_j: tl.constexpr,
     # [programs along j, B, T, h, i]
-    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t, d_q_out_stride_h, d_q_out_stride_i,
+    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t: tl.constexpr, d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
     # [programs along j, B, T, h, i]
-    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t, d_k_out_stride_h, d_k_out_stride_i,
-    d_v_out_ptr, d_v_out_stride_b, d_v_out_stride_t, d_v_out_stride_h, d_v_out_stride_j,  # [B, T, h, j]
+    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t: tl.constexpr, d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
+    # [B, T, h, j]
+    d_v_out_ptr, d_v_out_stride_b, d_v_out_stride_t: tl.constexpr, d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
     # [programs along j, B, T, h]
-    d_g_out_ptr, d_g_out_stride_part_j, d_g_out_stride_b, d_g_out_stride_t, d_g_out_stride_h,
+    d_g_out_ptr, d_g_out_stride_part_j, d_g_out_stride_b, d_g_out_stride_t: tl.constexpr, d_g_out_stride_h,
     # [programs along j, B, T, h]
-    d_beta_out_ptr, d_beta_out_stride_part_j, d_beta_out_stride_b, d_beta_out_stride_t, d_beta_out_stride_h,
-    d_S_end_ptr, d_S_end_stride_b, d_S_end_stride_h, d_S_end_stride_i, d_S_end_stride_j,  # [B, h, i, j]
-    S_scratch_ptr,  # [programs, segment, block …]
+    d_beta_out_ptr, d_beta_out_stride_part_j, d_beta_out_stride_b, d_beta_out_stride_t: tl.constexpr, d_beta_out_stride_h,
+    # [B, h, i, j]
+    d_S_end_ptr, d_S_end_stride_b, d_S_end_stride_h, d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
+    S_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -225,9 +301,10 @@ def backward_kernel(
     block_i: tl.constexpr,
     block_j: tl.constexpr,
     segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, one h, a block of j, all of i, from the last step to the first."""
     program = tl.program_id(0).to(tl.int64)
@@ -238,47 +315,16 @@ def backward_kernel(
     b = program
     lane_i = tl.arange(0, block_i)
     at_i = lane_i.to(tl.int64)
-    in_i = at_i < size_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
-    in_j = at_j < size_j
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
 
-    q_at = q_ptr + b * q_stride_b + at_h * q_stride_h + at_i * q_stride_i  # [i]
-    k_at = k_ptr + b * k_stride_b + at_h * k_stride_h + at_i * k_stride_i  # [i]
-    v_at = v_ptr + b * v_stride_b + at_h * v_stride_h + at_j * v_stride_j  # [j]
-    g_at = g_ptr + b * g_stride_b + at_h * g_stride_h  # scalar
-    beta_at = beta_ptr + b * beta_stride_b + at_h * beta_stride_h  # scalar
-    dy_o_at = dy_o_ptr + b * dy_o_stride_b + at_h * dy_o_stride_h + at_j * dy_o_stride_j  # [j]
-    # [i]
-    d_q_out_at = (
-        d_q_out_ptr
-        + part_j * d_q_out_stride_part_j
-        + b * d_q_out_stride_b
-        + at_h * d_q_out_stride_h
-        + at_i * d_q_out_stride_i
-    )
-    # [i]
-    d_k_out_at = (
-        d_k_out_ptr
-        + part_j * d_k_out_stride_part_j
-        + b * d_k_out_stride_b
-        + at_h * d_k_out_stride_h
-        + at_i * d_k_out_stride_i
-    )
-    d_v_out_at = d_v_out_ptr + b * d_v_out_stride_b + at_h * d_v_out_stride_h + at_j * d_v_out_stride_j  # [j]
-    # scalar
-    d_g_out_at = d_g_out_ptr + part_j * d_g_out_stride_part_j + b * d_g_out_stride_b + at_h * d_g_out_stride_h
-    # scalar
-    d_beta_out_at = (
-        d_beta_out_ptr
-        + part_j * d_beta_out_stride_part_j
-        + b * d_beta_out_stride_b
-        + at_h * d_beta_out_stride_h
-    )
+    way: tl.constexpr = -1 if reverse else 1
     # [i, j]
     S_scratch_at = (
         S_scratch_ptr
-        + tl.program_id(0).to(tl.int64) * segment * block_i * block_j
+        + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i * block_j
         + lane_i[:, None] * block_j
         + lane_j[None, :]
     )
@@ -291,81 +337,271 @@ def backward_kernel(
         + at_j[None, :] * d_S_start_stride_j
     )
     d_S = tl.load(d_S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [i, j]
-        S_saved_at = (
-            S_saved_ptr
-            + b * S_saved_stride_b
-            + checkpoint * S_saved_stride_segment
-            + at_h * S_saved_stride_h
-            + at_i[:, None] * S_saved_stride_i
-            + at_j[None, :] * S_saved_stride_j
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
+        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
+        g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h  # scalar
+        beta_at = beta_ptr + b * beta_stride_b + origin * beta_stride_t + at_h * beta_stride_h  # scalar
+        # [j]
+        dy_o_at = (
+            dy_o_ptr
+            + b * dy_o_stride_b
+            + origin * dy_o_stride_t
+            + at_h * dy_o_stride_h
+            + at_j * dy_o_stride_j
         )
-        S_now = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(S_scratch_at + local * block_i * block_j, S_now)
-            k = tl.load(k_at + t * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-            v = tl.load(v_at + t * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-            g = tl.load(g_at + t * g_stride_t).to(acc)  # scalar
-            beta = tl.load(beta_at + t * beta_stride_t).to(acc)  # scalar
-            # spec line 11
-            exp_g = tl.exp(g)  # scalar
-            S_2 = exp_g * S_now  # [i, j]
-            # spec line 12
-            t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
-            S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
-            S_now = S_3
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            S = tl.load(S_scratch_at + local * block_i * block_j).to(acc)  # [i, j]
-            q = tl.load(q_at + t * q_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-            k = tl.load(k_at + t * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-            v = tl.load(v_at + t * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-            g = tl.load(g_at + t * g_stride_t).to(acc)  # scalar
-            beta = tl.load(beta_at + t * beta_stride_t).to(acc)  # scalar
-            dy_o = tl.load(dy_o_at + t * dy_o_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-            # spec line 11
-            exp_g = tl.exp(g)  # scalar
-            S_2 = exp_g * S  # [i, j]
-            # spec line 12
-            t_2 = beta * k  # [i]
-            t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
-            t_4 = v - t_3  # [j]
-            # spec line 13
+        if prefetch > 0 and not tail:
+            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, -prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, -prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, -prefetch * unroll, unroll)
+            dy_o_lines = tlmath.cache_lines(dy_o_at, way * dy_o_stride_t, -prefetch * unroll, unroll)
+        q_ahead = ()
+        k_ahead = ()
+        v_ahead = ()
+        g_ahead = ()
+        beta_ahead = ()
+        dy_o_ahead = ()
+        for u in tl.static_range(unroll):
             # [i]
-            d_q = tl.sum(
-                tl.where(in_j[None, :], dy_o[None, :] * (S_2 + t_2[:, None] * t_4[None, :]), 0.0), axis=1
+            q_ahead += (
+                tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
-            # spec line 12
-            d_S_2 = d_S + dy_o[None, :] * q[:, None]  # [i, j]
-            d_t_4 = tl.sum(tl.where(in_i[:, None], d_S_2 * t_2[:, None], 0.0), axis=0)  # [j]
-            t_5 = -d_t_4  # [j]
-            # spec line 11
-            d_S_5 = d_S_2 + t_5[None, :] * k[:, None]  # [i, j]
-            d_S_3 = d_S_5 * exp_g  # [i, j]
-            # spec line 12
-            d_t_2 = tl.sum(tl.where(in_j[None, :], d_S_2 * t_4[None, :], 0.0), axis=1)  # [i]
-            d_k = tl.sum(tl.where(in_j[None, :], t_5[None, :] * S_2, 0.0), axis=1)  # [i]
-            d_beta = tl.sum(tl.where(in_i, d_t_2 * k, 0.0), axis=0)  # scalar
-            # spec line 11
+            # [i]
+            k_ahead += (
+                tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [j]
+            v_ahead += (
+                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
+            )
             # scalar
-            d_exp_g = tl.sum(tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_S_5 * S, 0.0), axis=1), axis=0)
-            t_6 = d_exp_g * exp_g  # scalar
-            d_k_3 = d_k + d_t_2 * beta  # [i]
-            tl.store(d_q_out_at + t * d_q_out_stride_t, d_q, mask=in_i)
-            tl.store(d_k_out_at + t * d_k_out_stride_t, d_k_3, mask=in_i)
-            tl.store(d_v_out_at + t * d_v_out_stride_t, d_t_4, mask=in_j)
-            tl.store(d_g_out_at + t * d_g_out_stride_t, t_6)
-            tl.store(d_beta_out_at + t * d_beta_out_stride_t, d_beta)
-            d_S = d_S_3
-        tl.debug_barrier()
+            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),)
+            # scalar
+            beta_ahead += (
+                tl.load(beta_at + way * u * beta_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [j]
+            dy_o_ahead += (
+                tl.load(
+                    dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [i, j]
+            S_saved_at = (
+                S_saved_ptr
+                + b * S_saved_stride_b
+                + checkpoint * S_saved_stride_segment
+                + at_h * S_saved_stride_h
+                + at_i[:, None] * S_saved_stride_i
+                + at_j[None, :] * S_saved_stride_j
+            )
+            # [i, j]
+            S_ahead = tl.load(
+        S_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < T), other=0.0
+    ).to(
+                acc
+            )
+        # [i]
+        d_q_out_at = (
+            d_q_out_ptr
+            + part_j * d_q_out_stride_part_j
+            + b * d_q_out_stride_b
+            + origin * d_q_out_stride_t
+            + at_h * d_q_out_stride_h
+            + at_i * d_q_out_stride_i
+        )
+        # [i]
+        d_k_out_at = (
+            d_k_out_ptr
+            + part_j * d_k_out_stride_part_j
+            + b * d_k_out_stride_b
+            + origin * d_k_out_stride_t
+            + at_h * d_k_out_stride_h
+            + at_i * d_k_out_stride_i
+        )
+        # [j]
+        d_v_out_at = (
+            d_v_out_ptr
+            + b * d_v_out_stride_b
+            + origin * d_v_out_stride_t
+            + at_h * d_v_out_stride_h
+            + at_j * d_v_out_stride_j
+        )
+        # scalar
+        d_g_out_at = (
+            d_g_out_ptr
+            + part_j * d_g_out_stride_part_j
+            + b * d_g_out_stride_b
+            + origin * d_g_out_stride_t
+            + at_h * d_g_out_stride_h
+        )
+        # scalar
+        d_beta_out_at = (
+            d_beta_out_ptr
+            + part_j * d_beta_out_stride_part_j
+            + b * d_beta_out_stride_b
+            + origin * d_beta_out_stride_t
+            + at_h * d_beta_out_stride_h
+        )
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            q_block = q_ahead
+            k_block = k_ahead
+            v_block = v_ahead
+            g_block = g_ahead
+            beta_block = beta_ahead
+            dy_o_block = dy_o_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                q_at -= moved * q_stride_t
+                k_at -= moved * k_stride_t
+                v_at -= moved * v_stride_t
+                g_at -= moved * g_stride_t
+                beta_at -= moved * beta_stride_t
+                dy_o_at -= moved * dy_o_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(q_lines)
+                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(v_lines)
+                        tlmath.prefetch(dy_o_lines)
+                    q_lines -= tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
+                    k_lines -= tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    v_lines -= tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
+                    dy_o_lines -= tlmath.size_in_bytes(dy_o_at, way * unroll * dy_o_stride_t)
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                g_ahead = ()
+                beta_ahead = ()
+                dy_o_ahead = ()
+                for u in tl.static_range(unroll):
+                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
+                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
+                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    g_ahead += (tl.load(g_at + way * u * g_stride_t),)  # scalar
+                    beta_ahead += (tl.load(beta_at + way * u * beta_stride_t),)  # scalar
+                    dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [i, j]
+                    S_saved_at = (
+                        S_saved_ptr
+                        + b * S_saved_stride_b
+                        + checkpoint * S_saved_stride_segment
+                        + at_h * S_saved_stride_h
+                        + at_i[:, None] * S_saved_stride_i
+                        + at_j[None, :] * S_saved_stride_j
+                    )
+                    # [i, j]
+                    S_now = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(S_scratch_at + starts % (segment // unroll) * block_i * block_j, S_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            k = tl.load(k_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
+                            v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
+                            g = tl.load(g_at + way * gap * g_stride_t).to(acc)  # scalar
+                            beta = tl.load(beta_at + way * gap * beta_stride_t).to(acc)  # scalar
+                            # spec line 11
+                            exp_g = tl.exp(g)  # scalar
+                            S_2 = exp_g * S_now  # [i, j]
+                            # spec line 12
+                            t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
+                            S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
+                            S_now = S_3
+                    tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
+                tl.debug_barrier()
+                # [i, j]
+                S_now = tl.load(S_scratch_at + block % (segment // unroll) * block_i * block_j).to(acc)
+            else:
+                S_now = S_ahead  # [i, j]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                # [i, j]
+                S_saved_at = (
+                    S_saved_ptr
+                    + b * S_saved_stride_b
+                    + checkpoint * S_saved_stride_segment
+                    + at_h * S_saved_stride_h
+                    + at_i[:, None] * S_saved_stride_i
+                    + at_j[None, :] * S_saved_stride_j
+                )
+                S_ahead = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+            S_kept = ()
+            for u in tl.static_range(unroll):
+                S_kept += (S_now,)
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                g = g_block[u].to(acc)  # scalar
+                beta = beta_block[u].to(acc)  # scalar
+                # spec line 11
+                exp_g = tl.exp(g)  # scalar
+                S_2 = exp_g * S_now  # [i, j]
+                # spec line 12
+                t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
+                S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
+                S_now = S_3
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                S = S_kept[u]  # [i, j]
+                q = q_block[u].to(acc)  # [i]
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                g = g_block[u].to(acc)  # scalar
+                beta = beta_block[u].to(acc)  # scalar
+                dy_o = dy_o_block[u].to(acc)  # [j]
+                # spec line 11
+                exp_g = tl.exp(g)  # scalar
+                S_2 = exp_g * S  # [i, j]
+                # spec line 12
+                t_2 = beta * k  # [i]
+                t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
+                t_4 = v - t_3  # [j]
+                # spec line 13
+                # [i]
+                d_q = tl.sum(
+                    tl.where(in_j[None, :], dy_o[None, :] * (S_2 + t_2[:, None] * t_4[None, :]), 0.0), axis=1
+                )
+                # spec line 12
+                d_S_2 = d_S + dy_o[None, :] * q[:, None]  # [i, j]
+                d_t_4 = tl.sum(tl.where(in_i[:, None], d_S_2 * t_2[:, None], 0.0), axis=0)  # [j]
+                t = -d_t_4  # [j]
+                # spec line 11
+                d_S_5 = d_S_2 + t[None, :] * k[:, None]  # [i, j]
+                d_S_3 = d_S_5 * exp_g  # [i, j]
+                # spec line 12
+                d_t_2 = tl.sum(tl.where(in_j[None, :], d_S_2 * t_4[None, :], 0.0), axis=1)  # [i]
+                d_k = tl.sum(tl.where(in_j[None, :], t[None, :] * S_2, 0.0), axis=1)  # [i]
+                d_beta = tl.sum(tl.where(in_i, d_t_2 * k, 0.0), axis=0)  # scalar
+                # spec line 11
+                # scalar
+                d_exp_g = tl.sum(
+                    tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_S_5 * S, 0.0), axis=1), axis=0
+                )
+                t_6 = d_exp_g * exp_g  # scalar
+                d_k_3 = d_k + d_t_2 * beta  # [i]
+                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & alive)
+                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k_3, mask=in_i & alive)
+                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_t_4, mask=in_j & alive)
+                tl.store(d_g_out_at + way * u * d_g_out_stride_t, t_6, mask=alive)
+                tl.store(d_beta_out_at + way * u * d_beta_out_stride_t, d_beta, mask=alive)
+                d_S = tl.where(alive, d_S_3, d_S)
+            d_q_out_at -= way * unroll * d_q_out_stride_t
+            d_k_out_at -= way * unroll * d_k_out_stride_t
+            d_v_out_at -= way * unroll * d_v_out_stride_t
+            d_g_out_at -= way * unroll * d_g_out_stride_t
+            d_beta_out_at -= way * unroll * d_beta_out_stride_t
     # [i, j]
     d_S_end_at = (
         d_S_end_ptr
@@ -382,7 +618,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     q, k, v, g, beta = inputs
     (S,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     o = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
     S_end = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
     S_saved = call.new(
@@ -417,7 +653,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (dy_o,) = grad_outputs
     (d_S_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_q = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype
     )
@@ -429,7 +665,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_beta = call.shares(blocks.along("j"), (call.batch, call.time, call.sizes["h"]), inputs[4].dtype)
     d_S_start = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
     S_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("i", "j")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")
     )
     call.run(
         backward_kernel,

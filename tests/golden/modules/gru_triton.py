@@ -42,7 +42,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="gru",
-    digest="20ec90f4adf4",
+    digest="a94ce800bea2",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -84,7 +84,7 @@ def step(z, r, c, Uz, Ur, Uc, h):
     return (h_2,), (h_2,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = launch.Tiling(
     "gru",
     grid=(),
@@ -93,6 +93,10 @@ FORWARD_TILING = launch.Tiling(
     full=("d", "d_col"),
     tiles=(("d", "d_col"),),
     resident=(("d",), ("d", "d_col"), ("d", "d_col"), ("d", "d_col")),
+    rows=(("d",), ("d",), ("d",)),
+    past=(),
+    work=38,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "gru",
@@ -111,21 +115,25 @@ BACKWARD_TILING = launch.Tiling(
         ("d", "d_col"),
         ("d", "d_col"),
     ),
+    rows=(("d",), ("d",), ("d",), ("d",)),
+    past=(("d",),),
+    work=101,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    z_ptr, z_stride_b, z_stride_t, z_stride_d,  # [B, T, d]
-    r_ptr, r_stride_b, r_stride_t, r_stride_d,  # [B, T, d]
-    c_ptr, c_stride_b, c_stride_t, c_stride_d,  # [B, T, d]
-    Uz_ptr, Uz_stride_d, Uz_stride_d_col,  # [d, d_col]
-    Ur_ptr, Ur_stride_d, Ur_stride_d_col,  # [d, d_col]
-    Uc_ptr, Uc_stride_d, Uc_stride_d_col,  # [d, d_col]
-    h_start_ptr, h_start_stride_b, h_start_stride_d,  # [B, d]
-    h_out_ptr, h_out_stride_b, h_out_stride_t, h_out_stride_d,  # [B, T, d]
-    h_end_ptr, h_end_stride_b, h_end_stride_d,  # [B, d]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d,  # [B, segments, d]
+    z_ptr, z_stride_b, z_stride_t: tl.constexpr, z_stride_d: tl.constexpr,  # [B, T, d]
+    r_ptr, r_stride_b, r_stride_t: tl.constexpr, r_stride_d: tl.constexpr,  # [B, T, d]
+    c_ptr, c_stride_b, c_stride_t: tl.constexpr, c_stride_d: tl.constexpr,  # [B, T, d]
+    Uz_ptr, Uz_stride_d: tl.constexpr, Uz_stride_d_col: tl.constexpr,  # [d, d_col]
+    Ur_ptr, Ur_stride_d: tl.constexpr, Ur_stride_d_col: tl.constexpr,  # [d, d_col]
+    Uc_ptr, Uc_stride_d: tl.constexpr, Uc_stride_d_col: tl.constexpr,  # [d, d_col]
+    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr,  # [B, d]
+    h_out_ptr, h_out_stride_b, h_out_stride_t: tl.constexpr, h_out_stride_d: tl.constexpr,  # [B, T, d]
+    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
     T,
     size_d: tl.constexpr,
     size_d_col: tl.constexpr,
@@ -133,36 +141,287 @@ def forward_kernel(
     block_d_col: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, all of d, all of d_col, step by step."""
     program = tl.program_id(0).to(tl.int64)
     b = program
     at_d = tl.arange(0, block_d).to(tl.int64)
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_d_col = tl.arange(0, block_d_col).to(tl.int64)
-    in_d_col = at_d_col < size_d_col
+    in_d_col = (at_d_col < size_d_col) | (size_d_col > 0 and size_d_col % block_d_col == 0)
 
     Uz_at = Uz_ptr + at_d[:, None] * Uz_stride_d + at_d_col[None, :] * Uz_stride_d_col  # [d, d_col]
-    Ur_at = Ur_ptr + at_d[:, None] * Ur_stride_d + at_d_col[None, :] * Ur_stride_d_col  # [d, d_col]
-    Uc_at = Uc_ptr + at_d[:, None] * Uc_stride_d + at_d_col[None, :] * Uc_stride_d_col  # [d, d_col]
     Uz = tl.load(Uz_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
+    Ur_at = Ur_ptr + at_d[:, None] * Ur_stride_d + at_d_col[None, :] * Ur_stride_d_col  # [d, d_col]
     Ur = tl.load(Ur_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
+    Uc_at = Uc_ptr + at_d[:, None] * Uc_stride_d + at_d_col[None, :] * Uc_stride_d_col  # [d, d_col]
     Uc = tl.load(Uc_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
 
-    z_at = z_ptr + b * z_stride_b + at_d * z_stride_d  # [d]
-    r_at = r_ptr + b * r_stride_b + at_d * r_stride_d  # [d]
-    c_at = c_ptr + b * c_stride_b + at_d * c_stride_d  # [d]
-    h_out_at = h_out_ptr + b * h_out_stride_b + at_d * h_out_stride_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
     h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        z_at = z_ptr + b * z_stride_b + origin * z_stride_t + at_d * z_stride_d  # [d]
+        r_at = r_ptr + b * r_stride_b + origin * r_stride_t + at_d * r_stride_d  # [d]
+        c_at = c_ptr + b * c_stride_b + origin * c_stride_t + at_d * c_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            z_lines = tlmath.cache_lines(z_at, way * z_stride_t, prefetch * unroll, unroll)
+            r_lines = tlmath.cache_lines(r_at, way * r_stride_t, prefetch * unroll, unroll)
+            c_lines = tlmath.cache_lines(c_at, way * c_stride_t, prefetch * unroll, unroll)
+        z_ahead = ()
+        r_ahead = ()
+        c_ahead = ()
+        for u in tl.static_range(unroll):
+            z_ahead += (tl.load(z_at + way * u * z_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+            r_ahead += (tl.load(r_at + way * u * r_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+            c_ahead += (tl.load(c_at + way * u * c_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+        h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [d]
+        for first in range(begin, T if tail else whole, unroll):
+            z_block = z_ahead
+            r_block = r_ahead
+            c_block = c_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                z_at += moved * z_stride_t
+                r_at += moved * r_stride_t
+                c_at += moved * c_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(z_lines)
+                        tlmath.prefetch(r_lines)
+                        tlmath.prefetch(c_lines)
+                    z_lines += tlmath.size_in_bytes(z_at, way * unroll * z_stride_t)
+                    r_lines += tlmath.size_in_bytes(r_at, way * unroll * r_stride_t)
+                    c_lines += tlmath.size_in_bytes(c_at, way * unroll * c_stride_t)
+                z_ahead = ()
+                r_ahead = ()
+                c_ahead = ()
+                for u in tl.static_range(unroll):
+                    z_ahead += (tl.load(z_at + way * u * z_stride_t, mask=in_d, other=0.0),)  # [d]
+                    r_ahead += (tl.load(r_at + way * u * r_stride_t, mask=in_d, other=0.0),)  # [d]
+                    c_ahead += (tl.load(c_at + way * u * c_stride_t, mask=in_d, other=0.0),)  # [d]
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [d]
+                        h_saved_at = (
+                            h_saved_ptr
+                            + b * h_saved_stride_b
+                            + checkpoint * h_saved_stride_segment
+                            + at_d * h_saved_stride_d
+                        )
+                        tl.store(h_saved_at, h, mask=in_d)
+                z = z_block[u].to(acc)  # [d]
+                r = r_block[u].to(acc)  # [d]
+                c = c_block[u].to(acc)  # [d]
+                # spec line 11
+                t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h[None, :], 0.0), axis=1)  # [d]
+                update = tlmath.sigmoid(z + t_2)  # [d]
+                # spec line 12
+                t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h[None, :], 0.0), axis=1)  # [d]
+                reset = tlmath.sigmoid(r + t_6)  # [d]
+                # spec line 13
+                t_12 = reset * h  # [d_col]
+                t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
+                h_2 = update * h + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
+                tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
+                h = tl.where(alive, h_2, h)
+            h_out_at += way * unroll * h_out_stride_t
+    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
+    tl.store(h_end_at, h, mask=in_d)
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_kernel(
+    z_ptr, z_stride_b, z_stride_t: tl.constexpr, z_stride_d: tl.constexpr,  # [B, T, d]
+    r_ptr, r_stride_b, r_stride_t: tl.constexpr, r_stride_d: tl.constexpr,  # [B, T, d]
+    c_ptr, c_stride_b, c_stride_t: tl.constexpr, c_stride_d: tl.constexpr,  # [B, T, d]
+    dy_h_ptr, dy_h_stride_b, dy_h_stride_t: tl.constexpr, dy_h_stride_d: tl.constexpr,  # [B, T, d]
+    Uz_ptr, Uz_stride_d: tl.constexpr, Uz_stride_d_col: tl.constexpr,  # [d, d_col]
+    Ur_ptr, Ur_stride_d: tl.constexpr, Ur_stride_d_col: tl.constexpr,  # [d, d_col]
+    Uc_ptr, Uc_stride_d: tl.constexpr, Uc_stride_d_col: tl.constexpr,  # [d, d_col]
+    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
+    # [B, T, d]
+    d_z_out_ptr, d_z_out_stride_b, d_z_out_stride_t: tl.constexpr, d_z_out_stride_d: tl.constexpr,
+    # [B, T, d]
+    d_r_out_ptr, d_r_out_stride_b, d_r_out_stride_t: tl.constexpr, d_r_out_stride_d: tl.constexpr,
+    # [B, T, d]
+    d_c_out_ptr, d_c_out_stride_b, d_c_out_stride_t: tl.constexpr, d_c_out_stride_d: tl.constexpr,
+    # [B, d, d_col]
+    d_Uz_out_ptr, d_Uz_out_stride_b, d_Uz_out_stride_d: tl.constexpr, d_Uz_out_stride_d_col: tl.constexpr,
+    # [B, d, d_col]
+    d_Ur_out_ptr, d_Ur_out_stride_b, d_Ur_out_stride_d: tl.constexpr, d_Ur_out_stride_d_col: tl.constexpr,
+    # [B, d, d_col]
+    d_Uc_out_ptr, d_Uc_out_stride_b, d_Uc_out_stride_d: tl.constexpr, d_Uc_out_stride_d_col: tl.constexpr,
+    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr,  # [B, d]
+    h_scratch_ptr,  # [programs, blocks of a segment, block …]
+    T,
+    size_d: tl.constexpr,
+    size_d_col: tl.constexpr,
+    block_d: tl.constexpr,
+    block_d_col: tl.constexpr,
+    segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, all of d, all of d_col, from the last step to the first."""
+    program = tl.program_id(0).to(tl.int64)
+    b = program
+    lane_d = tl.arange(0, block_d)
+    at_d = lane_d.to(tl.int64)
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+    at_d_col = tl.arange(0, block_d_col).to(tl.int64)
+    in_d_col = (at_d_col < size_d_col) | (size_d_col > 0 and size_d_col % block_d_col == 0)
+
+    Uz_at = Uz_ptr + at_d[:, None] * Uz_stride_d + at_d_col[None, :] * Uz_stride_d_col  # [d, d_col]
+    Uz = tl.load(Uz_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
+    Ur_at = Ur_ptr + at_d[:, None] * Ur_stride_d + at_d_col[None, :] * Ur_stride_d_col  # [d, d_col]
+    Ur = tl.load(Ur_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
+    Uc_at = Uc_ptr + at_d[:, None] * Uc_stride_d + at_d_col[None, :] * Uc_stride_d_col  # [d, d_col]
+    Uc = tl.load(Uc_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
+
+    way: tl.constexpr = -1 if reverse else 1
+    # [d]
+    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
+    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    d_Uz_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
+    d_Ur_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
+    d_Uc_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        z_at = z_ptr + b * z_stride_b + origin * z_stride_t + at_d * z_stride_d  # [d]
+        r_at = r_ptr + b * r_stride_b + origin * r_stride_t + at_d * r_stride_d  # [d]
+        c_at = c_ptr + b * c_stride_b + origin * c_stride_t + at_d * c_stride_d  # [d]
+        dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            z_lines = tlmath.cache_lines(z_at, way * z_stride_t, -prefetch * unroll, unroll)
+            r_lines = tlmath.cache_lines(r_at, way * r_stride_t, -prefetch * unroll, unroll)
+            c_lines = tlmath.cache_lines(c_at, way * c_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+        z_ahead = ()
+        r_ahead = ()
+        c_ahead = ()
+        dy_h_ahead = ()
+        for u in tl.static_range(unroll):
+            # [d]
+            z_ahead += (
+                tl.load(z_at + way * u * z_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            r_ahead += (
+                tl.load(r_at + way * u * r_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            c_ahead += (
+                tl.load(c_at + way * u * c_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            dy_h_ahead += (
+                tl.load(
+                    dy_h_at + way * u * dy_h_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [d]
+            h_saved_at = (
+                h_saved_ptr
+                + b * h_saved_stride_b
+                + checkpoint * h_saved_stride_segment
+                + at_d * h_saved_stride_d
+            )
+            h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
+        # [d]
+        d_z_out_at = d_z_out_ptr + b * d_z_out_stride_b + origin * d_z_out_stride_t + at_d * d_z_out_stride_d
+        # [d]
+        d_r_out_at = d_r_out_ptr + b * d_r_out_stride_b + origin * d_r_out_stride_t + at_d * d_r_out_stride_d
+        # [d]
+        d_c_out_at = d_c_out_ptr + b * d_c_out_stride_b + origin * d_c_out_stride_t + at_d * d_c_out_stride_d
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            z_block = z_ahead
+            r_block = r_ahead
+            c_block = c_ahead
+            dy_h_block = dy_h_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                z_at -= moved * z_stride_t
+                r_at -= moved * r_stride_t
+                c_at -= moved * c_stride_t
+                dy_h_at -= moved * dy_h_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(z_lines)
+                        tlmath.prefetch(r_lines)
+                        tlmath.prefetch(c_lines)
+                        tlmath.prefetch(dy_h_lines)
+                    z_lines -= tlmath.size_in_bytes(z_at, way * unroll * z_stride_t)
+                    r_lines -= tlmath.size_in_bytes(r_at, way * unroll * r_stride_t)
+                    c_lines -= tlmath.size_in_bytes(c_at, way * unroll * c_stride_t)
+                    dy_h_lines -= tlmath.size_in_bytes(dy_h_at, way * unroll * dy_h_stride_t)
+                z_ahead = ()
+                r_ahead = ()
+                c_ahead = ()
+                dy_h_ahead = ()
+                for u in tl.static_range(unroll):
+                    z_ahead += (tl.load(z_at + way * u * z_stride_t, mask=in_d, other=0.0),)  # [d]
+                    r_ahead += (tl.load(r_at + way * u * r_stride_t, mask=in_d, other=0.0),)  # [d]
+                    c_ahead += (tl.load(c_at + way * u * c_stride_t, mask=in_d, other=0.0),)  # [d]
+                    dy_h_ahead += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d, other=0.0),)  # [d]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [d]
+                    h_saved_at = (
+                        h_saved_ptr
+                        + b * h_saved_stride_b
+                        + checkpoint * h_saved_stride_segment
+                        + at_d * h_saved_stride_d
+                    )
+                    h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            z = tl.load(z_at + way * gap * z_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            r = tl.load(r_at + way * gap * r_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            c = tl.load(c_at + way * gap * c_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # spec line 11
+                            t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h_now[None, :], 0.0), axis=1)  # [d]
+                            update = tlmath.sigmoid(z + t_2)  # [d]
+                            # spec line 12
+                            t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h_now[None, :], 0.0), axis=1)  # [d]
+                            reset = tlmath.sigmoid(r + t_6)  # [d]
+                            # spec line 13
+                            t_12 = reset * h_now  # [d_col]
+                            t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
+                            h_2 = update * h_now + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
+                            h_now = h_2
+                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
+                tl.debug_barrier()
+                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+            else:
+                h_now = h_ahead  # [d]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [d]
                 h_saved_at = (
                     h_saved_ptr
@@ -170,159 +429,72 @@ def forward_kernel(
                     + checkpoint * h_saved_stride_segment
                     + at_d * h_saved_stride_d
                 )
-                tl.store(h_saved_at, h, mask=in_d)
-        z = tl.load(z_at + t * z_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        r = tl.load(r_at + t * r_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        c = tl.load(c_at + t * c_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        # spec line 11
-        t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h[None, :], 0.0), axis=1)  # [d]
-        update = tlmath.sigmoid(z + t_2)  # [d]
-        # spec line 12
-        t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h[None, :], 0.0), axis=1)  # [d]
-        reset = tlmath.sigmoid(r + t_6)  # [d]
-        # spec line 13
-        t_12 = reset * h  # [d_col]
-        t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
-        h_2 = update * h + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
-        tl.store(h_out_at + t * h_out_stride_t, h_2, mask=in_d)
-        h = h_2
-    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
-    tl.store(h_end_at, h, mask=in_d)
-
-
-@triton.jit(do_not_specialize=["T"])
-def backward_kernel(
-    z_ptr, z_stride_b, z_stride_t, z_stride_d,  # [B, T, d]
-    r_ptr, r_stride_b, r_stride_t, r_stride_d,  # [B, T, d]
-    c_ptr, c_stride_b, c_stride_t, c_stride_d,  # [B, T, d]
-    dy_h_ptr, dy_h_stride_b, dy_h_stride_t, dy_h_stride_d,  # [B, T, d]
-    Uz_ptr, Uz_stride_d, Uz_stride_d_col,  # [d, d_col]
-    Ur_ptr, Ur_stride_d, Ur_stride_d_col,  # [d, d_col]
-    Uc_ptr, Uc_stride_d, Uc_stride_d_col,  # [d, d_col]
-    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d,  # [B, d]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d,  # [B, segments, d]
-    d_z_out_ptr, d_z_out_stride_b, d_z_out_stride_t, d_z_out_stride_d,  # [B, T, d]
-    d_r_out_ptr, d_r_out_stride_b, d_r_out_stride_t, d_r_out_stride_d,  # [B, T, d]
-    d_c_out_ptr, d_c_out_stride_b, d_c_out_stride_t, d_c_out_stride_d,  # [B, T, d]
-    d_Uz_out_ptr, d_Uz_out_stride_b, d_Uz_out_stride_d, d_Uz_out_stride_d_col,  # [B, d, d_col]
-    d_Ur_out_ptr, d_Ur_out_stride_b, d_Ur_out_stride_d, d_Ur_out_stride_d_col,  # [B, d, d_col]
-    d_Uc_out_ptr, d_Uc_out_stride_b, d_Uc_out_stride_d, d_Uc_out_stride_d_col,  # [B, d, d_col]
-    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d,  # [B, d]
-    h_scratch_ptr,  # [programs, segment, block …]
-    T,
-    size_d: tl.constexpr,
-    size_d_col: tl.constexpr,
-    block_d: tl.constexpr,
-    block_d_col: tl.constexpr,
-    segment: tl.constexpr,
-    reverse: tl.constexpr,
-    acc: tl.constexpr,
-    stages: tl.constexpr,
-):
-    """Each program: one sequence, all of d, all of d_col, from the last step to the first."""
-    program = tl.program_id(0).to(tl.int64)
-    b = program
-    lane_d = tl.arange(0, block_d)
-    at_d = lane_d.to(tl.int64)
-    in_d = at_d < size_d
-    at_d_col = tl.arange(0, block_d_col).to(tl.int64)
-    in_d_col = at_d_col < size_d_col
-
-    Uz_at = Uz_ptr + at_d[:, None] * Uz_stride_d + at_d_col[None, :] * Uz_stride_d_col  # [d, d_col]
-    Ur_at = Ur_ptr + at_d[:, None] * Ur_stride_d + at_d_col[None, :] * Ur_stride_d_col  # [d, d_col]
-    Uc_at = Uc_ptr + at_d[:, None] * Uc_stride_d + at_d_col[None, :] * Uc_stride_d_col  # [d, d_col]
-    Uz = tl.load(Uz_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
-    Ur = tl.load(Ur_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
-    Uc = tl.load(Uc_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
-
-    z_at = z_ptr + b * z_stride_b + at_d * z_stride_d  # [d]
-    r_at = r_ptr + b * r_stride_b + at_d * r_stride_d  # [d]
-    c_at = c_ptr + b * c_stride_b + at_d * c_stride_d  # [d]
-    dy_h_at = dy_h_ptr + b * dy_h_stride_b + at_d * dy_h_stride_d  # [d]
-    d_z_out_at = d_z_out_ptr + b * d_z_out_stride_b + at_d * d_z_out_stride_d  # [d]
-    d_r_out_at = d_r_out_ptr + b * d_r_out_stride_b + at_d * d_r_out_stride_d  # [d]
-    d_c_out_at = d_c_out_ptr + b * d_c_out_stride_b + at_d * d_c_out_stride_d  # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_d + lane_d  # [d]
-    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
-    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    d_Uz_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
-    d_Ur_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
-    d_Uc_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [d]
-        h_saved_at = (
-            h_saved_ptr + b * h_saved_stride_b + checkpoint * h_saved_stride_segment + at_d * h_saved_stride_d
-        )
-        h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(h_scratch_at + local * block_d, h_now)
-            z = tl.load(z_at + t * z_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            r = tl.load(r_at + t * r_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            c = tl.load(c_at + t * c_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 11
-            t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h_now[None, :], 0.0), axis=1)  # [d]
-            update = tlmath.sigmoid(z + t_2)  # [d]
-            # spec line 12
-            t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h_now[None, :], 0.0), axis=1)  # [d]
-            reset = tlmath.sigmoid(r + t_6)  # [d]
-            # spec line 13
-            t_12 = reset * h_now  # [d_col]
-            t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
-            h_2 = update * h_now + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
-            h_now = h_2
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            h = tl.load(h_scratch_at + local * block_d).to(acc)  # [d]
-            z = tl.load(z_at + t * z_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            r = tl.load(r_at + t * r_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            c = tl.load(c_at + t * c_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            dy_h = tl.load(dy_h_at + t * dy_h_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 11
-            t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h[None, :], 0.0), axis=1)  # [d]
-            update = tlmath.sigmoid(z + t_2)  # [d]
-            # spec line 12
-            t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h[None, :], 0.0), axis=1)  # [d]
-            reset = tlmath.sigmoid(r + t_6)  # [d]
-            # spec line 13
-            t_10 = 1.0 - update  # [d]
-            t_12 = reset * h  # [d_col]
-            t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
-            t_15 = tlmath.tanh(c + t_13)  # [d]
-            d_h_2 = dy_h + d_h  # [d]
-            t_8 = d_h_2 * t_10 * (1.0 - t_15 * t_15)  # [d]
-            d_t_12 = tl.sum(tl.where(in_d[:, None], t_8[:, None] * Uc, 0.0), axis=0)  # [d_col]
-            d_reset = d_t_12 * h  # [d]
-            d_h_3 = d_t_12 * reset  # [d]
-            d_update = d_h_2 * h  # [d]
-            # spec line 12
-            t_20 = d_reset * (reset * (1.0 - reset))  # [d]
-            d_t = tl.sum(tl.where(in_d[:, None], t_20[:, None] * Ur, 0.0), axis=0)  # [d_col]
-            # spec line 11
-            t_23 = (-d_h_2 * t_15 + d_update) * (update * t_10)  # [d]
-            d_t_3 = tl.sum(tl.where(in_d[:, None], t_23[:, None] * Uz, 0.0), axis=0)  # [d_col]
-            d_h_4 = d_t + d_t_3  # [d]
-            d_h_6 = d_h_3 + d_h_2 * update + d_h_4  # [d]
-            # spec line 13
-            d_Uc = t_8[:, None] * t_12[None, :]  # [d, d_col]
-            # spec line 12
-            d_Ur = t_20[:, None] * h[None, :]  # [d, d_col]
-            # spec line 11
-            d_Uz = t_23[:, None] * h[None, :]  # [d, d_col]
-            tl.store(d_z_out_at + t * d_z_out_stride_t, t_23, mask=in_d)
-            tl.store(d_r_out_at + t * d_r_out_stride_t, t_20, mask=in_d)
-            tl.store(d_c_out_at + t * d_c_out_stride_t, t_8, mask=in_d)
-            d_Uz_sum += d_Uz
-            d_Ur_sum += d_Ur
-            d_Uc_sum += d_Uc
-            d_h = d_h_6
-        tl.debug_barrier()
+                h_ahead = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
+            h_kept = ()
+            for u in tl.static_range(unroll):
+                h_kept += (h_now,)
+                z = z_block[u].to(acc)  # [d]
+                r = r_block[u].to(acc)  # [d]
+                c = c_block[u].to(acc)  # [d]
+                # spec line 11
+                t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h_now[None, :], 0.0), axis=1)  # [d]
+                update = tlmath.sigmoid(z + t_2)  # [d]
+                # spec line 12
+                t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h_now[None, :], 0.0), axis=1)  # [d]
+                reset = tlmath.sigmoid(r + t_6)  # [d]
+                # spec line 13
+                t_12 = reset * h_now  # [d_col]
+                t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
+                h_2 = update * h_now + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
+                h_now = h_2
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                h = h_kept[u]  # [d]
+                z = z_block[u].to(acc)  # [d]
+                r = r_block[u].to(acc)  # [d]
+                c = c_block[u].to(acc)  # [d]
+                dy_h = dy_h_block[u].to(acc)  # [d]
+                # spec line 11
+                t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h[None, :], 0.0), axis=1)  # [d]
+                update = tlmath.sigmoid(z + t_2)  # [d]
+                # spec line 12
+                t_6 = tl.sum(tl.where(in_d_col[None, :], Ur * h[None, :], 0.0), axis=1)  # [d]
+                reset = tlmath.sigmoid(r + t_6)  # [d]
+                # spec line 13
+                t_10 = 1.0 - update  # [d]
+                t_12 = reset * h  # [d_col]
+                t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
+                t_15 = tlmath.tanh(c + t_13)  # [d]
+                d_h_2 = dy_h + d_h  # [d]
+                t_8 = d_h_2 * t_10 * (1.0 - t_15 * t_15)  # [d]
+                d_t_12 = tl.sum(tl.where(in_d[:, None], t_8[:, None] * Uc, 0.0), axis=0)  # [d_col]
+                d_reset = d_t_12 * h  # [d]
+                d_h_3 = d_t_12 * reset  # [d]
+                d_update = d_h_2 * h  # [d]
+                # spec line 12
+                t_20 = d_reset * (reset * (1.0 - reset))  # [d]
+                d_t = tl.sum(tl.where(in_d[:, None], t_20[:, None] * Ur, 0.0), axis=0)  # [d_col]
+                # spec line 11
+                t_23 = (-d_h_2 * t_15 + d_update) * (update * t_10)  # [d]
+                d_t_3 = tl.sum(tl.where(in_d[:, None], t_23[:, None] * Uz, 0.0), axis=0)  # [d_col]
+                d_h_4 = d_t + d_t_3  # [d]
+                d_h_6 = d_h_3 + d_h_2 * update + d_h_4  # [d]
+                # spec line 13
+                d_Uc = t_8[:, None] * t_12[None, :]  # [d, d_col]
+                # spec line 12
+                d_Ur = t_20[:, None] * h[None, :]  # [d, d_col]
+                # spec line 11
+                d_Uz = t_23[:, None] * h[None, :]  # [d, d_col]
+                tl.store(d_z_out_at + way * u * d_z_out_stride_t, t_23, mask=in_d & alive)
+                tl.store(d_r_out_at + way * u * d_r_out_stride_t, t_20, mask=in_d & alive)
+                tl.store(d_c_out_at + way * u * d_c_out_stride_t, t_8, mask=in_d & alive)
+                d_Uz_sum += tl.where(alive, d_Uz, 0.0)
+                d_Ur_sum += tl.where(alive, d_Ur, 0.0)
+                d_Uc_sum += tl.where(alive, d_Uc, 0.0)
+                d_h = tl.where(alive, d_h_6, d_h)
+            d_z_out_at -= way * unroll * d_z_out_stride_t
+            d_r_out_at -= way * unroll * d_r_out_stride_t
+            d_c_out_at -= way * unroll * d_c_out_stride_t
     # [d, d_col]
     d_Uz_out_at = (
         d_Uz_out_ptr
@@ -357,7 +529,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     Uz, Ur, Uc = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
     h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
     h_saved = call.new(
@@ -386,7 +558,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (dy_h,) = grad_outputs
     (d_h_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_z = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_r = call.new((call.batch, call.time, call.sizes["d"]), inputs[1].dtype)
     d_c = call.new((call.batch, call.time, call.sizes["d"]), inputs[2].dtype)
@@ -394,7 +566,9 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_Ur = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
     d_Uc = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
     d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    h_scratch = call.new((call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d")), call.dtype("real"))
+    h_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+    )
     call.run(
         backward_kernel,
         blocks,

@@ -39,7 +39,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="003f416f0f07",
+    digest="2b7bba9b4654",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -75,7 +75,7 @@ def step(e, A, start, p):
     return (alpha, likelihood), (t_3,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = launch.Tiling(
     "hmm_forward",
     grid=(),
@@ -84,6 +84,10 @@ FORWARD_TILING = launch.Tiling(
     full=("s", "s_col"),
     tiles=(("s", "s_col"),),
     resident=(("s",), ("s",), ("s", "s_col")),
+    rows=(("s",),),
+    past=(),
+    work=4,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "hmm_forward",
@@ -93,18 +97,23 @@ BACKWARD_TILING = launch.Tiling(
     full=("s", "s_col"),
     tiles=(("s", "s_col"),),
     resident=(("s",), ("s",), ("s",), ("s",), ("s", "s_col"), ("s", "s_col")),
+    rows=(("s",), ("s",), ()),
+    past=(("s",),),
+    work=31,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    e_ptr, e_stride_b, e_stride_t, e_stride_s,  # [B, T, s]
-    A_ptr, A_stride_s, A_stride_s_col,  # [s, s_col]
-    p_start_ptr, p_start_stride_b, p_start_stride_s,  # [B, s]
-    alpha_out_ptr, alpha_out_stride_b, alpha_out_stride_t, alpha_out_stride_s,  # [B, T, s]
-    likelihood_out_ptr, likelihood_out_stride_b, likelihood_out_stride_t,  # [B, T]
-    p_end_ptr, p_end_stride_b, p_end_stride_s,  # [B, s]
-    p_saved_ptr, p_saved_stride_b, p_saved_stride_segment, p_saved_stride_s,  # [B, segments, s]
+    e_ptr, e_stride_b, e_stride_t: tl.constexpr, e_stride_s: tl.constexpr,  # [B, T, s]
+    A_ptr, A_stride_s: tl.constexpr, A_stride_s_col: tl.constexpr,  # [s, s_col]
+    p_start_ptr, p_start_stride_b, p_start_stride_s: tl.constexpr,  # [B, s]
+    # [B, T, s]
+    alpha_out_ptr, alpha_out_stride_b, alpha_out_stride_t: tl.constexpr, alpha_out_stride_s: tl.constexpr,
+    likelihood_out_ptr, likelihood_out_stride_b, likelihood_out_stride_t: tl.constexpr,  # [B, T]
+    p_end_ptr, p_end_stride_b, p_end_stride_s: tl.constexpr,  # [B, s]
+    p_saved_ptr, p_saved_stride_b, p_saved_stride_segment, p_saved_stride_s: tl.constexpr,  # [B, segments, s]
     T,
     size_s: tl.constexpr,
     size_s_col: tl.constexpr,
@@ -112,31 +121,245 @@ def forward_kernel(
     block_s_col: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, all of s, all of s_col, step by step."""
     program = tl.program_id(0).to(tl.int64)
     b = program
     at_s = tl.arange(0, block_s).to(tl.int64)
-    in_s = at_s < size_s
+    in_s = (at_s < size_s) | (size_s > 0 and size_s % block_s == 0)
     at_s_col = tl.arange(0, block_s_col).to(tl.int64)
-    in_s_col = at_s_col < size_s_col
+    in_s_col = (at_s_col < size_s_col) | (size_s_col > 0 and size_s_col % block_s_col == 0)
 
     A_at = A_ptr + at_s[:, None] * A_stride_s + at_s_col[None, :] * A_stride_s_col  # [s, s_col]
     A = tl.load(A_at, mask=in_s[:, None] & in_s_col[None, :], other=0.0).to(acc)  # [s, s_col]
 
-    e_at = e_ptr + b * e_stride_b + at_s * e_stride_s  # [s]
-    alpha_out_at = alpha_out_ptr + b * alpha_out_stride_b + at_s * alpha_out_stride_s  # [s]
-    likelihood_out_at = likelihood_out_ptr + b * likelihood_out_stride_b  # scalar
+    way: tl.constexpr = -1 if reverse else 1
     p_start_at = p_start_ptr + b * p_start_stride_b + at_s * p_start_stride_s  # [s]
     p = tl.load(p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        e_at = e_ptr + b * e_stride_b + origin * e_stride_t + at_s * e_stride_s  # [s]
+        if prefetch > 0 and not tail:
+            e_lines = tlmath.cache_lines(e_at, way * e_stride_t, prefetch * unroll, unroll)
+        e_ahead = ()
+        for u in tl.static_range(unroll):
+            e_ahead += (tl.load(e_at + way * u * e_stride_t, mask=in_s & (begin + u < T), other=0.0),)  # [s]
+        # [s]
+        alpha_out_at = (
+            alpha_out_ptr + b * alpha_out_stride_b + origin * alpha_out_stride_t + at_s * alpha_out_stride_s
+        )
+        # scalar
+        likelihood_out_at = (
+            likelihood_out_ptr + b * likelihood_out_stride_b + origin * likelihood_out_stride_t
+        )
+        for first in range(begin, T if tail else whole, unroll):
+            e_block = e_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                e_at += moved * e_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(e_lines)
+                    e_lines += tlmath.size_in_bytes(e_at, way * unroll * e_stride_t)
+                e_ahead = ()
+                for u in tl.static_range(unroll):
+                    e_ahead += (tl.load(e_at + way * u * e_stride_t, mask=in_s, other=0.0),)  # [s]
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [s]
+                        p_saved_at = (
+                            p_saved_ptr
+                            + b * p_saved_stride_b
+                            + checkpoint * p_saved_stride_segment
+                            + at_s * p_saved_stride_s
+                        )
+                        tl.store(p_saved_at, p, mask=in_s)
+                e = e_block[u].to(acc)  # [s]
+                # spec line 10
+                alpha = p + e  # [s]
+                # spec line 12
+                # [s_col]
+                t_3 = tlmath.logsumexp(tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0)
+                # spec line 11
+                likelihood = tlmath.logsumexp(tl.where(in_s, alpha, float("-inf")), axis=0)  # scalar
+                tl.store(alpha_out_at + way * u * alpha_out_stride_t, alpha, mask=in_s & alive)
+                tl.store(likelihood_out_at + way * u * likelihood_out_stride_t, likelihood, mask=alive)
+                p = tl.where(alive, t_3, p)
+            alpha_out_at += way * unroll * alpha_out_stride_t
+            likelihood_out_at += way * unroll * likelihood_out_stride_t
+    p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
+    tl.store(p_end_at, p, mask=in_s)
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_kernel(
+    e_ptr, e_stride_b, e_stride_t: tl.constexpr, e_stride_s: tl.constexpr,  # [B, T, s]
+    # [B, T, s]
+    dy_alpha_ptr, dy_alpha_stride_b, dy_alpha_stride_t: tl.constexpr, dy_alpha_stride_s: tl.constexpr,
+    dy_likelihood_ptr, dy_likelihood_stride_b, dy_likelihood_stride_t: tl.constexpr,  # [B, T]
+    A_ptr, A_stride_s: tl.constexpr, A_stride_s_col: tl.constexpr,  # [s, s_col]
+    d_p_start_ptr, d_p_start_stride_b, d_p_start_stride_s: tl.constexpr,  # [B, s]
+    p_saved_ptr, p_saved_stride_b, p_saved_stride_segment, p_saved_stride_s: tl.constexpr,  # [B, segments, s]
+    # [B, T, s]
+    d_e_out_ptr, d_e_out_stride_b, d_e_out_stride_t: tl.constexpr, d_e_out_stride_s: tl.constexpr,
+    # [B, s, s_col]
+    d_A_out_ptr, d_A_out_stride_b, d_A_out_stride_s: tl.constexpr, d_A_out_stride_s_col: tl.constexpr,
+    d_start_out_ptr, d_start_out_stride_b, d_start_out_stride_s: tl.constexpr,  # [B, s]
+    d_p_end_ptr, d_p_end_stride_b, d_p_end_stride_s: tl.constexpr,  # [B, s]
+    p_scratch_ptr,  # [programs, blocks of a segment, block …]
+    T,
+    size_s: tl.constexpr,
+    size_s_col: tl.constexpr,
+    block_s: tl.constexpr,
+    block_s_col: tl.constexpr,
+    segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, all of s, all of s_col, from the last step to the first."""
+    program = tl.program_id(0).to(tl.int64)
+    b = program
+    lane_s = tl.arange(0, block_s)
+    at_s = lane_s.to(tl.int64)
+    in_s = (at_s < size_s) | (size_s > 0 and size_s % block_s == 0)
+    at_s_col = tl.arange(0, block_s_col).to(tl.int64)
+    in_s_col = (at_s_col < size_s_col) | (size_s_col > 0 and size_s_col % block_s_col == 0)
+
+    A_at = A_ptr + at_s[:, None] * A_stride_s + at_s_col[None, :] * A_stride_s_col  # [s, s_col]
+    A = tl.load(A_at, mask=in_s[:, None] & in_s_col[None, :], other=0.0).to(acc)  # [s, s_col]
+    zero_2 = tl.full([block_s], 0.0, acc)  # [s]
+
+    way: tl.constexpr = -1 if reverse else 1
+    # [s]
+    p_scratch_at = p_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_s + lane_s
+    d_p_start_at = d_p_start_ptr + b * d_p_start_stride_b + at_s * d_p_start_stride_s  # [s]
+    d_p = tl.load(d_p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
+    d_A_sum = tl.full([block_s, block_s_col], 0.0, acc)  # [s, s_col]
+    d_start_sum = tl.full([block_s], 0.0, acc)  # [s]
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        e_at = e_ptr + b * e_stride_b + origin * e_stride_t + at_s * e_stride_s  # [s]
+        # [s]
+        dy_alpha_at = (
+            dy_alpha_ptr + b * dy_alpha_stride_b + origin * dy_alpha_stride_t + at_s * dy_alpha_stride_s
+        )
+        # scalar
+        dy_likelihood_at = dy_likelihood_ptr + b * dy_likelihood_stride_b + origin * dy_likelihood_stride_t
+        if prefetch > 0 and not tail:
+            e_lines = tlmath.cache_lines(e_at, way * e_stride_t, -prefetch * unroll, unroll)
+            dy_alpha_lines = tlmath.cache_lines(
+                dy_alpha_at, way * dy_alpha_stride_t, -prefetch * unroll, unroll
+            )
+        e_ahead = ()
+        dy_alpha_ahead = ()
+        dy_likelihood_ahead = ()
+        for u in tl.static_range(unroll):
+            # [s]
+            e_ahead += (
+                tl.load(e_at + way * u * e_stride_t, mask=in_s & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [s]
+            dy_alpha_ahead += (
+                tl.load(
+                    dy_alpha_at + way * u * dy_alpha_stride_t,
+                    mask=in_s & (begin >= 0) & (begin + u < T),
+                    other=0.0,
+                ),
+            )
+            # scalar
+            dy_likelihood_ahead += (
+                tl.load(
+                    dy_likelihood_at + way * u * dy_likelihood_stride_t,
+                    mask=(begin >= 0) & (begin + u < T),
+                    other=0.0,
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [s]
+            p_saved_at = (
+                p_saved_ptr
+                + b * p_saved_stride_b
+                + checkpoint * p_saved_stride_segment
+                + at_s * p_saved_stride_s
+            )
+            p_ahead = tl.load(p_saved_at, mask=in_s & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [s]
+        # [s]
+        d_e_out_at = d_e_out_ptr + b * d_e_out_stride_b + origin * d_e_out_stride_t + at_s * d_e_out_stride_s
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            e_block = e_ahead
+            dy_alpha_block = dy_alpha_ahead
+            dy_likelihood_block = dy_likelihood_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                e_at -= moved * e_stride_t
+                dy_alpha_at -= moved * dy_alpha_stride_t
+                dy_likelihood_at -= moved * dy_likelihood_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(e_lines)
+                        tlmath.prefetch(dy_alpha_lines)
+                    e_lines -= tlmath.size_in_bytes(e_at, way * unroll * e_stride_t)
+                    dy_alpha_lines -= tlmath.size_in_bytes(dy_alpha_at, way * unroll * dy_alpha_stride_t)
+                e_ahead = ()
+                dy_alpha_ahead = ()
+                dy_likelihood_ahead = ()
+                for u in tl.static_range(unroll):
+                    e_ahead += (tl.load(e_at + way * u * e_stride_t, mask=in_s, other=0.0),)  # [s]
+                    # [s]
+                    dy_alpha_ahead += (
+                        tl.load(dy_alpha_at + way * u * dy_alpha_stride_t, mask=in_s, other=0.0),
+                    )
+                    # scalar
+                    dy_likelihood_ahead += (tl.load(dy_likelihood_at + way * u * dy_likelihood_stride_t),)
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [s]
+                    p_saved_at = (
+                        p_saved_ptr
+                        + b * p_saved_stride_b
+                        + checkpoint * p_saved_stride_segment
+                        + at_s * p_saved_stride_s
+                    )
+                    p_now = tl.load(p_saved_at, mask=in_s, other=0.0).to(acc)  # [s]
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(p_scratch_at + starts % (segment // unroll) * block_s, p_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            e = tl.load(e_at + way * gap * e_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
+                            # spec line 10
+                            alpha = p_now + e  # [s]
+                            # spec line 12
+                            # [s_col]
+                            t_3 = tlmath.logsumexp(
+                                tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0
+                            )
+                            p_now = t_3
+                    tl.store(p_scratch_at + block % (segment // unroll) * block_s, p_now)
+                tl.debug_barrier()
+                p_now = tl.load(p_scratch_at + block % (segment // unroll) * block_s).to(acc)  # [s]
+            else:
+                p_now = p_ahead  # [s]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [s]
                 p_saved_at = (
                     p_saved_ptr
@@ -144,111 +367,40 @@ def forward_kernel(
                     + checkpoint * p_saved_stride_segment
                     + at_s * p_saved_stride_s
                 )
-                tl.store(p_saved_at, p, mask=in_s)
-        e = tl.load(e_at + t * e_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
-        # spec line 10
-        alpha = p + e  # [s]
-        # spec line 12
-        t_3 = tlmath.logsumexp(tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0)  # [s_col]
-        # spec line 11
-        likelihood = tlmath.logsumexp(tl.where(in_s, alpha, float("-inf")), axis=0)  # scalar
-        tl.store(alpha_out_at + t * alpha_out_stride_t, alpha, mask=in_s)
-        tl.store(likelihood_out_at + t * likelihood_out_stride_t, likelihood)
-        p = t_3
-    p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
-    tl.store(p_end_at, p, mask=in_s)
-
-
-@triton.jit(do_not_specialize=["T"])
-def backward_kernel(
-    e_ptr, e_stride_b, e_stride_t, e_stride_s,  # [B, T, s]
-    dy_alpha_ptr, dy_alpha_stride_b, dy_alpha_stride_t, dy_alpha_stride_s,  # [B, T, s]
-    dy_likelihood_ptr, dy_likelihood_stride_b, dy_likelihood_stride_t,  # [B, T]
-    A_ptr, A_stride_s, A_stride_s_col,  # [s, s_col]
-    d_p_start_ptr, d_p_start_stride_b, d_p_start_stride_s,  # [B, s]
-    p_saved_ptr, p_saved_stride_b, p_saved_stride_segment, p_saved_stride_s,  # [B, segments, s]
-    d_e_out_ptr, d_e_out_stride_b, d_e_out_stride_t, d_e_out_stride_s,  # [B, T, s]
-    d_A_out_ptr, d_A_out_stride_b, d_A_out_stride_s, d_A_out_stride_s_col,  # [B, s, s_col]
-    d_start_out_ptr, d_start_out_stride_b, d_start_out_stride_s,  # [B, s]
-    d_p_end_ptr, d_p_end_stride_b, d_p_end_stride_s,  # [B, s]
-    p_scratch_ptr,  # [programs, segment, block …]
-    T,
-    size_s: tl.constexpr,
-    size_s_col: tl.constexpr,
-    block_s: tl.constexpr,
-    block_s_col: tl.constexpr,
-    segment: tl.constexpr,
-    reverse: tl.constexpr,
-    acc: tl.constexpr,
-    stages: tl.constexpr,
-):
-    """Each program: one sequence, all of s, all of s_col, from the last step to the first."""
-    program = tl.program_id(0).to(tl.int64)
-    b = program
-    lane_s = tl.arange(0, block_s)
-    at_s = lane_s.to(tl.int64)
-    in_s = at_s < size_s
-    at_s_col = tl.arange(0, block_s_col).to(tl.int64)
-    in_s_col = at_s_col < size_s_col
-
-    A_at = A_ptr + at_s[:, None] * A_stride_s + at_s_col[None, :] * A_stride_s_col  # [s, s_col]
-    A = tl.load(A_at, mask=in_s[:, None] & in_s_col[None, :], other=0.0).to(acc)  # [s, s_col]
-    zero_2 = tl.full([block_s], 0.0, acc)  # [s]
-
-    e_at = e_ptr + b * e_stride_b + at_s * e_stride_s  # [s]
-    dy_alpha_at = dy_alpha_ptr + b * dy_alpha_stride_b + at_s * dy_alpha_stride_s  # [s]
-    dy_likelihood_at = dy_likelihood_ptr + b * dy_likelihood_stride_b  # scalar
-    d_e_out_at = d_e_out_ptr + b * d_e_out_stride_b + at_s * d_e_out_stride_s  # [s]
-    p_scratch_at = p_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_s + lane_s  # [s]
-    d_p_start_at = d_p_start_ptr + b * d_p_start_stride_b + at_s * d_p_start_stride_s  # [s]
-    d_p = tl.load(d_p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
-    d_A_sum = tl.full([block_s, block_s_col], 0.0, acc)  # [s, s_col]
-    d_start_sum = tl.full([block_s], 0.0, acc)  # [s]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [s]
-        p_saved_at = (
-            p_saved_ptr + b * p_saved_stride_b + checkpoint * p_saved_stride_segment + at_s * p_saved_stride_s
-        )
-        p_now = tl.load(p_saved_at, mask=in_s, other=0.0).to(acc)  # [s]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(p_scratch_at + local * block_s, p_now)
-            e = tl.load(e_at + t * e_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
-            # spec line 10
-            alpha = p_now + e  # [s]
-            # spec line 12
-            # [s_col]
-            t_3 = tlmath.logsumexp(tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0)
-            p_now = t_3
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            p = tl.load(p_scratch_at + local * block_s).to(acc)  # [s]
-            e = tl.load(e_at + t * e_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
-            dy_alpha = tl.load(dy_alpha_at + t * dy_alpha_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
-            dy_likelihood = tl.load(dy_likelihood_at + t * dy_likelihood_stride_t).to(acc)  # scalar
-            # spec line 10
-            alpha = p + e  # [s]
-            # spec line 11
-            likelihood = tlmath.logsumexp(tl.where(in_s, alpha, float("-inf")), axis=0)  # scalar
-            # spec line 12
-            # [s_col]
-            t_3 = tlmath.logsumexp(tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0)
-            t_2 = d_p[None, :] * tlmath.expdiff(alpha[:, None] + A, t_3[None, :])  # [s, s_col]
-            t_4 = tl.sum(tl.where(in_s_col[None, :], t_2, 0.0), axis=1)  # [s]
-            # spec line 10
-            d_alpha = dy_alpha + t_4  # [s]
-            d_alpha_2 = d_alpha + dy_likelihood * tlmath.expdiff(alpha, likelihood)  # [s]
-            tl.store(d_e_out_at + t * d_e_out_stride_t, d_alpha_2, mask=in_s)
-            d_A_sum += t_2
-            d_start_sum += zero_2
-            d_p = d_alpha_2
-        tl.debug_barrier()
+                p_ahead = tl.load(p_saved_at, mask=in_s, other=0.0).to(acc)  # [s]
+            p_kept = ()
+            for u in tl.static_range(unroll):
+                p_kept += (p_now,)
+                e = e_block[u].to(acc)  # [s]
+                # spec line 10
+                alpha = p_now + e  # [s]
+                # spec line 12
+                # [s_col]
+                t_3 = tlmath.logsumexp(tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0)
+                p_now = t_3
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                p = p_kept[u]  # [s]
+                e = e_block[u].to(acc)  # [s]
+                dy_alpha = dy_alpha_block[u].to(acc)  # [s]
+                dy_likelihood = dy_likelihood_block[u].to(acc)  # scalar
+                # spec line 10
+                alpha = p + e  # [s]
+                # spec line 11
+                likelihood = tlmath.logsumexp(tl.where(in_s, alpha, float("-inf")), axis=0)  # scalar
+                # spec line 12
+                # [s_col]
+                t_3 = tlmath.logsumexp(tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0)
+                t_2 = d_p[None, :] * tlmath.expdiff(alpha[:, None] + A, t_3[None, :])  # [s, s_col]
+                t_4 = tl.sum(tl.where(in_s_col[None, :], t_2, 0.0), axis=1)  # [s]
+                # spec line 10
+                d_alpha = dy_alpha + t_4  # [s]
+                d_alpha_2 = d_alpha + dy_likelihood * tlmath.expdiff(alpha, likelihood)  # [s]
+                tl.store(d_e_out_at + way * u * d_e_out_stride_t, d_alpha_2, mask=in_s & alive)
+                d_A_sum += tl.where(alive, t_2, 0.0)
+                d_start_sum += tl.where(alive, zero_2, 0.0)
+                d_p = tl.where(alive, d_alpha_2, d_p)
+            d_e_out_at -= way * unroll * d_e_out_stride_t
     # [s, s_col]
     d_A_out_at = (
         d_A_out_ptr
@@ -269,7 +421,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     A, _ = params
     (p,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     alpha = call.new((call.batch, call.time, call.sizes["s"]), call.output(0))
     likelihood = call.new((call.batch, call.time), call.output(1))
     p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
@@ -299,12 +451,14 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     dy_alpha, dy_likelihood = grad_outputs
     (d_p_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_e = call.new((call.batch, call.time, call.sizes["s"]), inputs[0].dtype)
     d_A = call.new((call.batch, call.sizes["s"], call.sizes["s_col"]), call.dtype("real"))
     d_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
     d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
-    p_scratch = call.new((call.batch * blocks.per_sequence, SEGMENT, blocks.cells("s")), call.dtype("real"))
+    p_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")), call.dtype("real")
+    )
     call.run(
         backward_kernel,
         blocks,

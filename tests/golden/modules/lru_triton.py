@@ -45,7 +45,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="lru",
-    digest="0b206cfb2787",
+    digest="c35df84682b5",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -90,7 +90,7 @@ def step(u, nu, theta, log_gamma, B, C, D, x):
     return (y,), (x_2,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = launch.Tiling(
     "lru",
     grid=(),
@@ -99,6 +99,10 @@ FORWARD_TILING = launch.Tiling(
     full=("d",),
     tiles=(("d", "n"),),
     resident=(("d",), ("d", "n"), ("d", "n"), ("d", "n"), ("d", "n"), ("n",), ("n",), ("n",), ("n",), ("n",)),
+    rows=(("d",),),
+    past=(),
+    work=40,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "lru",
@@ -129,28 +133,34 @@ BACKWARD_TILING = launch.Tiling(
         ("n",),
         ("n",),
     ),
+    rows=(("d",), ("d",)),
+    past=(("n",), ("n",)),
+    work=131,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    u_ptr, u_stride_b, u_stride_t, u_stride_d,  # [B, T, d]
-    nu_ptr, nu_stride_n,  # [n]
-    theta_ptr, theta_stride_n,  # [n]
-    log_gamma_ptr, log_gamma_stride_n,  # [n]
-    B_re_ptr, B_re_stride_d, B_re_stride_n,  # [d, n]
-    B_im_ptr, B_im_stride_d, B_im_stride_n,  # [d, n]
-    C_re_ptr, C_re_stride_d, C_re_stride_n,  # [d, n]
-    C_im_ptr, C_im_stride_d, C_im_stride_n,  # [d, n]
-    D_ptr, D_stride_d,  # [d]
-    x_re_start_ptr, x_re_start_stride_b, x_re_start_stride_n,  # [B, n]
-    x_im_start_ptr, x_im_start_stride_b, x_im_start_stride_n,  # [B, n]
+    u_ptr, u_stride_b, u_stride_t: tl.constexpr, u_stride_d: tl.constexpr,  # [B, T, d]
+    nu_ptr, nu_stride_n: tl.constexpr,  # [n]
+    theta_ptr, theta_stride_n: tl.constexpr,  # [n]
+    log_gamma_ptr, log_gamma_stride_n: tl.constexpr,  # [n]
+    B_re_ptr, B_re_stride_d: tl.constexpr, B_re_stride_n: tl.constexpr,  # [d, n]
+    B_im_ptr, B_im_stride_d: tl.constexpr, B_im_stride_n: tl.constexpr,  # [d, n]
+    C_re_ptr, C_re_stride_d: tl.constexpr, C_re_stride_n: tl.constexpr,  # [d, n]
+    C_im_ptr, C_im_stride_d: tl.constexpr, C_im_stride_n: tl.constexpr,  # [d, n]
+    D_ptr, D_stride_d: tl.constexpr,  # [d]
+    x_re_start_ptr, x_re_start_stride_b, x_re_start_stride_n: tl.constexpr,  # [B, n]
+    x_im_start_ptr, x_im_start_stride_b, x_im_start_stride_n: tl.constexpr,  # [B, n]
     # [programs along n, B, T, d]
-    y_out_ptr, y_out_stride_part_n, y_out_stride_b, y_out_stride_t, y_out_stride_d,
-    x_re_end_ptr, x_re_end_stride_b, x_re_end_stride_n,  # [B, n]
-    x_im_end_ptr, x_im_end_stride_b, x_im_end_stride_n,  # [B, n]
-    x_re_saved_ptr, x_re_saved_stride_b, x_re_saved_stride_segment, x_re_saved_stride_n,  # [B, segments, n]
-    x_im_saved_ptr, x_im_saved_stride_b, x_im_saved_stride_segment, x_im_saved_stride_n,  # [B, segments, n]
+    y_out_ptr, y_out_stride_part_n, y_out_stride_b, y_out_stride_t: tl.constexpr, y_out_stride_d: tl.constexpr,
+    x_re_end_ptr, x_re_end_stride_b, x_re_end_stride_n: tl.constexpr,  # [B, n]
+    x_im_end_ptr, x_im_end_stride_b, x_im_end_stride_n: tl.constexpr,  # [B, n]
+    # [B, segments, n]
+    x_re_saved_ptr, x_re_saved_stride_b, x_re_saved_stride_segment, x_re_saved_stride_n: tl.constexpr,
+    # [B, segments, n]
+    x_im_saved_ptr, x_im_saved_stride_b, x_im_saved_stride_segment, x_im_saved_stride_n: tl.constexpr,
     T,
     size_d: tl.constexpr,
     size_n: tl.constexpr,
@@ -158,9 +168,10 @@ def forward_kernel(
     block_n: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of n, all of d, step by step."""
     program = tl.program_id(0).to(tl.int64)
@@ -168,27 +179,27 @@ def forward_kernel(
     program = program // tl.cdiv(size_n, block_n)
     b = program
     at_d = tl.arange(0, block_d).to(tl.int64)
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
-    in_n = at_n < size_n
+    in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
-    theta_at = theta_ptr + at_n * theta_stride_n  # [n]
-    log_gamma_at = log_gamma_ptr + at_n * log_gamma_stride_n  # [n]
-    B_re_at = B_re_ptr + at_d[:, None] * B_re_stride_d + at_n[None, :] * B_re_stride_n  # [d, n]
-    B_im_at = B_im_ptr + at_d[:, None] * B_im_stride_d + at_n[None, :] * B_im_stride_n  # [d, n]
-    C_re_at = C_re_ptr + at_d[:, None] * C_re_stride_d + at_n[None, :] * C_re_stride_n  # [d, n]
-    C_im_at = C_im_ptr + at_d[:, None] * C_im_stride_d + at_n[None, :] * C_im_stride_n  # [d, n]
-    D_at = D_ptr + at_d * D_stride_d  # [d]
     nu = tl.load(nu_at, mask=in_n, other=0.0).to(acc)  # [n]
+    theta_at = theta_ptr + at_n * theta_stride_n  # [n]
     theta = tl.load(theta_at, mask=in_n, other=0.0).to(acc)  # [n]
+    log_gamma_at = log_gamma_ptr + at_n * log_gamma_stride_n  # [n]
     log_gamma = tl.load(log_gamma_at, mask=in_n, other=0.0).to(acc)  # [n]
+    B_re_at = B_re_ptr + at_d[:, None] * B_re_stride_d + at_n[None, :] * B_re_stride_n  # [d, n]
     B_re = tl.load(B_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    B_im_at = B_im_ptr + at_d[:, None] * B_im_stride_d + at_n[None, :] * B_im_stride_n  # [d, n]
     B_im = tl.load(B_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    C_re_at = C_re_ptr + at_d[:, None] * C_re_stride_d + at_n[None, :] * C_re_stride_n  # [d, n]
     C_re = tl.load(C_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    C_im_at = C_im_ptr + at_d[:, None] * C_im_stride_d + at_n[None, :] * C_im_stride_n  # [d, n]
     C_im = tl.load(C_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     # spec line 12
     exp_nu = tl.exp(nu)  # [n]
@@ -199,46 +210,77 @@ def forward_kernel(
     # spec line 13
     exp_log_gamma = tl.exp(log_gamma)  # [n]
 
-    u_at = u_ptr + b * u_stride_b + at_d * u_stride_d  # [d]
-    y_out_at = y_out_ptr + part_n * y_out_stride_part_n + b * y_out_stride_b + at_d * y_out_stride_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
     x_re_start_at = x_re_start_ptr + b * x_re_start_stride_b + at_n * x_re_start_stride_n  # [n]
     x_re = tl.load(x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     x_im_start_at = x_im_start_ptr + b * x_im_start_stride_b + at_n * x_im_start_stride_n  # [n]
     x_im = tl.load(x_im_start_at, mask=in_n, other=0.0).to(acc)  # [n]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
-                # [n]
-                x_re_saved_at = (
-                    x_re_saved_ptr
-                    + b * x_re_saved_stride_b
-                    + checkpoint * x_re_saved_stride_segment
-                    + at_n * x_re_saved_stride_n
-                )
-                tl.store(x_re_saved_at, x_re, mask=in_n)
-                # [n]
-                x_im_saved_at = (
-                    x_im_saved_ptr
-                    + b * x_im_saved_stride_b
-                    + checkpoint * x_im_saved_stride_segment
-                    + at_n * x_im_saved_stride_n
-                )
-                tl.store(x_im_saved_at, x_im, mask=in_n)
-        u = tl.load(u_at + t * u_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        # spec line 13
-        t_15 = tl.sum(tl.where(in_d[:, None], B_re * u[:, None], 0.0), axis=0)  # [n]
-        t_16 = tl.sum(tl.where(in_d[:, None], B_im * u[:, None], 0.0), axis=0)  # [n]
-        x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_15  # [n]
-        x_3 = t_4 * x_im + t_6 * x_re + exp_log_gamma * t_16  # [n]
-        # spec line 14
-        t_19 = tl.sum(tl.where(in_n[None, :], C_re * x_2[None, :], 0.0), axis=1)  # [d]
-        t_20 = tl.sum(tl.where(in_n[None, :], C_im * x_3[None, :], 0.0), axis=1)  # [d]
-        y = t_19 - t_20 + tl.where(lead_n, D * u, 0.0)  # [d]
-        tl.store(y_out_at + t * y_out_stride_t, y, mask=in_d)
-        x_re = x_2
-        x_im = x_3
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        u_2_at = u_ptr + b * u_stride_b + origin * u_stride_t + at_d * u_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            u_2_lines = tlmath.cache_lines(u_2_at, way * u_stride_t, prefetch * unroll, unroll)
+        u_2_ahead = ()
+        for u in tl.static_range(unroll):
+            # [d]
+            u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d & (begin + u < T), other=0.0),)
+        # [d]
+        y_out_at = (
+            y_out_ptr
+            + part_n * y_out_stride_part_n
+            + b * y_out_stride_b
+            + origin * y_out_stride_t
+            + at_d * y_out_stride_d
+        )
+        for first in range(begin, T if tail else whole, unroll):
+            u_2_block = u_2_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                u_2_at += moved * u_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(u_2_lines)
+                    u_2_lines += tlmath.size_in_bytes(u_2_at, way * unroll * u_stride_t)
+                u_2_ahead = ()
+                for u in tl.static_range(unroll):
+                    u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d, other=0.0),)  # [d]
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [n]
+                        x_re_saved_at = (
+                            x_re_saved_ptr
+                            + b * x_re_saved_stride_b
+                            + checkpoint * x_re_saved_stride_segment
+                            + at_n * x_re_saved_stride_n
+                        )
+                        tl.store(x_re_saved_at, x_re, mask=in_n)
+                        # [n]
+                        x_im_saved_at = (
+                            x_im_saved_ptr
+                            + b * x_im_saved_stride_b
+                            + checkpoint * x_im_saved_stride_segment
+                            + at_n * x_im_saved_stride_n
+                        )
+                        tl.store(x_im_saved_at, x_im, mask=in_n)
+                u_2 = u_2_block[u].to(acc)  # [d]
+                # spec line 13
+                t_15 = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)  # [n]
+                t_16 = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)  # [n]
+                x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_15  # [n]
+                x_3 = t_4 * x_im + t_6 * x_re + exp_log_gamma * t_16  # [n]
+                # spec line 14
+                t_19 = tl.sum(tl.where(in_n[None, :], C_re * x_2[None, :], 0.0), axis=1)  # [d]
+                t_20 = tl.sum(tl.where(in_n[None, :], C_im * x_3[None, :], 0.0), axis=1)  # [d]
+                y = t_19 - t_20 + tl.where(lead_n, D * u_2, 0.0)  # [d]
+                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & alive)
+                x_re = tl.where(alive, x_2, x_re)
+                x_im = tl.where(alive, x_3, x_im)
+            y_out_at += way * unroll * y_out_stride_t
     x_re_end_at = x_re_end_ptr + b * x_re_end_stride_b + at_n * x_re_end_stride_n  # [n]
     tl.store(x_re_end_at, x_re, mask=in_n)
     x_im_end_at = x_im_end_ptr + b * x_im_end_stride_b + at_n * x_im_end_stride_n  # [n]
@@ -247,43 +289,50 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def backward_kernel(
-    u_ptr, u_stride_b, u_stride_t, u_stride_d,  # [B, T, d]
-    dy_y_ptr, dy_y_stride_b, dy_y_stride_t, dy_y_stride_d,  # [B, T, d]
-    nu_ptr, nu_stride_n,  # [n]
-    theta_ptr, theta_stride_n,  # [n]
-    log_gamma_ptr, log_gamma_stride_n,  # [n]
-    B_re_ptr, B_re_stride_d, B_re_stride_n,  # [d, n]
-    B_im_ptr, B_im_stride_d, B_im_stride_n,  # [d, n]
-    C_re_ptr, C_re_stride_d, C_re_stride_n,  # [d, n]
-    C_im_ptr, C_im_stride_d, C_im_stride_n,  # [d, n]
-    D_ptr, D_stride_d,  # [d]
-    d_x_re_start_ptr, d_x_re_start_stride_b, d_x_re_start_stride_n,  # [B, n]
-    d_x_im_start_ptr, d_x_im_start_stride_b, d_x_im_start_stride_n,  # [B, n]
-    x_re_saved_ptr, x_re_saved_stride_b, x_re_saved_stride_segment, x_re_saved_stride_n,  # [B, segments, n]
-    x_im_saved_ptr, x_im_saved_stride_b, x_im_saved_stride_segment, x_im_saved_stride_n,  # [B, segments, n]
+    u_ptr, u_stride_b, u_stride_t: tl.constexpr, u_stride_d: tl.constexpr,  # [B, T, d]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_t: tl.constexpr, dy_y_stride_d: tl.constexpr,  # [B, T, d]
+    nu_ptr, nu_stride_n: tl.constexpr,  # [n]
+    theta_ptr, theta_stride_n: tl.constexpr,  # [n]
+    log_gamma_ptr, log_gamma_stride_n: tl.constexpr,  # [n]
+    B_re_ptr, B_re_stride_d: tl.constexpr, B_re_stride_n: tl.constexpr,  # [d, n]
+    B_im_ptr, B_im_stride_d: tl.constexpr, B_im_stride_n: tl.constexpr,  # [d, n]
+    C_re_ptr, C_re_stride_d: tl.constexpr, C_re_stride_n: tl.constexpr,  # [d, n]
+    C_im_ptr, C_im_stride_d: tl.constexpr, C_im_stride_n: tl.constexpr,  # [d, n]
+    D_ptr, D_stride_d: tl.constexpr,  # [d]
+    d_x_re_start_ptr, d_x_re_start_stride_b, d_x_re_start_stride_n: tl.constexpr,  # [B, n]
+    d_x_im_start_ptr, d_x_im_start_stride_b, d_x_im_start_stride_n: tl.constexpr,  # [B, n]
+    # [B, segments, n]
+    x_re_saved_ptr, x_re_saved_stride_b, x_re_saved_stride_segment, x_re_saved_stride_n: tl.constexpr,
+    # [B, segments, n]
+    x_im_saved_ptr, x_im_saved_stride_b, x_im_saved_stride_segment, x_im_saved_stride_n: tl.constexpr,
     # [programs along n, B, T, d]
-    d_u_out_ptr, d_u_out_stride_part_n, d_u_out_stride_b, d_u_out_stride_t, d_u_out_stride_d,
-    d_nu_out_ptr, d_nu_out_stride_b, d_nu_out_stride_n,  # [B, n]
-    d_theta_out_ptr, d_theta_out_stride_b, d_theta_out_stride_n,  # [B, n]
-    d_log_gamma_out_ptr, d_log_gamma_out_stride_b, d_log_gamma_out_stride_n,  # [B, n]
-    d_B_re_out_ptr, d_B_re_out_stride_b, d_B_re_out_stride_d, d_B_re_out_stride_n,  # [B, d, n]
-    d_B_im_out_ptr, d_B_im_out_stride_b, d_B_im_out_stride_d, d_B_im_out_stride_n,  # [B, d, n]
-    d_C_re_out_ptr, d_C_re_out_stride_b, d_C_re_out_stride_d, d_C_re_out_stride_n,  # [B, d, n]
-    d_C_im_out_ptr, d_C_im_out_stride_b, d_C_im_out_stride_d, d_C_im_out_stride_n,  # [B, d, n]
-    d_D_out_ptr, d_D_out_stride_b, d_D_out_stride_d,  # [B, d]
-    d_x_re_end_ptr, d_x_re_end_stride_b, d_x_re_end_stride_n,  # [B, n]
-    d_x_im_end_ptr, d_x_im_end_stride_b, d_x_im_end_stride_n,  # [B, n]
-    x_re_scratch_ptr,  # [programs, segment, block …]
-    x_im_scratch_ptr,  # [programs, segment, block …]
+    d_u_out_ptr, d_u_out_stride_part_n, d_u_out_stride_b, d_u_out_stride_t: tl.constexpr, d_u_out_stride_d: tl.constexpr,
+    d_nu_out_ptr, d_nu_out_stride_b, d_nu_out_stride_n: tl.constexpr,  # [B, n]
+    d_theta_out_ptr, d_theta_out_stride_b, d_theta_out_stride_n: tl.constexpr,  # [B, n]
+    d_log_gamma_out_ptr, d_log_gamma_out_stride_b, d_log_gamma_out_stride_n: tl.constexpr,  # [B, n]
+    # [B, d, n]
+    d_B_re_out_ptr, d_B_re_out_stride_b, d_B_re_out_stride_d: tl.constexpr, d_B_re_out_stride_n: tl.constexpr,
+    # [B, d, n]
+    d_B_im_out_ptr, d_B_im_out_stride_b, d_B_im_out_stride_d: tl.constexpr, d_B_im_out_stride_n: tl.constexpr,
+    # [B, d, n]
+    d_C_re_out_ptr, d_C_re_out_stride_b, d_C_re_out_stride_d: tl.constexpr, d_C_re_out_stride_n: tl.constexpr,
+    # [B, d, n]
+    d_C_im_out_ptr, d_C_im_out_stride_b, d_C_im_out_stride_d: tl.constexpr, d_C_im_out_stride_n: tl.constexpr,
+    d_D_out_ptr, d_D_out_stride_b, d_D_out_stride_d: tl.constexpr,  # [B, d]
+    d_x_re_end_ptr, d_x_re_end_stride_b, d_x_re_end_stride_n: tl.constexpr,  # [B, n]
+    d_x_im_end_ptr, d_x_im_end_stride_b, d_x_im_end_stride_n: tl.constexpr,  # [B, n]
+    x_re_scratch_ptr,  # [programs, blocks of a segment, block …]
+    x_im_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_d: tl.constexpr,
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
     segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of n, all of d, from the last step to the first."""
     program = tl.program_id(0).to(tl.int64)
@@ -291,27 +340,27 @@ def backward_kernel(
     program = program // tl.cdiv(size_n, block_n)
     b = program
     at_d = tl.arange(0, block_d).to(tl.int64)
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
-    in_n = at_n < size_n
+    in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
-    theta_at = theta_ptr + at_n * theta_stride_n  # [n]
-    log_gamma_at = log_gamma_ptr + at_n * log_gamma_stride_n  # [n]
-    B_re_at = B_re_ptr + at_d[:, None] * B_re_stride_d + at_n[None, :] * B_re_stride_n  # [d, n]
-    B_im_at = B_im_ptr + at_d[:, None] * B_im_stride_d + at_n[None, :] * B_im_stride_n  # [d, n]
-    C_re_at = C_re_ptr + at_d[:, None] * C_re_stride_d + at_n[None, :] * C_re_stride_n  # [d, n]
-    C_im_at = C_im_ptr + at_d[:, None] * C_im_stride_d + at_n[None, :] * C_im_stride_n  # [d, n]
-    D_at = D_ptr + at_d * D_stride_d  # [d]
     nu = tl.load(nu_at, mask=in_n, other=0.0).to(acc)  # [n]
+    theta_at = theta_ptr + at_n * theta_stride_n  # [n]
     theta = tl.load(theta_at, mask=in_n, other=0.0).to(acc)  # [n]
+    log_gamma_at = log_gamma_ptr + at_n * log_gamma_stride_n  # [n]
     log_gamma = tl.load(log_gamma_at, mask=in_n, other=0.0).to(acc)  # [n]
+    B_re_at = B_re_ptr + at_d[:, None] * B_re_stride_d + at_n[None, :] * B_re_stride_n  # [d, n]
     B_re = tl.load(B_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    B_im_at = B_im_ptr + at_d[:, None] * B_im_stride_d + at_n[None, :] * B_im_stride_n  # [d, n]
     B_im = tl.load(B_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    C_re_at = C_re_ptr + at_d[:, None] * C_re_stride_d + at_n[None, :] * C_re_stride_n  # [d, n]
     C_re = tl.load(C_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    C_im_at = C_im_ptr + at_d[:, None] * C_im_stride_d + at_n[None, :] * C_im_stride_n  # [d, n]
     C_im = tl.load(C_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     # spec line 12
     exp_nu = tl.exp(nu)  # [n]
@@ -332,12 +381,15 @@ def backward_kernel(
     t_23 = -B_im  # [d, n]
     t_32 = -t_6  # [n]
 
-    u_at = u_ptr + b * u_stride_b + at_d * u_stride_d  # [d]
-    dy_y_at = dy_y_ptr + b * dy_y_stride_b + at_d * dy_y_stride_d  # [d]
-    # [d]
-    d_u_out_at = d_u_out_ptr + part_n * d_u_out_stride_part_n + b * d_u_out_stride_b + at_d * d_u_out_stride_d
-    x_re_scratch_at = x_re_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_n + lane_n  # [n]
-    x_im_scratch_at = x_im_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_n + lane_n  # [n]
+    way: tl.constexpr = -1 if reverse else 1
+    # [n]
+    x_re_scratch_at = (
+        x_re_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_n + lane_n
+    )
+    # [n]
+    x_im_scratch_at = (
+        x_im_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_n + lane_n
+    )
     d_x_re_start_at = d_x_re_start_ptr + b * d_x_re_start_stride_b + at_n * d_x_re_start_stride_n  # [n]
     d_x_re = tl.load(d_x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     d_x_im_start_at = d_x_im_start_ptr + b * d_x_im_start_stride_b + at_n * d_x_im_start_stride_n  # [n]
@@ -350,95 +402,206 @@ def backward_kernel(
     d_C_re_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
     d_C_im_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
     d_D_sum = tl.full([block_d], 0.0, acc)  # [d]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [n]
-        x_re_saved_at = (
-            x_re_saved_ptr
-            + b * x_re_saved_stride_b
-            + checkpoint * x_re_saved_stride_segment
-            + at_n * x_re_saved_stride_n
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        u_2_at = u_ptr + b * u_stride_b + origin * u_stride_t + at_d * u_stride_d  # [d]
+        dy_y_at = dy_y_ptr + b * dy_y_stride_b + origin * dy_y_stride_t + at_d * dy_y_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            u_2_lines = tlmath.cache_lines(u_2_at, way * u_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+        u_2_ahead = ()
+        dy_y_ahead = ()
+        for u in tl.static_range(unroll):
+            # [d]
+            u_2_ahead += (
+                tl.load(u_2_at + way * u * u_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            dy_y_ahead += (
+                tl.load(
+                    dy_y_at + way * u * dy_y_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [n]
+            x_re_saved_at = (
+                x_re_saved_ptr
+                + b * x_re_saved_stride_b
+                + checkpoint * x_re_saved_stride_segment
+                + at_n * x_re_saved_stride_n
+            )
+            # [n]
+            x_re_ahead = tl.load(x_re_saved_at, mask=in_n & (begin >= 0) & (begin < T), other=0.0).to(acc)
+            # [n]
+            x_im_saved_at = (
+                x_im_saved_ptr
+                + b * x_im_saved_stride_b
+                + checkpoint * x_im_saved_stride_segment
+                + at_n * x_im_saved_stride_n
+            )
+            # [n]
+            x_im_ahead = tl.load(x_im_saved_at, mask=in_n & (begin >= 0) & (begin < T), other=0.0).to(acc)
+        # [d]
+        d_u_out_at = (
+            d_u_out_ptr
+            + part_n * d_u_out_stride_part_n
+            + b * d_u_out_stride_b
+            + origin * d_u_out_stride_t
+            + at_d * d_u_out_stride_d
         )
-        x_re_now = tl.load(x_re_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
-        # [n]
-        x_im_saved_at = (
-            x_im_saved_ptr
-            + b * x_im_saved_stride_b
-            + checkpoint * x_im_saved_stride_segment
-            + at_n * x_im_saved_stride_n
-        )
-        x_im_now = tl.load(x_im_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(x_re_scratch_at + local * block_n, x_re_now)
-            tl.store(x_im_scratch_at + local * block_n, x_im_now)
-            u = tl.load(u_at + t * u_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 13
-            t_15_again = tl.sum(tl.where(in_d[:, None], B_re * u[:, None], 0.0), axis=0)  # [n]
-            t_16_again = tl.sum(tl.where(in_d[:, None], B_im * u[:, None], 0.0), axis=0)  # [n]
-            x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
-            x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
-            x_re_now = x_2_again
-            x_im_now = x_3_again
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            x_re = tl.load(x_re_scratch_at + local * block_n).to(acc)  # [n]
-            x_im = tl.load(x_im_scratch_at + local * block_n).to(acc)  # [n]
-            u = tl.load(u_at + t * u_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            dy_y = tl.load(dy_y_at + t * dy_y_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 13
-            t_13 = tl.sum(tl.where(in_d[:, None], B_re * u[:, None], 0.0), axis=0)  # [n]
-            t_14 = tl.sum(tl.where(in_d[:, None], B_im * u[:, None], 0.0), axis=0)  # [n]
-            x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_13  # [n]
-            # spec line 14
-            d_D = dy_y * u  # [d]
-            d_u = dy_y * D  # [d]
-            t_17 = -(t_4 * x_im + t_6 * x_re + exp_log_gamma * t_14)  # [n]
-            d_C = dy_y[:, None] * x_2[None, :]  # [d, n]
-            d_C_3 = d_C - t_7_im[:, None] * t_17[None, :]  # [d, n]
-            d_C_6 = dy_y[:, None] * t_17[None, :] + t_7_im[:, None] * x_2[None, :]  # [d, n]
-            d_x_2 = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * C_re, 0.0), axis=0)  # [n]
-            d_x_5 = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * t_19, 0.0), axis=0)  # [n]
-            # spec line 13
-            t_25 = -x_im  # [n]
-            d_x_8 = d_x_re + (d_x_2 - d_x_3)  # [n]
-            d_x_9 = d_x_im + (d_x_5 + d_x_6)  # [n]
-            d_x = d_x_8 * t_4  # [n]
-            d_x_11 = d_x - d_x_9 * t_32  # [n]
-            d_x_14 = d_x_8 * t_32 + d_x_9 * t_4  # [n]
-            d_exp_log_gamma = d_x_8 * t_13  # [n]
-            d_t_9 = d_x_8 * exp_log_gamma  # [n]
-            d_t_7 = d_x_9 * exp_log_gamma  # [n]
-            d_B = d_t_9[None, :] * u[:, None]  # [d, n]
-            d_B_2 = d_t_7[None, :] * u[:, None]  # [d, n]
-            d_u_2 = tl.sum(tl.where(in_n[None, :], d_t_9[None, :] * B_re, 0.0), axis=1)  # [d]
-            d_u_5 = tl.sum(tl.where(in_n[None, :], d_t_7[None, :] * t_23, 0.0), axis=1)  # [d]
-            t_18 = (d_exp_log_gamma - d_x_9 * -t_14) * exp_log_gamma  # [n]
-            d_lambda = d_x_8 * x_re  # [n]
-            d_lambda_3 = d_lambda - d_x_9 * t_25  # [n]
-            d_lambda_6 = d_x_8 * t_25 + d_x_9 * x_re  # [n]
-            # spec line 12
-            d_exp_theta = d_lambda_6 * t_2 * t_3 - d_lambda_3 * t_2 * t_5  # [n]
-            t_28 = d_exp_theta * exp_theta  # [n]
-            t_31 = -(d_lambda_6 * t_5 + d_lambda_3 * t_3) * t_2 * exp_nu  # [n]
-            d_u_4 = tl.where(lead_n, d_u, 0.0) + (d_u_2 - d_u_5)  # [d]
-            tl.store(d_u_out_at + t * d_u_out_stride_t, d_u_4, mask=in_d)
-            d_nu_sum += t_31
-            d_theta_sum += t_28
-            d_log_gamma_sum += t_18
-            d_B_re_sum += d_B
-            d_B_im_sum += d_B_2
-            d_C_re_sum += d_C_3
-            d_C_im_sum += d_C_6
-            d_D_sum += d_D
-            d_x_re = d_x_11
-            d_x_im = d_x_14
-        tl.debug_barrier()
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            u_2_block = u_2_ahead
+            dy_y_block = dy_y_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                u_2_at -= moved * u_stride_t
+                dy_y_at -= moved * dy_y_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(u_2_lines)
+                        tlmath.prefetch(dy_y_lines)
+                    u_2_lines -= tlmath.size_in_bytes(u_2_at, way * unroll * u_stride_t)
+                    dy_y_lines -= tlmath.size_in_bytes(dy_y_at, way * unroll * dy_y_stride_t)
+                u_2_ahead = ()
+                dy_y_ahead = ()
+                for u in tl.static_range(unroll):
+                    u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d, other=0.0),)  # [d]
+                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d, other=0.0),)  # [d]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [n]
+                    x_re_saved_at = (
+                        x_re_saved_ptr
+                        + b * x_re_saved_stride_b
+                        + checkpoint * x_re_saved_stride_segment
+                        + at_n * x_re_saved_stride_n
+                    )
+                    x_re_now = tl.load(x_re_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
+                    # [n]
+                    x_im_saved_at = (
+                        x_im_saved_ptr
+                        + b * x_im_saved_stride_b
+                        + checkpoint * x_im_saved_stride_segment
+                        + at_n * x_im_saved_stride_n
+                    )
+                    x_im_now = tl.load(x_im_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(x_re_scratch_at + starts % (segment // unroll) * block_n, x_re_now)
+                        tl.store(x_im_scratch_at + starts % (segment // unroll) * block_n, x_im_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            # [d]
+                            u_2 = tl.load(u_2_at + way * gap * u_stride_t, mask=in_d, other=0.0).to(acc)
+                            # spec line 13
+                            # [n]
+                            t_15_again = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)
+                            # [n]
+                            t_16_again = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)
+                            x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
+                            x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
+                            x_re_now = x_2_again
+                            x_im_now = x_3_again
+                    tl.store(x_re_scratch_at + block % (segment // unroll) * block_n, x_re_now)
+                    tl.store(x_im_scratch_at + block % (segment // unroll) * block_n, x_im_now)
+                tl.debug_barrier()
+                x_re_now = tl.load(x_re_scratch_at + block % (segment // unroll) * block_n).to(acc)  # [n]
+                x_im_now = tl.load(x_im_scratch_at + block % (segment // unroll) * block_n).to(acc)  # [n]
+            else:
+                x_re_now = x_re_ahead  # [n]
+                x_im_now = x_im_ahead  # [n]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                # [n]
+                x_re_saved_at = (
+                    x_re_saved_ptr
+                    + b * x_re_saved_stride_b
+                    + checkpoint * x_re_saved_stride_segment
+                    + at_n * x_re_saved_stride_n
+                )
+                x_re_ahead = tl.load(x_re_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
+                # [n]
+                x_im_saved_at = (
+                    x_im_saved_ptr
+                    + b * x_im_saved_stride_b
+                    + checkpoint * x_im_saved_stride_segment
+                    + at_n * x_im_saved_stride_n
+                )
+                x_im_ahead = tl.load(x_im_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
+            x_re_kept = ()
+            x_im_kept = ()
+            for u in tl.static_range(unroll):
+                x_re_kept += (x_re_now,)
+                x_im_kept += (x_im_now,)
+                u_2 = u_2_block[u].to(acc)  # [d]
+                # spec line 13
+                t_15_again = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)  # [n]
+                t_16_again = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)  # [n]
+                x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
+                x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
+                x_re_now = x_2_again
+                x_im_now = x_3_again
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                x_re = x_re_kept[u]  # [n]
+                x_im = x_im_kept[u]  # [n]
+                u_2 = u_2_block[u].to(acc)  # [d]
+                dy_y = dy_y_block[u].to(acc)  # [d]
+                # spec line 13
+                t_13 = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)  # [n]
+                t_14 = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)  # [n]
+                x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_13  # [n]
+                # spec line 14
+                d_D = dy_y * u_2  # [d]
+                d_u = dy_y * D  # [d]
+                t_17 = -(t_4 * x_im + t_6 * x_re + exp_log_gamma * t_14)  # [n]
+                d_C = dy_y[:, None] * x_2[None, :]  # [d, n]
+                d_C_3 = d_C - t_7_im[:, None] * t_17[None, :]  # [d, n]
+                d_C_6 = dy_y[:, None] * t_17[None, :] + t_7_im[:, None] * x_2[None, :]  # [d, n]
+                d_x_2 = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * C_re, 0.0), axis=0)  # [n]
+                d_x_5 = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * t_19, 0.0), axis=0)  # [n]
+                # spec line 13
+                t_25 = -x_im  # [n]
+                d_x_8 = d_x_re + (d_x_2 - d_x_3)  # [n]
+                d_x_9 = d_x_im + (d_x_5 + d_x_6)  # [n]
+                d_x = d_x_8 * t_4  # [n]
+                d_x_11 = d_x - d_x_9 * t_32  # [n]
+                d_x_14 = d_x_8 * t_32 + d_x_9 * t_4  # [n]
+                d_exp_log_gamma = d_x_8 * t_13  # [n]
+                d_t_9 = d_x_8 * exp_log_gamma  # [n]
+                d_t_7 = d_x_9 * exp_log_gamma  # [n]
+                d_B = d_t_9[None, :] * u_2[:, None]  # [d, n]
+                d_B_2 = d_t_7[None, :] * u_2[:, None]  # [d, n]
+                d_u_2 = tl.sum(tl.where(in_n[None, :], d_t_9[None, :] * B_re, 0.0), axis=1)  # [d]
+                d_u_5 = tl.sum(tl.where(in_n[None, :], d_t_7[None, :] * t_23, 0.0), axis=1)  # [d]
+                t_18 = (d_exp_log_gamma - d_x_9 * -t_14) * exp_log_gamma  # [n]
+                d_lambda = d_x_8 * x_re  # [n]
+                d_lambda_3 = d_lambda - d_x_9 * t_25  # [n]
+                d_lambda_6 = d_x_8 * t_25 + d_x_9 * x_re  # [n]
+                # spec line 12
+                d_exp_theta = d_lambda_6 * t_2 * t_3 - d_lambda_3 * t_2 * t_5  # [n]
+                t_28 = d_exp_theta * exp_theta  # [n]
+                t_31 = -(d_lambda_6 * t_5 + d_lambda_3 * t_3) * t_2 * exp_nu  # [n]
+                d_u_4 = tl.where(lead_n, d_u, 0.0) + (d_u_2 - d_u_5)  # [d]
+                tl.store(d_u_out_at + way * u * d_u_out_stride_t, d_u_4, mask=in_d & alive)
+                d_nu_sum += tl.where(alive, t_31, 0.0)
+                d_theta_sum += tl.where(alive, t_28, 0.0)
+                d_log_gamma_sum += tl.where(alive, t_18, 0.0)
+                d_B_re_sum += tl.where(alive, d_B, 0.0)
+                d_B_im_sum += tl.where(alive, d_B_2, 0.0)
+                d_C_re_sum += tl.where(alive, d_C_3, 0.0)
+                d_C_im_sum += tl.where(alive, d_C_6, 0.0)
+                d_D_sum += tl.where(alive, d_D, 0.0)
+                d_x_re = tl.where(alive, d_x_11, d_x_re)
+                d_x_im = tl.where(alive, d_x_14, d_x_im)
+            d_u_out_at -= way * unroll * d_u_out_stride_t
     d_nu_out_at = d_nu_out_ptr + b * d_nu_out_stride_b + at_n * d_nu_out_stride_n  # [n]
     tl.store(d_nu_out_at, d_nu_sum, mask=in_n)
     d_theta_out_at = d_theta_out_ptr + b * d_theta_out_stride_b + at_n * d_theta_out_stride_n  # [n]
@@ -495,7 +658,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     (x,) = states
     x_re, x_im = launch.halves(x)
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     y = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), call.output(0))
     x_end = call.new((call.batch, call.sizes["n"]), call.dtype("complex"))
     x_re_end, x_im_end = launch.halves(x_end)
@@ -533,7 +696,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (d_x_end,) = grad_final
     d_x_re_end, d_x_im_end = launch.halves(d_x_end)
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_u = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_nu = call.new((call.batch, call.sizes["n"]), call.dtype("real"))
     d_theta = call.new((call.batch, call.sizes["n"]), call.dtype("real"))
@@ -546,10 +709,10 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_x_start = call.new((call.batch, call.sizes["n"]), call.dtype("complex"))
     d_x_re_start, d_x_im_start = launch.halves(d_x_start)
     x_re_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("n")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("n")), call.dtype("real")
     )
     x_im_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("n")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("n")), call.dtype("real")
     )
     call.run(
         backward_kernel,

@@ -51,7 +51,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="mlstm",
-    digest="738f87b4fb3b",
+    digest="a969a6e038e4",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -112,6 +112,10 @@ FORWARD_TILING = launch.Tiling(
     full=("i",),
     tiles=(("i", "j"),),
     resident=(("i",), ("i", "j")),
+    rows=(("i",), ("i",), ("j",), (), ()),
+    past=(),
+    work=38,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "mlstm",
@@ -121,27 +125,34 @@ BACKWARD_TILING = launch.Tiling(
     full=("i",),
     tiles=(("i", "j"),),
     resident=(("i",), ("i",), ("i", "j"), ("i", "j")),
+    rows=(("i",), ("i",), ("j",), (), (), ("j",)),
+    past=(("i", "j"), ("i",), ()),
+    work=138,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    q_ptr, q_stride_b, q_stride_t, q_stride_h, q_stride_i,  # [B, T, h, i]
-    k_ptr, k_stride_b, k_stride_t, k_stride_h, k_stride_i,  # [B, T, h, i]
-    v_ptr, v_stride_b, v_stride_t, v_stride_h, v_stride_j,  # [B, T, h, j]
-    ig_ptr, ig_stride_b, ig_stride_t, ig_stride_h,  # [B, T, h]
-    fg_ptr, fg_stride_b, fg_stride_t, fg_stride_h,  # [B, T, h]
-    C_start_ptr, C_start_stride_b, C_start_stride_h, C_start_stride_i, C_start_stride_j,  # [B, h, i, j]
-    n_start_ptr, n_start_stride_b, n_start_stride_h, n_start_stride_i,  # [B, h, i]
+    q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
+    k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
+    v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
+    ig_ptr, ig_stride_b, ig_stride_t: tl.constexpr, ig_stride_h,  # [B, T, h]
+    fg_ptr, fg_stride_b, fg_stride_t: tl.constexpr, fg_stride_h,  # [B, T, h]
+    # [B, h, i, j]
+    C_start_ptr, C_start_stride_b, C_start_stride_h, C_start_stride_i: tl.constexpr, C_start_stride_j: tl.constexpr,
+    n_start_ptr, n_start_stride_b, n_start_stride_h, n_start_stride_i: tl.constexpr,  # [B, h, i]
     m_start_ptr, m_start_stride_b, m_start_stride_h,  # [B, h]
-    y_out_ptr, y_out_stride_b, y_out_stride_t, y_out_stride_h, y_out_stride_j,  # [B, T, h, j]
-    C_end_ptr, C_end_stride_b, C_end_stride_h, C_end_stride_i, C_end_stride_j,  # [B, h, i, j]
-    n_end_ptr, n_end_stride_b, n_end_stride_h, n_end_stride_i,  # [B, h, i]
+    # [B, T, h, j]
+    y_out_ptr, y_out_stride_b, y_out_stride_t: tl.constexpr, y_out_stride_h, y_out_stride_j: tl.constexpr,
+    # [B, h, i, j]
+    C_end_ptr, C_end_stride_b, C_end_stride_h, C_end_stride_i: tl.constexpr, C_end_stride_j: tl.constexpr,
+    n_end_ptr, n_end_stride_b, n_end_stride_h, n_end_stride_i: tl.constexpr,  # [B, h, i]
     m_end_ptr, m_end_stride_b, m_end_stride_h,  # [B, h]
     # [B, segments, h, i, j]
-    C_saved_ptr, C_saved_stride_b, C_saved_stride_segment, C_saved_stride_h, C_saved_stride_i, C_saved_stride_j,
+    C_saved_ptr, C_saved_stride_b, C_saved_stride_segment, C_saved_stride_h, C_saved_stride_i: tl.constexpr, C_saved_stride_j: tl.constexpr,
     # [B, segments, h, i]
-    n_saved_ptr, n_saved_stride_b, n_saved_stride_segment, n_saved_stride_h, n_saved_stride_i,
+    n_saved_ptr, n_saved_stride_b, n_saved_stride_segment, n_saved_stride_h, n_saved_stride_i: tl.constexpr,
     m_saved_ptr, m_saved_stride_b, m_saved_stride_segment, m_saved_stride_h,  # [B, segments, h]
     T,
     size_h: tl.constexpr,
@@ -151,9 +162,10 @@ def forward_kernel(
     block_j: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, one h, a block of j, all of i, step by step."""
     program = tl.program_id(0).to(tl.int64)
@@ -163,20 +175,15 @@ def forward_kernel(
     program = program // size_h
     b = program
     at_i = tl.arange(0, block_i).to(tl.int64)
-    in_i = at_i < size_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
-    in_j = at_j < size_j
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
 
-    q_at = q_ptr + b * q_stride_b + at_h * q_stride_h + at_i * q_stride_i  # [i]
-    k_at = k_ptr + b * k_stride_b + at_h * k_stride_h + at_i * k_stride_i  # [i]
-    v_at = v_ptr + b * v_stride_b + at_h * v_stride_h + at_j * v_stride_j  # [j]
-    ig_at = ig_ptr + b * ig_stride_b + at_h * ig_stride_h  # scalar
-    fg_at = fg_ptr + b * fg_stride_b + at_h * fg_stride_h  # scalar
-    y_out_at = y_out_ptr + b * y_out_stride_b + at_h * y_out_stride_h + at_j * y_out_stride_j  # [j]
+    way: tl.constexpr = -1 if reverse else 1
     # [i, j]
     C_start_at = (
         C_start_ptr
@@ -190,61 +197,132 @@ def forward_kernel(
     n = tl.load(n_start_at, mask=in_i, other=0.0).to(acc)  # [i]
     m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
     m = tl.load(m_start_at).to(acc)  # scalar
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
-                # [i, j]
-                C_saved_at = (
-                    C_saved_ptr
-                    + b * C_saved_stride_b
-                    + checkpoint * C_saved_stride_segment
-                    + at_h * C_saved_stride_h
-                    + at_i[:, None] * C_saved_stride_i
-                    + at_j[None, :] * C_saved_stride_j
-                )
-                tl.store(C_saved_at, C, mask=in_i[:, None] & in_j[None, :])
-                # [i]
-                n_saved_at = (
-                    n_saved_ptr
-                    + b * n_saved_stride_b
-                    + checkpoint * n_saved_stride_segment
-                    + at_h * n_saved_stride_h
-                    + at_i * n_saved_stride_i
-                )
-                tl.store(n_saved_at, n, mask=in_i & lead_j)
-                # scalar
-                m_saved_at = (
-                    m_saved_ptr
-                    + b * m_saved_stride_b
-                    + checkpoint * m_saved_stride_segment
-                    + at_h * m_saved_stride_h
-                )
-                tl.store(m_saved_at, m, mask=lead_j)
-        q = tl.load(q_at + t * q_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-        k = tl.load(k_at + t * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-        v = tl.load(v_at + t * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-        ig = tl.load(ig_at + t * ig_stride_t).to(acc)  # scalar
-        fg = tl.load(fg_at + t * fg_stride_t).to(acc)  # scalar
-        # spec line 11
-        log_f = tlmath.logsigmoid(fg)  # scalar
-        top = tl.maximum(log_f + m, ig)  # scalar
-        # spec line 13
-        keep = tl.exp(log_f + m - top)  # scalar
-        # spec line 14
-        write = tl.exp(ig - top) * k * t_10  # [i]
-        # spec line 18
-        neg_top = -top  # scalar
-        C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
-        t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
-        n_2 = keep * n + write  # [i]
-        t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
-        y = t_17 / tl.maximum(tl.abs(t_18), tl.exp(neg_top))  # [j]
-        tl.store(y_out_at + t * y_out_stride_t, y, mask=in_j)
-        C = C_2
-        n = n_2
-        m = top
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
+        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
+        ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
+        fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
+        if prefetch > 0 and not tail:
+            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
+        q_ahead = ()
+        k_ahead = ()
+        v_ahead = ()
+        ig_ahead = ()
+        fg_ahead = ()
+        for u in tl.static_range(unroll):
+            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
+            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
+            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
+            ig_ahead += (tl.load(ig_at + way * u * ig_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
+            fg_ahead += (tl.load(fg_at + way * u * fg_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
+        # [j]
+        y_out_at = (
+            y_out_ptr
+            + b * y_out_stride_b
+            + origin * y_out_stride_t
+            + at_h * y_out_stride_h
+            + at_j * y_out_stride_j
+        )
+        for first in range(begin, T if tail else whole, unroll):
+            q_block = q_ahead
+            k_block = k_ahead
+            v_block = v_ahead
+            ig_block = ig_ahead
+            fg_block = fg_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                q_at += moved * q_stride_t
+                k_at += moved * k_stride_t
+                v_at += moved * v_stride_t
+                ig_at += moved * ig_stride_t
+                fg_at += moved * fg_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(q_lines)
+                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(v_lines)
+                    q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
+                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                ig_ahead = ()
+                fg_ahead = ()
+                for u in tl.static_range(unroll):
+                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
+                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
+                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
+                    fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [i, j]
+                        C_saved_at = (
+                            C_saved_ptr
+                            + b * C_saved_stride_b
+                            + checkpoint * C_saved_stride_segment
+                            + at_h * C_saved_stride_h
+                            + at_i[:, None] * C_saved_stride_i
+                            + at_j[None, :] * C_saved_stride_j
+                        )
+                        tl.store(C_saved_at, C, mask=in_i[:, None] & in_j[None, :])
+                        # [i]
+                        n_saved_at = (
+                            n_saved_ptr
+                            + b * n_saved_stride_b
+                            + checkpoint * n_saved_stride_segment
+                            + at_h * n_saved_stride_h
+                            + at_i * n_saved_stride_i
+                        )
+                        tl.store(n_saved_at, n, mask=in_i & lead_j)
+                        # scalar
+                        m_saved_at = (
+                            m_saved_ptr
+                            + b * m_saved_stride_b
+                            + checkpoint * m_saved_stride_segment
+                            + at_h * m_saved_stride_h
+                        )
+                        tl.store(m_saved_at, m, mask=lead_j)
+                q = q_block[u].to(acc)  # [i]
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                ig = ig_block[u].to(acc)  # scalar
+                fg = fg_block[u].to(acc)  # scalar
+                # spec line 11
+                log_f = tlmath.logsigmoid(fg)  # scalar
+                # spec line 12
+                t = log_f + m  # scalar
+                top = tl.maximum(t, ig)  # scalar
+                # spec line 13
+                keep = tl.exp(t - top)  # scalar
+                # spec line 14
+                write = tl.exp(ig - top) * k * t_10  # [i]
+                # spec line 18
+                neg_top = -top  # scalar
+                # spec line 15
+                C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
+                # spec line 18
+                t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
+                # spec line 16
+                n_2 = keep * n + write  # [i]
+                # spec line 18
+                t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
+                y = t_17 / tl.maximum(tl.abs(t_18), tl.exp(neg_top))  # [j]
+                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_j & alive)
+                C = tl.where(alive, C_2, C)
+                n = tl.where(alive, n_2, n)
+                m = tl.where(alive, top, m)
+            y_out_at += way * unroll * y_out_stride_t
     # [i, j]
     C_end_at = (
         C_end_ptr
@@ -262,37 +340,40 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def backward_kernel(
-    q_ptr, q_stride_b, q_stride_t, q_stride_h, q_stride_i,  # [B, T, h, i]
-    k_ptr, k_stride_b, k_stride_t, k_stride_h, k_stride_i,  # [B, T, h, i]
-    v_ptr, v_stride_b, v_stride_t, v_stride_h, v_stride_j,  # [B, T, h, j]
-    ig_ptr, ig_stride_b, ig_stride_t, ig_stride_h,  # [B, T, h]
-    fg_ptr, fg_stride_b, fg_stride_t, fg_stride_h,  # [B, T, h]
-    dy_y_ptr, dy_y_stride_b, dy_y_stride_t, dy_y_stride_h, dy_y_stride_j,  # [B, T, h, j]
+    q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
+    k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
+    v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
+    ig_ptr, ig_stride_b, ig_stride_t: tl.constexpr, ig_stride_h,  # [B, T, h]
+    fg_ptr, fg_stride_b, fg_stride_t: tl.constexpr, fg_stride_h,  # [B, T, h]
+    # [B, T, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_t: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
     # [B, h, i, j]
-    d_C_start_ptr, d_C_start_stride_b, d_C_start_stride_h, d_C_start_stride_i, d_C_start_stride_j,
-    d_n_start_ptr, d_n_start_stride_b, d_n_start_stride_h, d_n_start_stride_i,  # [B, h, i]
+    d_C_start_ptr, d_C_start_stride_b, d_C_start_stride_h, d_C_start_stride_i: tl.constexpr, d_C_start_stride_j: tl.constexpr,
+    d_n_start_ptr, d_n_start_stride_b, d_n_start_stride_h, d_n_start_stride_i: tl.constexpr,  # [B, h, i]
     d_m_start_ptr, d_m_start_stride_b, d_m_start_stride_h,  # [B, h]
     # [B, segments, h, i, j]
-    C_saved_ptr, C_saved_stride_b, C_saved_stride_segment, C_saved_stride_h, C_saved_stride_i, C_saved_stride_j,
+    C_saved_ptr, C_saved_stride_b, C_saved_stride_segment, C_saved_stride_h, C_saved_stride_i: tl.constexpr, C_saved_stride_j: tl.constexpr,
     # [B, segments, h, i]
-    n_saved_ptr, n_saved_stride_b, n_saved_stride_segment, n_saved_stride_h, n_saved_stride_i,
+    n_saved_ptr, n_saved_stride_b, n_saved_stride_segment, n_saved_stride_h, n_saved_stride_i: tl.constexpr,
     m_saved_ptr, m_saved_stride_b, m_saved_stride_segment, m_saved_stride_h,  # [B, segments, h]
     # [programs along j, B, T, h, i]
-    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t, d_q_out_stride_h, d_q_out_stride_i,
+    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t: tl.constexpr, d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
     # [programs along j, B, T, h, i]
-    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t, d_k_out_stride_h, d_k_out_stride_i,
-    d_v_out_ptr, d_v_out_stride_b, d_v_out_stride_t, d_v_out_stride_h, d_v_out_stride_j,  # [B, T, h, j]
+    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t: tl.constexpr, d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
+    # [B, T, h, j]
+    d_v_out_ptr, d_v_out_stride_b, d_v_out_stride_t: tl.constexpr, d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
     # [programs along j, B, T, h]
-    d_ig_out_ptr, d_ig_out_stride_part_j, d_ig_out_stride_b, d_ig_out_stride_t, d_ig_out_stride_h,
+    d_ig_out_ptr, d_ig_out_stride_part_j, d_ig_out_stride_b, d_ig_out_stride_t: tl.constexpr, d_ig_out_stride_h,
     # [programs along j, B, T, h]
-    d_fg_out_ptr, d_fg_out_stride_part_j, d_fg_out_stride_b, d_fg_out_stride_t, d_fg_out_stride_h,
-    d_C_end_ptr, d_C_end_stride_b, d_C_end_stride_h, d_C_end_stride_i, d_C_end_stride_j,  # [B, h, i, j]
+    d_fg_out_ptr, d_fg_out_stride_part_j, d_fg_out_stride_b, d_fg_out_stride_t: tl.constexpr, d_fg_out_stride_h,
+    # [B, h, i, j]
+    d_C_end_ptr, d_C_end_stride_b, d_C_end_stride_h, d_C_end_stride_i: tl.constexpr, d_C_end_stride_j: tl.constexpr,
     # [programs along j, B, h, i]
-    d_n_end_ptr, d_n_end_stride_part_j, d_n_end_stride_b, d_n_end_stride_h, d_n_end_stride_i,
+    d_n_end_ptr, d_n_end_stride_part_j, d_n_end_stride_b, d_n_end_stride_h, d_n_end_stride_i: tl.constexpr,
     d_m_end_ptr, d_m_end_stride_part_j, d_m_end_stride_b, d_m_end_stride_h,  # [programs along j, B, h]
-    C_scratch_ptr,  # [programs, segment, block …]
-    n_scratch_ptr,  # [programs, segment, block …]
-    m_scratch_ptr,  # [programs, segment, block …]
+    C_scratch_ptr,  # [programs, blocks of a segment, block …]
+    n_scratch_ptr,  # [programs, blocks of a segment, block …]
+    m_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -300,9 +381,10 @@ def backward_kernel(
     block_i: tl.constexpr,
     block_j: tl.constexpr,
     segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, one h, a block of j, all of i, from the last step to the first."""
     program = tl.program_id(0).to(tl.int64)
@@ -313,54 +395,25 @@ def backward_kernel(
     b = program
     lane_i = tl.arange(0, block_i)
     at_i = lane_i.to(tl.int64)
-    in_i = at_i < size_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
-    in_j = at_j < size_j
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
 
-    q_at = q_ptr + b * q_stride_b + at_h * q_stride_h + at_i * q_stride_i  # [i]
-    k_at = k_ptr + b * k_stride_b + at_h * k_stride_h + at_i * k_stride_i  # [i]
-    v_at = v_ptr + b * v_stride_b + at_h * v_stride_h + at_j * v_stride_j  # [j]
-    ig_at = ig_ptr + b * ig_stride_b + at_h * ig_stride_h  # scalar
-    fg_at = fg_ptr + b * fg_stride_b + at_h * fg_stride_h  # scalar
-    dy_y_at = dy_y_ptr + b * dy_y_stride_b + at_h * dy_y_stride_h + at_j * dy_y_stride_j  # [j]
-    # [i]
-    d_q_out_at = (
-        d_q_out_ptr
-        + part_j * d_q_out_stride_part_j
-        + b * d_q_out_stride_b
-        + at_h * d_q_out_stride_h
-        + at_i * d_q_out_stride_i
-    )
-    # [i]
-    d_k_out_at = (
-        d_k_out_ptr
-        + part_j * d_k_out_stride_part_j
-        + b * d_k_out_stride_b
-        + at_h * d_k_out_stride_h
-        + at_i * d_k_out_stride_i
-    )
-    d_v_out_at = d_v_out_ptr + b * d_v_out_stride_b + at_h * d_v_out_stride_h + at_j * d_v_out_stride_j  # [j]
-    # scalar
-    d_ig_out_at = (
-        d_ig_out_ptr + part_j * d_ig_out_stride_part_j + b * d_ig_out_stride_b + at_h * d_ig_out_stride_h
-    )
-    # scalar
-    d_fg_out_at = (
-        d_fg_out_ptr + part_j * d_fg_out_stride_part_j + b * d_fg_out_stride_b + at_h * d_fg_out_stride_h
-    )
+    way: tl.constexpr = -1 if reverse else 1
     # [i, j]
     C_scratch_at = (
         C_scratch_ptr
-        + tl.program_id(0).to(tl.int64) * segment * block_i * block_j
+        + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i * block_j
         + lane_i[:, None] * block_j
         + lane_j[None, :]
     )
-    n_scratch_at = n_scratch_ptr + tl.program_id(0).to(tl.int64) * segment * block_i + lane_i  # [i]
-    m_scratch_at = m_scratch_ptr + tl.program_id(0).to(tl.int64) * segment  # scalar
+    # [i]
+    n_scratch_at = n_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i + lane_i
+    m_scratch_at = m_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll)  # scalar
     # [i, j]
     d_C_start_at = (
         d_C_start_ptr
@@ -377,166 +430,387 @@ def backward_kernel(
     d_n = tl.load(d_n_start_at, mask=in_i & lead_j, other=0.0).to(acc)  # [i]
     d_m_start_at = d_m_start_ptr + b * d_m_start_stride_b + at_h * d_m_start_stride_h  # scalar
     d_m = tl.load(d_m_start_at, mask=lead_j, other=0.0).to(acc)  # scalar
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [i, j]
-        C_saved_at = (
-            C_saved_ptr
-            + b * C_saved_stride_b
-            + checkpoint * C_saved_stride_segment
-            + at_h * C_saved_stride_h
-            + at_i[:, None] * C_saved_stride_i
-            + at_j[None, :] * C_saved_stride_j
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
+        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
+        ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
+        fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
+        # [j]
+        dy_y_at = (
+            dy_y_ptr
+            + b * dy_y_stride_b
+            + origin * dy_y_stride_t
+            + at_h * dy_y_stride_h
+            + at_j * dy_y_stride_j
         )
-        C_now = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+        if prefetch > 0 and not tail:
+            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, -prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, -prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+        q_ahead = ()
+        k_ahead = ()
+        v_ahead = ()
+        ig_ahead = ()
+        fg_ahead = ()
+        dy_y_ahead = ()
+        for u in tl.static_range(unroll):
+            # [i]
+            q_ahead += (
+                tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [i]
+            k_ahead += (
+                tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [j]
+            v_ahead += (
+                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # scalar
+            ig_ahead += (
+                tl.load(ig_at + way * u * ig_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # scalar
+            fg_ahead += (
+                tl.load(fg_at + way * u * fg_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [j]
+            dy_y_ahead += (
+                tl.load(
+                    dy_y_at + way * u * dy_y_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [i, j]
+            C_saved_at = (
+                C_saved_ptr
+                + b * C_saved_stride_b
+                + checkpoint * C_saved_stride_segment
+                + at_h * C_saved_stride_h
+                + at_i[:, None] * C_saved_stride_i
+                + at_j[None, :] * C_saved_stride_j
+            )
+            # [i, j]
+            C_ahead = tl.load(
+        C_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < T), other=0.0
+    ).to(
+                acc
+            )
+            # [i]
+            n_saved_at = (
+                n_saved_ptr
+                + b * n_saved_stride_b
+                + checkpoint * n_saved_stride_segment
+                + at_h * n_saved_stride_h
+                + at_i * n_saved_stride_i
+            )
+            n_ahead = tl.load(n_saved_at, mask=in_i & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [i]
+            # scalar
+            m_saved_at = (
+                m_saved_ptr
+                + b * m_saved_stride_b
+                + checkpoint * m_saved_stride_segment
+                + at_h * m_saved_stride_h
+            )
+            m_ahead = tl.load(m_saved_at, mask=(begin >= 0) & (begin < T), other=0.0).to(acc)  # scalar
         # [i]
-        n_saved_at = (
-            n_saved_ptr
-            + b * n_saved_stride_b
-            + checkpoint * n_saved_stride_segment
-            + at_h * n_saved_stride_h
-            + at_i * n_saved_stride_i
+        d_q_out_at = (
+            d_q_out_ptr
+            + part_j * d_q_out_stride_part_j
+            + b * d_q_out_stride_b
+            + origin * d_q_out_stride_t
+            + at_h * d_q_out_stride_h
+            + at_i * d_q_out_stride_i
         )
-        n_now = tl.load(n_saved_at, mask=in_i, other=0.0).to(acc)  # [i]
+        # [i]
+        d_k_out_at = (
+            d_k_out_ptr
+            + part_j * d_k_out_stride_part_j
+            + b * d_k_out_stride_b
+            + origin * d_k_out_stride_t
+            + at_h * d_k_out_stride_h
+            + at_i * d_k_out_stride_i
+        )
+        # [j]
+        d_v_out_at = (
+            d_v_out_ptr
+            + b * d_v_out_stride_b
+            + origin * d_v_out_stride_t
+            + at_h * d_v_out_stride_h
+            + at_j * d_v_out_stride_j
+        )
         # scalar
-        m_saved_at = (
-            m_saved_ptr + b * m_saved_stride_b + checkpoint * m_saved_stride_segment + at_h * m_saved_stride_h
+        d_ig_out_at = (
+            d_ig_out_ptr
+            + part_j * d_ig_out_stride_part_j
+            + b * d_ig_out_stride_b
+            + origin * d_ig_out_stride_t
+            + at_h * d_ig_out_stride_h
         )
-        m_now = tl.load(m_saved_at).to(acc)  # scalar
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(C_scratch_at + local * block_i * block_j, C_now)
-            tl.store(n_scratch_at + local * block_i, n_now)
-            tl.store(m_scratch_at + local, m_now)
-            k = tl.load(k_at + t * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-            v = tl.load(v_at + t * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-            ig = tl.load(ig_at + t * ig_stride_t).to(acc)  # scalar
-            fg = tl.load(fg_at + t * fg_stride_t).to(acc)  # scalar
-            # spec line 11
-            log_f = tlmath.logsigmoid(fg)  # scalar
-            top_again = tl.maximum(log_f + m_now, ig)  # scalar
-            # spec line 13
-            keep = tl.exp(log_f + m_now - top_again)  # scalar
-            # spec line 14
-            write = tl.exp(ig - top_again) * k * t_10  # [i]
-            C_2_again = keep * C_now + write[:, None] * v[None, :]  # [i, j]
-            n_2_again = keep * n_now + write  # [i]
-            C_now = C_2_again
-            n_now = n_2_again
-            m_now = top_again
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            C = tl.load(C_scratch_at + local * block_i * block_j).to(acc)  # [i, j]
-            n = tl.load(n_scratch_at + local * block_i).to(acc)  # [i]
-            m = tl.load(m_scratch_at + local).to(acc)  # scalar
-            q = tl.load(q_at + t * q_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-            k = tl.load(k_at + t * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-            v = tl.load(v_at + t * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-            ig = tl.load(ig_at + t * ig_stride_t).to(acc)  # scalar
-            fg = tl.load(fg_at + t * fg_stride_t).to(acc)  # scalar
-            dy_y = tl.load(dy_y_at + t * dy_y_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-            # spec line 11
-            log_f = tlmath.logsigmoid(fg)  # scalar
-            # spec line 12
-            t_2 = log_f + m  # scalar
-            top = tl.maximum(t_2, ig)  # scalar
-            # spec line 13
-            keep = tl.exp(t_2 - top)  # scalar
-            # spec line 14
-            t_7 = tl.exp(ig - top)  # scalar
-            write = t_7 * k * t_10  # [i]
-            # spec line 15
-            C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
-            # spec line 16
-            n_2 = keep * n + write  # [i]
-            # spec line 18
-            t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
-            t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
-            t_19 = tl.abs(t_18)  # scalar
-            neg_top = -top  # scalar
-            t_20 = tl.exp(neg_top)  # scalar
-            t_21 = tl.maximum(t_19, t_20)  # scalar
-            y = t_17 / t_21  # [j]
-            t_2_2 = dy_y / t_21  # [j]
-            t_14 = tl.sum(tl.where(in_j, -dy_y * (y / t_21), 0.0), axis=0)  # scalar
-            t_23 = tl.where(t_19 == t_20, t_14 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))  # scalar
-            t_29 = -tl.where(t_20 > t_19, t_14, t_23) * t_20  # scalar
-            t_31 = tl.where(t_19 > t_20, t_14, t_23) * tlmath.sign(t_18)  # scalar
-            d_q = t_31 * n_2  # [i]
-            d_n_2 = t_31 * q  # [i]
-            d_q_2 = tl.sum(tl.where(in_j[None, :], t_2_2[None, :] * C_2, 0.0), axis=1)  # [i]
-            d_C_2 = t_2_2[None, :] * q[:, None]  # [i, j]
-            # spec line 12
-            t_41 = t_2 == ig  # scalar
-            t_43 = t_2 > ig  # scalar
-            d_q_3 = d_q + d_q_2  # [i]
-            # spec line 15
-            d_C_write = d_C_2 * keep  # [i, j]
-            d_C_3 = keep * d_C + d_C_write  # [i, j]
-            d_C_3_2 = d_C + d_C_2  # [i, j]
-            d_write = tl.sum(tl.where(in_j[None, :], d_C_3_2 * v[None, :], 0.0), axis=1)  # [i]
-            d_v = tl.sum(tl.where(in_i[:, None], d_C_3_2 * write[:, None], 0.0), axis=0)  # [j]
-            # scalar
-            d_keep_2 = tl.sum(
-                tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_C_3_2 * C, 0.0), axis=1), axis=0
-            )
-            # spec line 16
-            d_n_write = d_n_2 * keep  # [i]
-            d_n_3 = keep * d_n + d_n_write  # [i]
-            d_n_3_2 = d_n + d_n_2  # [i]
-            d_keep = tl.sum(tl.where(in_i, d_n_3_2 * n, 0.0), axis=0)  # scalar
-            # spec line 14
-            d_t_8 = (d_n_3_2 + d_write) * t_10  # [i]
-            d_t_7 = tl.sum(tl.where(in_i, d_t_8 * k, 0.0), axis=0)  # scalar
-            d_k = d_t_8 * t_7  # [i]
-            t_36 = d_t_7 * t_7  # scalar
-            t_37 = -t_36  # scalar
-            # spec line 13
-            t_38 = (d_keep + d_keep_2) * keep  # scalar
-            t_39 = -t_38  # scalar
-            # spec line 12
-            d_m_write = t_29 + t_37  # scalar
-            d_m_write_2 = d_m_write + t_39  # scalar
-            d_m_decay = tl.where(t_41, 0.5, 0.0)  # scalar
-            # scalar
-            d_t = (
-                tl.where(t_43, 1.0, d_m_decay) * d_m
-                + (
-                    t_38
-                    + tl.where(
-                        t_43,
-                        d_m_write_2,
-                        tl.where(t_41, d_m_write_2 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0)),
+        # scalar
+        d_fg_out_at = (
+            d_fg_out_ptr
+            + part_j * d_fg_out_stride_part_j
+            + b * d_fg_out_stride_b
+            + origin * d_fg_out_stride_t
+            + at_h * d_fg_out_stride_h
+        )
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            q_block = q_ahead
+            k_block = k_ahead
+            v_block = v_ahead
+            ig_block = ig_ahead
+            fg_block = fg_ahead
+            dy_y_block = dy_y_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                q_at -= moved * q_stride_t
+                k_at -= moved * k_stride_t
+                v_at -= moved * v_stride_t
+                ig_at -= moved * ig_stride_t
+                fg_at -= moved * fg_stride_t
+                dy_y_at -= moved * dy_y_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(q_lines)
+                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(v_lines)
+                        tlmath.prefetch(dy_y_lines)
+                    q_lines -= tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
+                    k_lines -= tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    v_lines -= tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
+                    dy_y_lines -= tlmath.size_in_bytes(dy_y_at, way * unroll * dy_y_stride_t)
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                ig_ahead = ()
+                fg_ahead = ()
+                dy_y_ahead = ()
+                for u in tl.static_range(unroll):
+                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
+                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
+                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
+                    fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
+                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_j, other=0.0),)  # [j]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [i, j]
+                    C_saved_at = (
+                        C_saved_ptr
+                        + b * C_saved_stride_b
+                        + checkpoint * C_saved_stride_segment
+                        + at_h * C_saved_stride_h
+                        + at_i[:, None] * C_saved_stride_i
+                        + at_j[None, :] * C_saved_stride_j
                     )
+                    # [i, j]
+                    C_now = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+                    # [i]
+                    n_saved_at = (
+                        n_saved_ptr
+                        + b * n_saved_stride_b
+                        + checkpoint * n_saved_stride_segment
+                        + at_h * n_saved_stride_h
+                        + at_i * n_saved_stride_i
+                    )
+                    n_now = tl.load(n_saved_at, mask=in_i, other=0.0).to(acc)  # [i]
+                    # scalar
+                    m_saved_at = (
+                        m_saved_ptr
+                        + b * m_saved_stride_b
+                        + checkpoint * m_saved_stride_segment
+                        + at_h * m_saved_stride_h
+                    )
+                    m_now = tl.load(m_saved_at).to(acc)  # scalar
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(C_scratch_at + starts % (segment // unroll) * block_i * block_j, C_now)
+                        tl.store(n_scratch_at + starts % (segment // unroll) * block_i, n_now)
+                        tl.store(m_scratch_at + starts % (segment // unroll), m_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            k = tl.load(k_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
+                            v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
+                            ig = tl.load(ig_at + way * gap * ig_stride_t).to(acc)  # scalar
+                            fg = tl.load(fg_at + way * gap * fg_stride_t).to(acc)  # scalar
+                            # spec line 11
+                            log_f = tlmath.logsigmoid(fg)  # scalar
+                            # spec line 12
+                            t = log_f + m_now  # scalar
+                            top = tl.maximum(t, ig)  # scalar
+                            # spec line 13
+                            keep = tl.exp(t - top)  # scalar
+                            # spec line 14
+                            write = tl.exp(ig - top) * k * t_10  # [i]
+                            # spec line 15
+                            C_2 = keep * C_now + write[:, None] * v[None, :]  # [i, j]
+                            # spec line 16
+                            n_2 = keep * n_now + write  # [i]
+                            C_now = C_2
+                            n_now = n_2
+                            m_now = top
+                    tl.store(C_scratch_at + block % (segment // unroll) * block_i * block_j, C_now)
+                    tl.store(n_scratch_at + block % (segment // unroll) * block_i, n_now)
+                    tl.store(m_scratch_at + block % (segment // unroll), m_now)
+                tl.debug_barrier()
+                # [i, j]
+                C_now = tl.load(C_scratch_at + block % (segment // unroll) * block_i * block_j).to(acc)
+                n_now = tl.load(n_scratch_at + block % (segment // unroll) * block_i).to(acc)  # [i]
+                m_now = tl.load(m_scratch_at + block % (segment // unroll)).to(acc)  # scalar
+            else:
+                C_now = C_ahead  # [i, j]
+                n_now = n_ahead  # [i]
+                m_now = m_ahead  # scalar
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                # [i, j]
+                C_saved_at = (
+                    C_saved_ptr
+                    + b * C_saved_stride_b
+                    + checkpoint * C_saved_stride_segment
+                    + at_h * C_saved_stride_h
+                    + at_i[:, None] * C_saved_stride_i
+                    + at_j[None, :] * C_saved_stride_j
                 )
-            )
-            d_top = d_m + t_29  # scalar
-            d_top_3 = d_top + t_37 + t_39  # scalar
-            # spec line 11
-            t_49 = d_t * tlmath.sigmoid(-fg)  # scalar
-            # scalar
-            d_ig = (
-                t_36
-                + tl.where(
-                    ig > t_2,
-                    d_top_3,
-                    tl.where(t_41, d_top_3 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0)),
+                C_ahead = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+                # [i]
+                n_saved_at = (
+                    n_saved_ptr
+                    + b * n_saved_stride_b
+                    + checkpoint * n_saved_stride_segment
+                    + at_h * n_saved_stride_h
+                    + at_i * n_saved_stride_i
                 )
-            )
-            tl.store(d_q_out_at + t * d_q_out_stride_t, d_q_3, mask=in_i)
-            tl.store(d_k_out_at + t * d_k_out_stride_t, d_k, mask=in_i)
-            tl.store(d_v_out_at + t * d_v_out_stride_t, d_v, mask=in_j)
-            tl.store(d_ig_out_at + t * d_ig_out_stride_t, d_ig)
-            tl.store(d_fg_out_at + t * d_fg_out_stride_t, t_49)
-            d_C = d_C_3
-            d_n = d_n_3
-            d_m = d_t
-        tl.debug_barrier()
+                n_ahead = tl.load(n_saved_at, mask=in_i, other=0.0).to(acc)  # [i]
+                # scalar
+                m_saved_at = (
+                    m_saved_ptr
+                    + b * m_saved_stride_b
+                    + checkpoint * m_saved_stride_segment
+                    + at_h * m_saved_stride_h
+                )
+                m_ahead = tl.load(m_saved_at).to(acc)  # scalar
+            C_kept = ()
+            n_kept = ()
+            m_kept = ()
+            for u in tl.static_range(unroll):
+                C_kept += (C_now,)
+                n_kept += (n_now,)
+                m_kept += (m_now,)
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                ig = ig_block[u].to(acc)  # scalar
+                fg = fg_block[u].to(acc)  # scalar
+                # spec line 11
+                log_f = tlmath.logsigmoid(fg)  # scalar
+                # spec line 12
+                t = log_f + m_now  # scalar
+                top = tl.maximum(t, ig)  # scalar
+                # spec line 13
+                keep = tl.exp(t - top)  # scalar
+                # spec line 14
+                write = tl.exp(ig - top) * k * t_10  # [i]
+                # spec line 15
+                C_2 = keep * C_now + write[:, None] * v[None, :]  # [i, j]
+                # spec line 16
+                n_2 = keep * n_now + write  # [i]
+                C_now = C_2
+                n_now = n_2
+                m_now = top
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                C = C_kept[u]  # [i, j]
+                n = n_kept[u]  # [i]
+                m = m_kept[u]  # scalar
+                q = q_block[u].to(acc)  # [i]
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                ig = ig_block[u].to(acc)  # scalar
+                fg = fg_block[u].to(acc)  # scalar
+                dy_y = dy_y_block[u].to(acc)  # [j]
+                # spec line 11
+                log_f = tlmath.logsigmoid(fg)  # scalar
+                # spec line 12
+                t = log_f + m  # scalar
+                top = tl.maximum(t, ig)  # scalar
+                # spec line 13
+                keep = tl.exp(t - top)  # scalar
+                # spec line 14
+                t_7 = tl.exp(ig - top)  # scalar
+                write = t_7 * k * t_10  # [i]
+                # spec line 15
+                C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
+                # spec line 16
+                n_2 = keep * n + write  # [i]
+                # spec line 18
+                t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
+                t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
+                t_19 = tl.abs(t_18)  # scalar
+                neg_top = -top  # scalar
+                t_20 = tl.exp(neg_top)  # scalar
+                t_21 = tl.maximum(t_19, t_20)  # scalar
+                y = t_17 / t_21  # [j]
+                t_2 = dy_y / t_21  # [j]
+                t_14 = tl.sum(tl.where(in_j, -dy_y * (y / t_21), 0.0), axis=0)  # scalar
+                # scalar
+                t_23 = tl.where(t_19 == t_20, t_14 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))
+                t_31 = tl.where(t_19 > t_20, t_14, t_23) * tlmath.sign(t_18)  # scalar
+                d_q = t_31 * n_2  # [i]
+                d_q_2 = tl.sum(tl.where(in_j[None, :], t_2[None, :] * C_2, 0.0), axis=1)  # [i]
+                d_q_3 = d_q + d_q_2  # [i]
+                # spec line 15
+                d_C_3 = d_C + t_2[None, :] * q[:, None]  # [i, j]
+                d_C_2 = d_C_3 * keep  # [i, j]
+                d_write = tl.sum(tl.where(in_j[None, :], d_C_3 * v[None, :], 0.0), axis=1)  # [i]
+                d_v = tl.sum(tl.where(in_i[:, None], d_C_3 * write[:, None], 0.0), axis=0)  # [j]
+                # scalar
+                d_keep_2 = tl.sum(
+                    tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_C_3 * C, 0.0), axis=1), axis=0
+                )
+                # spec line 16
+                d_n_3 = d_n + t_31 * q  # [i]
+                d_n_2 = d_n_3 * keep  # [i]
+                d_keep = tl.sum(tl.where(in_i, d_n_3 * n, 0.0), axis=0)  # scalar
+                # spec line 14
+                d_t_8 = (d_n_3 + d_write) * t_10  # [i]
+                d_t_7 = tl.sum(tl.where(in_i, d_t_8 * k, 0.0), axis=0)  # scalar
+                d_k = d_t_8 * t_7  # [i]
+                t_36 = d_t_7 * t_7  # scalar
+                # spec line 13
+                t_38 = (d_keep + d_keep_2) * keep  # scalar
+                # spec line 12
+                d_top = d_m - tl.where(t_20 > t_19, t_14, t_23) * t_20  # scalar
+                d_top_3 = d_top - t_36 - t_38  # scalar
+                # scalar
+                t_42 = tl.where(t == ig, d_top_3 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))
+                d_t = t_38 + tl.where(t > ig, d_top_3, t_42)  # scalar
+                # spec line 11
+                t_49 = d_t * tlmath.sigmoid(-fg)  # scalar
+                d_ig = t_36 + tl.where(ig > t, d_top_3, t_42)  # scalar
+                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q_3, mask=in_i & alive)
+                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & alive)
+                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & alive)
+                tl.store(d_ig_out_at + way * u * d_ig_out_stride_t, d_ig, mask=alive)
+                tl.store(d_fg_out_at + way * u * d_fg_out_stride_t, t_49, mask=alive)
+                d_C = tl.where(alive, d_C_2, d_C)
+                d_n = tl.where(alive, d_n_2, d_n)
+                d_m = tl.where(alive, d_t, d_m)
+            d_q_out_at -= way * unroll * d_q_out_stride_t
+            d_k_out_at -= way * unroll * d_k_out_stride_t
+            d_v_out_at -= way * unroll * d_v_out_stride_t
+            d_ig_out_at -= way * unroll * d_ig_out_stride_t
+            d_fg_out_at -= way * unroll * d_fg_out_stride_t
     # [i, j]
     d_C_end_at = (
         d_C_end_ptr
@@ -565,7 +839,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     q, k, v, ig, fg = inputs
     C, n, m = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     y = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
     C_end = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
     n_end = call.new((call.batch, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
@@ -609,7 +883,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (dy_y,) = grad_outputs
     d_C_end, d_n_end, d_m_end = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_q = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype
     )
@@ -625,10 +899,14 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     )
     d_m_start = call.shares(blocks.along("j"), (call.batch, call.sizes["h"]), call.dtype("real"))
     C_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("i", "j")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")
     )
-    n_scratch = call.new((call.batch * blocks.per_sequence, SEGMENT, blocks.cells("i")), call.dtype("real"))
-    m_scratch = call.new((call.batch * blocks.per_sequence, SEGMENT, blocks.cells()), call.dtype("real"))
+    n_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i")), call.dtype("real")
+    )
+    m_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells()), call.dtype("real")
+    )
     call.run(
         backward_kernel,
         blocks,

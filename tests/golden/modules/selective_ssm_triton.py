@@ -43,7 +43,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="76c1548b7875",
+    digest="5a4c4d1eb162",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -97,6 +97,10 @@ FORWARD_TILING = launch.Tiling(
     full=(),
     tiles=(("d", "n"),),
     resident=(("d",), ("d",), ("d", "n"), ("d", "n")),
+    rows=(("d",), ("d",), ("n",), ("n",)),
+    past=(),
+    work=27,
+    segment=SEGMENT,
 )
 BACKWARD_TILING = launch.Tiling(
     "selective_ssm",
@@ -106,24 +110,29 @@ BACKWARD_TILING = launch.Tiling(
     full=(),
     tiles=(("d", "n"),),
     resident=(("d",), ("d",), ("d",), ("d",), ("d", "n"), ("d", "n"), ("d", "n"), ("d", "n")),
+    rows=(("d",), ("d",), ("n",), ("n",), ("d",)),
+    past=(("d", "n"),),
+    work=85,
+    segment=SEGMENT,
 )
 
 
 @triton.jit(do_not_specialize=["T"])
 def forward_kernel(
-    x_ptr, x_stride_b, x_stride_t, x_stride_d,  # [B, T, d]
-    delta_ptr, delta_stride_b, delta_stride_t, delta_stride_d,  # [B, T, d]
-    B_ptr, B_stride_b, B_stride_t, B_stride_n,  # [B, T, n]
-    C_ptr, C_stride_b, C_stride_t, C_stride_n,  # [B, T, n]
-    A_ptr, A_stride_d, A_stride_n,  # [d, n]
-    D_ptr, D_stride_d,  # [d]
-    bias_ptr, bias_stride_d,  # [d]
-    h_start_ptr, h_start_stride_b, h_start_stride_d, h_start_stride_n,  # [B, d, n]
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    delta_ptr, delta_stride_b, delta_stride_t: tl.constexpr, delta_stride_d: tl.constexpr,  # [B, T, d]
+    B_ptr, B_stride_b, B_stride_t: tl.constexpr, B_stride_n: tl.constexpr,  # [B, T, n]
+    C_ptr, C_stride_b, C_stride_t: tl.constexpr, C_stride_n: tl.constexpr,  # [B, T, n]
+    A_ptr, A_stride_d: tl.constexpr, A_stride_n: tl.constexpr,  # [d, n]
+    D_ptr, D_stride_d: tl.constexpr,  # [d]
+    bias_ptr, bias_stride_d: tl.constexpr,  # [d]
+    # [B, d, n]
+    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr, h_start_stride_n: tl.constexpr,
     # [programs along n, B, T, d]
-    y_out_ptr, y_out_stride_part_n, y_out_stride_b, y_out_stride_t, y_out_stride_d,
-    h_end_ptr, h_end_stride_b, h_end_stride_d, h_end_stride_n,  # [B, d, n]
+    y_out_ptr, y_out_stride_part_n, y_out_stride_b, y_out_stride_t: tl.constexpr, y_out_stride_d: tl.constexpr,
+    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr, h_end_stride_n: tl.constexpr,  # [B, d, n]
     # [B, segments, d, n]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d, h_saved_stride_n,
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr, h_saved_stride_n: tl.constexpr,
     T,
     size_d: tl.constexpr,
     size_n: tl.constexpr,
@@ -131,9 +140,10 @@ def forward_kernel(
     block_n: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of d, a block of n, step by step."""
     program = tl.program_id(0).to(tl.int64)
@@ -144,24 +154,20 @@ def forward_kernel(
     b = program
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
-    in_n = at_n < size_n
+    in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
     lead_n = part_n == 0
 
     A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
-    D_at = D_ptr + at_d * D_stride_d  # [d]
-    bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
+    bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
 
-    x_at = x_ptr + b * x_stride_b + at_d * x_stride_d  # [d]
-    delta_at = delta_ptr + b * delta_stride_b + at_d * delta_stride_d  # [d]
-    B_at = B_ptr + b * B_stride_b + at_n * B_stride_n  # [n]
-    C_at = C_ptr + b * C_stride_b + at_n * C_stride_n  # [n]
-    y_out_at = y_out_ptr + part_n * y_out_stride_part_n + b * y_out_stride_b + at_d * y_out_stride_d  # [d]
+    way: tl.constexpr = -1 if reverse else 1
     # [d, n]
     h_start_at = (
         h_start_ptr
@@ -170,37 +176,103 @@ def forward_kernel(
         + at_n[None, :] * h_start_stride_n
     )
     h = tl.load(h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    for step in tl.range(0, T, num_stages=stages):
-        t = tl.cast(T - 1 - step if reverse else step, tl.int64)
-        if save:
-            if step % segment == 0:
-                checkpoint = tl.cast(step // segment, tl.int64)
-                # [d, n]
-                h_saved_at = (
-                    h_saved_ptr
-                    + b * h_saved_stride_b
-                    + checkpoint * h_saved_stride_segment
-                    + at_d[:, None] * h_saved_stride_d
-                    + at_n[None, :] * h_saved_stride_n
-                )
-                tl.store(h_saved_at, h, mask=in_d[:, None] & in_n[None, :])
-        x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        delta = tl.load(delta_at + t * delta_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-        B = tl.load(B_at + t * B_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
-        C = tl.load(C_at + t * C_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
-        # spec line 10
-        step_ = tlmath.softplus(delta + bias)  # [d]
-        # spec line 11
-        h_z = step_[:, None] * A  # [d, n]
-        h_decay = tl.exp(h_z)  # [d, n]
-        h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
-        h_phi1 = tlmath.phi1(h_z)  # [d, n]
-        h_next = h_decay * h + h_phi1 * h_write  # [d, n]
-        # spec line 12
-        t_7 = tl.sum(tl.where(in_n[None, :], C[None, :] * h_next, 0.0), axis=1)  # [d]
-        y = t_7 + tl.where(lead_n, D * x, 0.0)  # [d]
-        tl.store(y_out_at + t * y_out_stride_t, y, mask=in_d)
-        h = h_next
+    whole = T // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
+        B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
+        C_at = C_ptr + b * C_stride_b + origin * C_stride_t + at_n * C_stride_n  # [n]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, prefetch * unroll, unroll)
+            B_lines = tlmath.cache_lines(B_at, way * B_stride_t, prefetch * unroll, unroll)
+            C_lines = tlmath.cache_lines(C_at, way * C_stride_t, prefetch * unroll, unroll)
+        x_ahead = ()
+        delta_ahead = ()
+        B_ahead = ()
+        C_ahead = ()
+        for u in tl.static_range(unroll):
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+            # [d]
+            delta_ahead += (
+                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < T), other=0.0),
+            )
+            B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin + u < T), other=0.0),)  # [n]
+            C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin + u < T), other=0.0),)  # [n]
+        # [d]
+        y_out_at = (
+            y_out_ptr
+            + part_n * y_out_stride_part_n
+            + b * y_out_stride_b
+            + origin * y_out_stride_t
+            + at_d * y_out_stride_d
+        )
+        for first in range(begin, T if tail else whole, unroll):
+            x_block = x_ahead
+            delta_block = delta_ahead
+            B_block = B_ahead
+            C_block = C_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                x_at += moved * x_stride_t
+                delta_at += moved * delta_stride_t
+                B_at += moved * B_stride_t
+                C_at += moved * C_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= T:
+                        tlmath.prefetch(x_lines)
+                        tlmath.prefetch(delta_lines)
+                        tlmath.prefetch(B_lines)
+                        tlmath.prefetch(C_lines)
+                    x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                    delta_lines += tlmath.size_in_bytes(delta_at, way * unroll * delta_stride_t)
+                    B_lines += tlmath.size_in_bytes(B_at, way * unroll * B_stride_t)
+                    C_lines += tlmath.size_in_bytes(C_at, way * unroll * C_stride_t)
+                x_ahead = ()
+                delta_ahead = ()
+                B_ahead = ()
+                C_ahead = ()
+                for u in tl.static_range(unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+                    # [d]
+                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
+                    B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
+                    C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
+            for u in tl.static_range(unroll):
+                alive = first + u < T if tail else True
+                if save and u % segment == 0:
+                    if (first + u) % segment == 0 and alive:
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        # [d, n]
+                        h_saved_at = (
+                            h_saved_ptr
+                            + b * h_saved_stride_b
+                            + checkpoint * h_saved_stride_segment
+                            + at_d[:, None] * h_saved_stride_d
+                            + at_n[None, :] * h_saved_stride_n
+                        )
+                        tl.store(h_saved_at, h, mask=in_d[:, None] & in_n[None, :])
+                x = x_block[u].to(acc)  # [d]
+                delta = delta_block[u].to(acc)  # [d]
+                B = B_block[u].to(acc)  # [n]
+                C = C_block[u].to(acc)  # [n]
+                # spec line 10
+                step_ = tlmath.softplus(delta + bias)  # [d]
+                # spec line 11
+                h_z = step_[:, None] * A  # [d, n]
+                h_decay = tl.exp(h_z)  # [d, n]
+                h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                h_phi1 = tlmath.phi1(h_z)  # [d, n]
+                h_kept = h_decay * h  # [d, n]
+                h_next = h_kept + h_phi1 * h_write  # [d, n]
+                # spec line 12
+                t_7 = tl.sum(tl.where(in_n[None, :], C[None, :] * h_next, 0.0), axis=1)  # [d]
+                y = t_7 + tl.where(lead_n, D * x, 0.0)  # [d]
+                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & alive)
+                h = tl.where(alive, h_next, h)
+            y_out_at += way * unroll * y_out_stride_t
     # [d, n]
     h_end_at = (
         h_end_ptr + b * h_end_stride_b + at_d[:, None] * h_end_stride_d + at_n[None, :] * h_end_stride_n
@@ -210,40 +282,44 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def backward_kernel(
-    x_ptr, x_stride_b, x_stride_t, x_stride_d,  # [B, T, d]
-    delta_ptr, delta_stride_b, delta_stride_t, delta_stride_d,  # [B, T, d]
-    B_ptr, B_stride_b, B_stride_t, B_stride_n,  # [B, T, n]
-    C_ptr, C_stride_b, C_stride_t, C_stride_n,  # [B, T, n]
-    dy_y_ptr, dy_y_stride_b, dy_y_stride_t, dy_y_stride_d,  # [B, T, d]
-    A_ptr, A_stride_d, A_stride_n,  # [d, n]
-    D_ptr, D_stride_d,  # [d]
-    bias_ptr, bias_stride_d,  # [d]
-    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d, d_h_start_stride_n,  # [B, d, n]
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    delta_ptr, delta_stride_b, delta_stride_t: tl.constexpr, delta_stride_d: tl.constexpr,  # [B, T, d]
+    B_ptr, B_stride_b, B_stride_t: tl.constexpr, B_stride_n: tl.constexpr,  # [B, T, n]
+    C_ptr, C_stride_b, C_stride_t: tl.constexpr, C_stride_n: tl.constexpr,  # [B, T, n]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_t: tl.constexpr, dy_y_stride_d: tl.constexpr,  # [B, T, d]
+    A_ptr, A_stride_d: tl.constexpr, A_stride_n: tl.constexpr,  # [d, n]
+    D_ptr, D_stride_d: tl.constexpr,  # [d]
+    bias_ptr, bias_stride_d: tl.constexpr,  # [d]
+    # [B, d, n]
+    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr, d_h_start_stride_n: tl.constexpr,
     # [B, segments, d, n]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d, h_saved_stride_n,
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr, h_saved_stride_n: tl.constexpr,
     # [programs along n, B, T, d]
-    d_x_out_ptr, d_x_out_stride_part_n, d_x_out_stride_b, d_x_out_stride_t, d_x_out_stride_d,
+    d_x_out_ptr, d_x_out_stride_part_n, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
     # [programs along n, B, T, d]
-    d_delta_out_ptr, d_delta_out_stride_part_n, d_delta_out_stride_b, d_delta_out_stride_t, d_delta_out_stride_d,
+    d_delta_out_ptr, d_delta_out_stride_part_n, d_delta_out_stride_b, d_delta_out_stride_t: tl.constexpr, d_delta_out_stride_d: tl.constexpr,
     # [programs along d, B, T, n]
-    d_B_out_ptr, d_B_out_stride_part_d, d_B_out_stride_b, d_B_out_stride_t, d_B_out_stride_n,
+    d_B_out_ptr, d_B_out_stride_part_d, d_B_out_stride_b, d_B_out_stride_t: tl.constexpr, d_B_out_stride_n: tl.constexpr,
     # [programs along d, B, T, n]
-    d_C_out_ptr, d_C_out_stride_part_d, d_C_out_stride_b, d_C_out_stride_t, d_C_out_stride_n,
-    d_A_out_ptr, d_A_out_stride_b, d_A_out_stride_d, d_A_out_stride_n,  # [B, d, n]
-    d_D_out_ptr, d_D_out_stride_b, d_D_out_stride_d,  # [B, d]
+    d_C_out_ptr, d_C_out_stride_part_d, d_C_out_stride_b, d_C_out_stride_t: tl.constexpr, d_C_out_stride_n: tl.constexpr,
+    # [B, d, n]
+    d_A_out_ptr, d_A_out_stride_b, d_A_out_stride_d: tl.constexpr, d_A_out_stride_n: tl.constexpr,
+    d_D_out_ptr, d_D_out_stride_b, d_D_out_stride_d: tl.constexpr,  # [B, d]
     # [programs along n, B, d]
-    d_bias_out_ptr, d_bias_out_stride_part_n, d_bias_out_stride_b, d_bias_out_stride_d,
-    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d, d_h_end_stride_n,  # [B, d, n]
-    h_scratch_ptr,  # [programs, segment, block …]
+    d_bias_out_ptr, d_bias_out_stride_part_n, d_bias_out_stride_b, d_bias_out_stride_d: tl.constexpr,
+    # [B, d, n]
+    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr, d_h_end_stride_n: tl.constexpr,
+    h_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_d: tl.constexpr,
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
     segment: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
-    stages: tl.constexpr,
 ):
     """Each program: one sequence, a block of d, a block of n, from the last step to the first."""
     program = tl.program_id(0).to(tl.int64)
@@ -254,41 +330,24 @@ def backward_kernel(
     b = program
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
-    in_d = at_d < size_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
-    in_n = at_n < size_n
+    in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
     lead_n = part_n == 0
 
     A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
-    D_at = D_ptr + at_d * D_stride_d  # [d]
-    bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
+    bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
 
-    x_at = x_ptr + b * x_stride_b + at_d * x_stride_d  # [d]
-    delta_at = delta_ptr + b * delta_stride_b + at_d * delta_stride_d  # [d]
-    B_at = B_ptr + b * B_stride_b + at_n * B_stride_n  # [n]
-    C_at = C_ptr + b * C_stride_b + at_n * C_stride_n  # [n]
-    dy_y_at = dy_y_ptr + b * dy_y_stride_b + at_d * dy_y_stride_d  # [d]
-    # [d]
-    d_x_out_at = d_x_out_ptr + part_n * d_x_out_stride_part_n + b * d_x_out_stride_b + at_d * d_x_out_stride_d
-    # [d]
-    d_delta_out_at = (
-        d_delta_out_ptr
-        + part_n * d_delta_out_stride_part_n
-        + b * d_delta_out_stride_b
-        + at_d * d_delta_out_stride_d
-    )
-    # [n]
-    d_B_out_at = d_B_out_ptr + part_d * d_B_out_stride_part_d + b * d_B_out_stride_b + at_n * d_B_out_stride_n
-    # [n]
-    d_C_out_at = d_C_out_ptr + part_d * d_C_out_stride_part_d + b * d_C_out_stride_b + at_n * d_C_out_stride_n
+    way: tl.constexpr = -1 if reverse else 1
     # [d, n]
     h_scratch_at = (
         h_scratch_ptr
-        + tl.program_id(0).to(tl.int64) * segment * block_d * block_n
+        + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d * block_n
         + lane_d[:, None] * block_n
         + lane_n[None, :]
     )
@@ -303,87 +362,258 @@ def backward_kernel(
     d_A_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
     d_D_sum = tl.full([block_d], 0.0, acc)  # [d]
     d_bias_sum = tl.full([block_d], 0.0, acc)  # [d]
-    segments = tl.cdiv(T, segment)
-    for behind in range(0, segments):
-        first = (segments - 1 - behind) * segment
-        steps = tl.minimum(segment, T - first)
-        checkpoint = tl.cast(segments - 1 - behind, tl.int64)
-        # [d, n]
-        h_saved_at = (
-            h_saved_ptr
-            + b * h_saved_stride_b
-            + checkpoint * h_saved_stride_segment
-            + at_d[:, None] * h_saved_stride_d
-            + at_n[None, :] * h_saved_stride_n
+    whole = T // unroll
+    for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
+        last = whole if tail else whole - 1
+        begin = last * unroll
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
+        B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
+        C_at = C_ptr + b * C_stride_b + origin * C_stride_t + at_n * C_stride_n  # [n]
+        dy_y_at = dy_y_ptr + b * dy_y_stride_b + origin * dy_y_stride_t + at_d * dy_y_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, -prefetch * unroll, unroll)
+            B_lines = tlmath.cache_lines(B_at, way * B_stride_t, -prefetch * unroll, unroll)
+            C_lines = tlmath.cache_lines(C_at, way * C_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+        x_ahead = ()
+        delta_ahead = ()
+        B_ahead = ()
+        C_ahead = ()
+        dy_y_ahead = ()
+        for u in tl.static_range(unroll):
+            # [d]
+            x_ahead += (
+                tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            delta_ahead += (
+                tl.load(
+                    delta_at + way * u * delta_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+            # [n]
+            B_ahead += (
+                tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [n]
+            C_ahead += (
+                tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin >= 0) & (begin + u < T), other=0.0),
+            )
+            # [d]
+            dy_y_ahead += (
+                tl.load(
+                    dy_y_at + way * u * dy_y_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                ),
+            )
+        if segment == unroll:
+            checkpoint = tl.cast(last, tl.int64)
+            # [d, n]
+            h_saved_at = (
+                h_saved_ptr
+                + b * h_saved_stride_b
+                + checkpoint * h_saved_stride_segment
+                + at_d[:, None] * h_saved_stride_d
+                + at_n[None, :] * h_saved_stride_n
+            )
+            # [d, n]
+            h_ahead = tl.load(
+        h_saved_at, mask=in_d[:, None] & in_n[None, :] & (begin >= 0) & (begin < T), other=0.0
+    ).to(
+                acc
+            )
+        # [d]
+        d_x_out_at = (
+            d_x_out_ptr
+            + part_n * d_x_out_stride_part_n
+            + b * d_x_out_stride_b
+            + origin * d_x_out_stride_t
+            + at_d * d_x_out_stride_d
         )
-        h_now = tl.load(h_saved_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-        for local in tl.range(0, steps, num_stages=stages):
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            tl.store(h_scratch_at + local * block_d * block_n, h_now)
-            x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            delta = tl.load(delta_at + t * delta_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            B = tl.load(B_at + t * B_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
-            # spec line 10
-            step_ = tlmath.softplus(delta + bias)  # [d]
-            # spec line 11
-            h_z = step_[:, None] * A  # [d, n]
-            h_decay = tl.exp(h_z)  # [d, n]
-            h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
-            h_phi1 = tlmath.phi1(h_z)  # [d, n]
-            h_next_again = h_decay * h_now + h_phi1 * h_write  # [d, n]
-            h_now = h_next_again
-        tl.debug_barrier()
-        for back in tl.range(0, steps, num_stages=stages):
-            local = steps - 1 - back
-            t = tl.cast(T - 1 - first - local if reverse else first + local, tl.int64)
-            h = tl.load(h_scratch_at + local * block_d * block_n).to(acc)  # [d, n]
-            x = tl.load(x_at + t * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            delta = tl.load(delta_at + t * delta_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            B = tl.load(B_at + t * B_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
-            C = tl.load(C_at + t * C_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
-            dy_y = tl.load(dy_y_at + t * dy_y_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-            # spec line 10
-            t_2 = delta + bias  # [d]
-            step_ = tlmath.softplus(t_2)  # [d]
-            # spec line 11
-            t_4 = B[None, :] * x[:, None]  # [d, n]
-            h_z = step_[:, None] * A  # [d, n]
-            h_decay = tl.exp(h_z)  # [d, n]
-            h_write = step_[:, None] * t_4  # [d, n]
-            h_phi1 = tlmath.phi1(h_z)  # [d, n]
-            h_kept = h_decay * h  # [d, n]
-            h_next = h_kept + h_phi1 * h_write  # [d, n]
-            # spec line 12
-            d_D = dy_y * x  # [d]
-            d_x = dy_y * D  # [d]
-            d_C = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * h_next, 0.0), axis=0)  # [n]
-            d_h_next = dy_y[:, None] * C[None, :]  # [d, n]
-            # spec line 11
-            d_h_write = d_h_next * h_decay  # [d, n]
-            d_h_2 = h_decay * d_h + d_h_write  # [d, n]
-            d_h_next_2 = d_h + d_h_next  # [d, n]
-            d_h_decay = d_h_next_2 * h  # [d, n]
-            d_h_phi1 = d_h_next_2 * h_write  # [d, n]
-            d_h_write_2 = d_h_next_2 * h_phi1  # [d, n]
-            d_step = tl.sum(tl.where(in_n[None, :], d_h_write_2 * t_4, 0.0), axis=1)  # [d]
-            d_t_4 = d_h_write_2 * step_[:, None]  # [d, n]
-            d_h_z = d_h_phi1 * tlmath.dphi1(h_z) + d_h_decay * h_decay  # [d, n]
-            d_step_2 = tl.sum(tl.where(in_n[None, :], d_h_z * A, 0.0), axis=1)  # [d]
-            d_A = d_h_z * step_[:, None]  # [d, n]
-            d_B = tl.sum(tl.where(in_d[:, None], d_t_4 * x[:, None], 0.0), axis=0)  # [n]
-            d_x_2 = tl.sum(tl.where(in_n[None, :], d_t_4 * B[None, :], 0.0), axis=1)  # [d]
-            # spec line 10
-            t_9 = (d_step + d_step_2) * tlmath.sigmoid(t_2)  # [d]
-            d_x_3 = tl.where(lead_n, d_x, 0.0) + d_x_2  # [d]
-            tl.store(d_x_out_at + t * d_x_out_stride_t, d_x_3, mask=in_d)
-            tl.store(d_delta_out_at + t * d_delta_out_stride_t, t_9, mask=in_d)
-            tl.store(d_B_out_at + t * d_B_out_stride_t, d_B, mask=in_n)
-            tl.store(d_C_out_at + t * d_C_out_stride_t, d_C, mask=in_n)
-            d_A_sum += d_A
-            d_D_sum += d_D
-            d_bias_sum += t_9
-            d_h = d_h_2
-        tl.debug_barrier()
+        # [d]
+        d_delta_out_at = (
+            d_delta_out_ptr
+            + part_n * d_delta_out_stride_part_n
+            + b * d_delta_out_stride_b
+            + origin * d_delta_out_stride_t
+            + at_d * d_delta_out_stride_d
+        )
+        # [n]
+        d_B_out_at = (
+            d_B_out_ptr
+            + part_d * d_B_out_stride_part_d
+            + b * d_B_out_stride_b
+            + origin * d_B_out_stride_t
+            + at_n * d_B_out_stride_n
+        )
+        # [n]
+        d_C_out_at = (
+            d_C_out_ptr
+            + part_d * d_C_out_stride_part_d
+            + b * d_C_out_stride_b
+            + origin * d_C_out_stride_t
+            + at_n * d_C_out_stride_n
+        )
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+            block = last - behind
+            first = block * unroll
+            x_block = x_ahead
+            delta_block = delta_ahead
+            B_block = B_ahead
+            C_block = C_ahead
+            dy_y_block = dy_y_ahead
+            if not tail:
+                moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
+                x_at -= moved * x_stride_t
+                delta_at -= moved * delta_stride_t
+                B_at -= moved * B_stride_t
+                C_at -= moved * C_stride_t
+                dy_y_at -= moved * dy_y_stride_t
+                if prefetch > 0:
+                    if block >= prefetch:
+                        tlmath.prefetch(x_lines)
+                        tlmath.prefetch(delta_lines)
+                        tlmath.prefetch(B_lines)
+                        tlmath.prefetch(C_lines)
+                        tlmath.prefetch(dy_y_lines)
+                    x_lines -= tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                    delta_lines -= tlmath.size_in_bytes(delta_at, way * unroll * delta_stride_t)
+                    B_lines -= tlmath.size_in_bytes(B_at, way * unroll * B_stride_t)
+                    C_lines -= tlmath.size_in_bytes(C_at, way * unroll * C_stride_t)
+                    dy_y_lines -= tlmath.size_in_bytes(dy_y_at, way * unroll * dy_y_stride_t)
+                x_ahead = ()
+                delta_ahead = ()
+                B_ahead = ()
+                C_ahead = ()
+                dy_y_ahead = ()
+                for u in tl.static_range(unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+                    # [d]
+                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
+                    B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
+                    C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
+                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d, other=0.0),)  # [d]
+            if segment > unroll:
+                if behind == 0 or (block + 1) % (segment // unroll) == 0:
+                    checkpoint = tl.cast(first // segment, tl.int64)
+                    # [d, n]
+                    h_saved_at = (
+                        h_saved_ptr
+                        + b * h_saved_stride_b
+                        + checkpoint * h_saved_stride_segment
+                        + at_d[:, None] * h_saved_stride_d
+                        + at_n[None, :] * h_saved_stride_n
+                    )
+                    # [d, n]
+                    h_now = tl.load(h_saved_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)
+                    stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
+                    early = first // segment * (segment // unroll)
+                    for starts in range(early, block):
+                        tl.store(h_scratch_at + starts % (segment // unroll) * block_d * block_n, h_now)
+                        for u in tl.static_range(unroll):
+                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            delta = tl.load(delta_at + way * gap * delta_stride_t, mask=in_d, other=0.0).to(
+                                acc
+                            )
+                            B = tl.load(B_at + way * gap * B_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
+                            # spec line 10
+                            step_ = tlmath.softplus(delta + bias)  # [d]
+                            # spec line 11
+                            h_z = step_[:, None] * A  # [d, n]
+                            h_decay = tl.exp(h_z)  # [d, n]
+                            h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                            h_phi1 = tlmath.phi1(h_z)  # [d, n]
+                            h_kept = h_decay * h_now  # [d, n]
+                            h_next = h_kept + h_phi1 * h_write  # [d, n]
+                            h_now = h_next
+                    tl.store(h_scratch_at + block % (segment // unroll) * block_d * block_n, h_now)
+                tl.debug_barrier()
+                # [d, n]
+                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d * block_n).to(acc)
+            else:
+                h_now = h_ahead  # [d, n]
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                # [d, n]
+                h_saved_at = (
+                    h_saved_ptr
+                    + b * h_saved_stride_b
+                    + checkpoint * h_saved_stride_segment
+                    + at_d[:, None] * h_saved_stride_d
+                    + at_n[None, :] * h_saved_stride_n
+                )
+                h_ahead = tl.load(h_saved_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+            h_kept_2 = ()
+            for u in tl.static_range(unroll):
+                h_kept_2 += (h_now,)
+                x = x_block[u].to(acc)  # [d]
+                delta = delta_block[u].to(acc)  # [d]
+                B = B_block[u].to(acc)  # [n]
+                # spec line 10
+                step_ = tlmath.softplus(delta + bias)  # [d]
+                # spec line 11
+                h_z = step_[:, None] * A  # [d, n]
+                h_decay = tl.exp(h_z)  # [d, n]
+                h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                h_phi1 = tlmath.phi1(h_z)  # [d, n]
+                h_kept = h_decay * h_now  # [d, n]
+                h_next = h_kept + h_phi1 * h_write  # [d, n]
+                h_now = h_next
+            for u in tl.static_range(unroll - 1, -1, -1):
+                alive = first + u < T if tail else True
+                h = h_kept_2[u]  # [d, n]
+                x = x_block[u].to(acc)  # [d]
+                delta = delta_block[u].to(acc)  # [d]
+                B = B_block[u].to(acc)  # [n]
+                C = C_block[u].to(acc)  # [n]
+                dy_y = dy_y_block[u].to(acc)  # [d]
+                # spec line 10
+                t = delta + bias  # [d]
+                step_ = tlmath.softplus(t)  # [d]
+                # spec line 11
+                t_4 = B[None, :] * x[:, None]  # [d, n]
+                h_z = step_[:, None] * A  # [d, n]
+                h_decay = tl.exp(h_z)  # [d, n]
+                h_write = step_[:, None] * t_4  # [d, n]
+                h_phi1 = tlmath.phi1(h_z)  # [d, n]
+                h_kept = h_decay * h  # [d, n]
+                h_next = h_kept + h_phi1 * h_write  # [d, n]
+                # spec line 12
+                d_D = dy_y * x  # [d]
+                d_x = dy_y * D  # [d]
+                d_C = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * h_next, 0.0), axis=0)  # [n]
+                d_h_next = dy_y[:, None] * C[None, :]  # [d, n]
+                # spec line 11
+                d_h_next_2 = d_h + d_h_next  # [d, n]
+                d_h_2 = d_h_next_2 * h_decay  # [d, n]
+                d_h_decay = d_h_next_2 * h  # [d, n]
+                d_h_phi1 = d_h_next_2 * h_write  # [d, n]
+                d_h_write = d_h_next_2 * h_phi1  # [d, n]
+                d_step = tl.sum(tl.where(in_n[None, :], d_h_write * t_4, 0.0), axis=1)  # [d]
+                d_t_4 = d_h_write * step_[:, None]  # [d, n]
+                d_h_z = d_h_phi1 * tlmath.dphi1(h_z) + d_h_decay * h_decay  # [d, n]
+                d_step_2 = tl.sum(tl.where(in_n[None, :], d_h_z * A, 0.0), axis=1)  # [d]
+                d_A = d_h_z * step_[:, None]  # [d, n]
+                d_B = tl.sum(tl.where(in_d[:, None], d_t_4 * x[:, None], 0.0), axis=0)  # [n]
+                d_x_2 = tl.sum(tl.where(in_n[None, :], d_t_4 * B[None, :], 0.0), axis=1)  # [d]
+                # spec line 10
+                t_9 = (d_step + d_step_2) * tlmath.sigmoid(t)  # [d]
+                d_x_3 = tl.where(lead_n, d_x, 0.0) + d_x_2  # [d]
+                tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x_3, mask=in_d & alive)
+                tl.store(d_delta_out_at + way * u * d_delta_out_stride_t, t_9, mask=in_d & alive)
+                tl.store(d_B_out_at + way * u * d_B_out_stride_t, d_B, mask=in_n & alive)
+                tl.store(d_C_out_at + way * u * d_C_out_stride_t, d_C, mask=in_n & alive)
+                d_A_sum += tl.where(alive, d_A, 0.0)
+                d_D_sum += tl.where(alive, d_D, 0.0)
+                d_bias_sum += tl.where(alive, t_9, 0.0)
+                d_h = tl.where(alive, d_h_2, d_h)
+            d_x_out_at -= way * unroll * d_x_out_stride_t
+            d_delta_out_at -= way * unroll * d_delta_out_stride_t
+            d_B_out_at -= way * unroll * d_B_out_stride_t
+            d_C_out_at -= way * unroll * d_C_out_stride_t
     # [d, n]
     d_A_out_at = (
         d_A_out_ptr
@@ -418,7 +648,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
     A, D, bias = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = FORWARD_TILING.blocks(call.sizes, call.real)
+    blocks = FORWARD_TILING.blocks(call)
     y = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), call.output(0))
     h_end = call.new((call.batch, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
     h_saved = call.new(
@@ -448,7 +678,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (dy_y,) = grad_outputs
     (d_h_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
-    blocks = BACKWARD_TILING.blocks(call.sizes, call.real)
+    blocks = BACKWARD_TILING.blocks(call)
     d_x = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_delta = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), inputs[1].dtype)
     d_B = call.shares(blocks.along("d"), (call.batch, call.time, call.sizes["n"]), inputs[2].dtype)
@@ -458,7 +688,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_bias = call.shares(blocks.along("n"), (call.batch, call.sizes["d"]), call.dtype("real"))
     d_h_start = call.new((call.batch, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
     h_scratch = call.new(
-        (call.batch * blocks.per_sequence, SEGMENT, blocks.cells("d", "n")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d", "n")), call.dtype("real")
     )
     call.run(
         backward_kernel,
