@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from scanc import report
@@ -16,6 +18,7 @@ from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, Trace, run
+from scanc.passes.schedule import SCHEDULE
 from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
@@ -47,8 +50,13 @@ class Compiled:
     @property
     def stages(self) -> tuple[tuple[str, str], ...]:
         """The IR after every pass that changed it, as (file name, text)."""
-        steps = [*self.trace.steps, *((f"adjoint_{name}", p) for name, p in self.adjoint_trace.steps)]
-        return tuple((f"{i:02d}_{name}.ir", print_program(program)) for i, (name, program) in enumerate(steps))
+        return _files((("", self.trace), ("adjoint_", self.adjoint_trace)))
+
+    @property
+    def triton_stages(self) -> tuple[tuple[str, str], ...]:
+        """The IR after every pass that only the Triton target runs, as (file name, text), numbered behind `stages`."""
+        forward, adjoint = self._fused
+        return _files((("triton_", forward), ("triton_adjoint_", adjoint)), start=len(self.stages))
 
     @property
     def graph(self) -> tuple[str, str]:
@@ -58,7 +66,9 @@ class Compiled:
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
         admitted = torch_target.admitted(self.classified, self.classified_adjoint)
-        return report.explain(self.classified, self.trace.remarks, self.adjoint_trace.remarks, admitted, form)
+        remarks = self.trace.remarks, self.adjoint_trace.remarks
+        triton_remarks = [trace.remarks for trace in self._fused] if form is None else []
+        return report.explain(self.classified, *remarks, triton_remarks, admitted, form)
 
     def module_source(self, target: str) -> str:
         """The generated module for one of `TARGETS`."""
@@ -66,11 +76,26 @@ class Compiled:
             # classified → source of `step`, of forward and of backward in every form
             functions: Functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
         else:
-            # discrete → scheduled → source of the kernels, and of `step`
-            forward, adjoint = (run(TO_FUSED, p, Trace()) for p in (self.discrete, self.discrete_adjoint))
+            # scheduled → source of the kernels, and of `step`
+            forward, adjoint = (trace.steps[-1][1] for trace in self._fused)
             functions = triton_target.emit_functions(forward, adjoint, self.discrete)
         # sources → a module that needs torch, triton and scanc_runtime alone
         return assemble(self.text, self.discrete, self.classified, functions, self.digest, target)
+
+    @cached_property
+    def _fused(self) -> tuple[Trace, Trace]:
+        """The step and its adjoint on the way to the Triton target; each trace ends with the fused program."""
+        forward, adjoint = Trace(), Trace()
+        # discrete → scheduled: one step whose values stay on the chip
+        run((*TO_FUSED, SCHEDULE), self.discrete, forward)
+        run((*TO_FUSED, SCHEDULE), self.discrete_adjoint, adjoint)
+        return forward, adjoint
+
+
+def _files(traces: Iterable[tuple[str, Trace]], start: int = 0) -> tuple[tuple[str, str], ...]:
+    """Every step of the traces as (file name, text): numbered from `start`, the trace's prefix before its name."""
+    steps = [(prefix + name, program) for prefix, trace in traces for name, program in trace.steps]
+    return tuple((f"{i:02d}_{name}.ir", print_program(program)) for i, (name, program) in enumerate(steps, start))
 
 
 def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None) -> Compiled:

@@ -14,7 +14,7 @@ FORMS = {
     "convolution": "a causal convolution, for time-invariant systems",
 }
 
-
+_TRITON_ONLY = ("realify", "fuse", "schedule")
 Refused = Sequence[tuple[str, str]]
 
 
@@ -22,12 +22,15 @@ def explain(
     program: Program,
     remarks: Iterable[Remark],
     adjoint_remarks: Iterable[Remark],
+    triton_remarks: Iterable[Iterable[Remark]],
     admitted: tuple[Sequence[str], Refused],
     form: str | None = None,
 ) -> str:
     """The report on a classified program: its stages, the remarks of its passes, its forms (or one of them).
 
-    `admitted` = (forms of the torch target, (form, reason) of those that it refuses).
+    `triton_remarks` are those on the way to the Triton target, of the step and of its adjoint; what the passes of
+    every target say is left out of them.  `admitted` = (forms of the torch target, (form, reason) of those that it
+    refuses).
     """
     forms, refused = admitted
     auto = "chunked" if "chunked" in forms else "recurrent"
@@ -42,6 +45,9 @@ def explain(
     lines += [f"  {_remark(remark)}" for remark in remarks]
     lines += ["", "passes on the adjoint"]
     lines += [f"  {_remark(remark)}" for remark in adjoint_remarks]
+    for title, said in zip(("passes of the triton target", "and on the adjoint"), triton_remarks, strict=False):
+        lines += ["", title]
+        lines += [f"  {_remark(remark)}" for remark in said if remark.source in _TRITON_ONLY]
     lines += ["", "forms of the torch target"]
     lines += [f"  {_form(name, None, name == auto)}" for name in forms]
     lines += [f"  {_form(name, reason, False)}" for name, reason in refused]

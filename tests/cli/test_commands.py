@@ -115,10 +115,20 @@ def test_explain_knows_the_forms(scanc: Scanc) -> None:
     assert scanc("explain", GRU, "--form", "magic").exit_code == 2
 
 
+def test_explain_tells_what_the_triton_passes_did(scanc: Scanc) -> None:
+    lines = scanc("explain", str(EXAMPLES / "lru.scan")).stdout.splitlines()
+    of_step, of_adjoint = lines.index("passes of the triton target"), lines.index("and on the adjoint")
+    for start in (of_step, of_adjoint):
+        assert [line.split(":")[0].strip() for line in lines[start + 1 : start + 4]] == ["realify", "fuse", "schedule"]
+
+
 def test_explain_dumps_every_stage(scanc: Scanc, tmp_path: Path) -> None:
     assert scanc("explain", GLA, "--dump", "stages").exit_code == 0
     names = sorted(path.name for path in (tmp_path / "stages").iterdir())
-    assert names[0] == "00_typed.ir"
+    stages = [name for name in names if name.endswith(".ir")]
+    assert [int(name[:2]) for name in stages] == list(range(len(stages)))
+    assert stages[0] == "00_typed.ir"
+    assert stages[-1].endswith("_triton_adjoint_fuse.ir")
     assert {"generated_torch.py", "generated_triton.py", "graph.dot", "graph.svg"} <= set(names)
     assert (tmp_path / "stages" / "graph.svg").read_text().startswith("<svg")
 
