@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SPILLED = 32  # bytes of a thread: what step-by-step kernels of large tiles may spill
+SPILLED = 40  # bytes of a thread: what the backward of a GRU of width 64, six matrices in registers, spills on sm_100
 GOLDEN = ("ema", "gla", "gated_delta_rule", "gru", "selective_ssm")
 
 
