@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from scanc.syntax import limits
+from scanc.syntax.lexer import KEYWORDS
+
 TEMPLATE = '''\
 # {name}: say here what the layer does, and in which paper it stands.
 scan {name}
@@ -44,6 +47,10 @@ def write_starter(name: str, directory: Path) -> Path:
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"'{name}' cannot name a scan: a name has letters, digits and _, and begins with no digit")
+    if name in KEYWORDS:
+        raise ValueError(f"'{name}' cannot name a scan: it is a keyword")
+    if len(name) > limits.NAME_CHARS:
+        raise ValueError(f"'{name}' cannot name a scan: a name has at most {limits.NAME_CHARS} characters")
     path = directory / f"{name}.scan"
     try:
         with path.open("x", encoding="utf-8") as file:

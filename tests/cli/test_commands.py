@@ -264,7 +264,7 @@ def test_new_overwrites_nothing(scanc: Scanc, tmp_path: Path) -> None:
     assert (tmp_path / "mine.scan").read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["../mine", "1st", "a b", "", "λ"])
+@pytest.mark.parametrize("name", ["../mine", "1st", "a b", "", "λ", "scan", "dot", 65 * "a"])
 def test_new_wants_a_name(scanc: Scanc, name: str) -> None:
     result = scanc("new", name)
     assert result.exit_code == 2
