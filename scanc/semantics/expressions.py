@@ -171,7 +171,7 @@ class Expressions:
                 "E0301",
                 f"`{name.text}` is not an axis of the parameters of `{item.name.text}`",
                 name.span,
-                hint=hint or f"name it in the head: `def {item.name.text}(x[{name.text}])`",
+                hint=hint or f"name it in the head: `def {item.name.text}(x[{name.text}])`; rename at the call",
             )
         return scope.axes[name.id]
 
