@@ -36,7 +36,10 @@ def explain(
     auto = "chunked" if "chunked" in forms else "recurrent"
     if form is not None:
         reason = dict(refused).get(form, None if form in forms else "no target has it so far")
-        return _form(form, reason, form == auto) + "\n"
+        lines = [_form(form, reason, form == auto)]
+        if reason is None and form != "recurrent":
+            lines.append("on the triton target: not admitted: it has the recurrent form alone so far")
+        return "\n".join(lines) + "\n"
     stages = [region for region in program.regions if region.states]
     lines = [f"scan {program.name}" + (f" over {program.semiring}" if program.semiring != "real" else "")]
     lines += ["", "stages"]

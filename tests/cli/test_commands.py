@@ -115,6 +115,12 @@ def test_explain_knows_the_forms(scanc: Scanc) -> None:
     assert scanc("explain", GRU, "--form", "magic").exit_code == 2
 
 
+def test_explain_of_a_form_that_one_target_lacks(scanc: Scanc) -> None:
+    first, second = scanc("explain", GLA, "--form", "parallel").stdout.splitlines()
+    assert first == "parallel: a scan over the associative operator"
+    assert second.startswith("on the triton target: not admitted")
+
+
 def test_explain_tells_what_the_triton_passes_did(scanc: Scanc) -> None:
     lines = scanc("explain", str(EXAMPLES / "lru.scan")).stdout.splitlines()
     of_step, of_adjoint = lines.index("passes of the triton target"), lines.index("and on the adjoint")
