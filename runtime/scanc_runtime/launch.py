@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -20,6 +20,7 @@ from scanc_runtime.dtypes import differentiable, value_dtype
 from scanc_runtime.errors import ArgumentError
 from scanc_runtime.shapes import Shapes
 from scanc_runtime.spec import Spec
+from scanc_runtime.triton_math import carry_kernel
 
 MOST_ELEMENTS = 32768
 """The largest tile of fp32 numbers that a program holds: 64 registers a thread at 16 warps."""
@@ -30,6 +31,9 @@ _WORKED_ON, _HELD = 1024, 2560
 """Elements per warp, of the largest tile and of all that are held: 32 and 80 registers a thread."""
 _SMALL = 16  # elements of the largest tile in a thread, for several steps at once
 _MOST_STEPS = 32
+ENOUGH, FULL, SHORTEST = 1.2, 5, 128
+"""Programs per multiprocessor from which the time is not split, and those to split it for; the fewest steps a chunk."""
+_CARRIED, _GROUP = 32, 16  # states of a program that carries them from chunk to chunk, and chunks that it reads ahead
 _MOST_WORK, _MOST_CODE = 768, 1200  # instructions of a block, for the compiler and for the chip
 _ROWS, _REGISTERS = 80, 150
 """Registers of a thread for rows on their way and states of the past, and for all that a thread holds."""
@@ -64,6 +68,44 @@ class Blocks:
     def cells(self, *axes: str) -> int:
         """Elements of a tile over the given axes, padding included."""
         return prod(self.constants[f"block_{axis}"] for axis in axes)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The time of a call in `chunks` parts of `span` steps, the last of them shorter, or the first if `backwards`."""
+
+    batch: int
+    chunks: int
+    span: int
+    time: int
+    backwards: bool = False
+
+    @property
+    def shift(self) -> int:
+        """The steps that the first chunk lacks."""
+        return self.chunks * self.span - self.time if self.backwards else 0
+
+    @property
+    def rows(self) -> int:
+        return self.batch * self.chunks
+
+    @property
+    def back(self) -> Split:
+        """The same chunks, walked from the end."""
+        return replace(self, backwards=True)
+
+    def first(self, rows: Tensor) -> Tensor:
+        """What the first chunks left."""
+        return rows.view(self.batch, self.chunks, *rows.shape[1:])[:, 0]
+
+    def last(self, rows: Tensor) -> Tensor:
+        """What the last chunks left."""
+        return rows.view(self.batch, self.chunks, *rows.shape[1:])[:, -1]
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @dataclass
@@ -188,6 +230,7 @@ class _Forced:
     num_warps: int | None = None
     unroll: int | None = None
     prefetch: int | None = None
+    chunks: int | None = None
 
     def key(self) -> Any:
         return tuple(self.blocks.items()), self.num_warps, self.unroll, self.prefetch
@@ -202,11 +245,12 @@ def forced(
     num_warps: int | None = None,
     unroll: int | None = None,
     prefetch: int | None = None,
+    chunks: int | None = None,
 ) -> Iterator[None]:
-    """Within, split axes get the given block sizes, and kernels the given warps and steps per block (powers of two)."""
+    """Within, split axes get the given blocks, kernels the given warps and steps per block, time the given chunks."""
     global _forced
     before = _forced
-    _forced = _Forced(dict(blocks or {}), num_warps, unroll, prefetch)
+    _forced = _Forced(dict(blocks or {}), num_warps, unroll, prefetch, chunks)
     try:
         yield
     finally:
@@ -232,6 +276,40 @@ class Call:
         self._results = [dtype for _, dtype in shapes.results(primals)]
         self._spec = spec
         self._like = primals[0]
+
+    def split(self, blocks: Blocks, chunks: int | None, segment: int) -> Split:
+        """The time in `chunks` parts of whole segments, or in as many as keep the chip busy."""
+        if chunks is None:
+            chunks = _forced.chunks or self._chunks(self.batch * blocks.per_sequence)
+        unit = max(segment, blocks.unroll)
+        span = -(-max(self.time, 1) // (chunks * unit)) * unit
+        return Split(self.batch, max(1, -(-self.time // span)), span, self.time)
+
+    def _chunks(self, programs: int) -> int:
+        if self._like.device.type != "cuda" or programs == 0:
+            return 1
+        chip = _multiprocessors(self._like.device)
+        if programs >= ENOUGH * chip:
+            return 1
+        return max(1, min(FULL * chip // programs, self.time // SHORTEST))
+
+    def constant(self, value: float, shape: Sequence[int]) -> Tensor:
+        """One number, seen as a tensor in the dtype of computation."""
+        return self._like.new_full((1,) * len(shape), value, dtype=self.real).expand(tuple(shape))
+
+    def carries(self, start: Tensor, ends: Tensor, products: Tensor, split: Split, *, behind: bool) -> Tensor:
+        """The states before each chunk, from `start` on; with `behind`, in the order of chunks from the last back."""
+        found = self.new(ends.shape, self.real)
+        if found.numel() == 0 or _rehearsing():
+            return found
+        flat, size = start.reshape(self.batch, -1), found.numel() // split.rows
+        grid = (self.batch, -(-size // _CARRIED))
+        constants = {"behind": behind, "block": _CARRIED, "group": _GROUP}
+        with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
+            carry_kernel[grid](
+                flat, flat.stride(0), ends, products, found, size, split.chunks, **constants, num_warps=1
+            )
+        return found
 
     def segments(self, segment: int) -> int:
         """How many stretches of `segment` steps the sequence has."""
@@ -263,10 +341,16 @@ class Call:
         return self.new((*programs, *shape), wide)
 
     def run(
-        self, kernel: Any, blocks: Blocks, tensors: Sequence[Tensor], scratch: Sequence[Tensor] = (), **flags: Any
+        self,
+        kernel: Any,
+        blocks: Blocks,
+        tensors: Sequence[Tensor],
+        scratch: Sequence[Tensor] = (),
+        split: Split | None = None,
+        **flags: Any,
     ) -> None:
         """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch."""
-        programs = self.batch * blocks.per_sequence
+        programs = (split.rows if split else self.batch) * blocks.per_sequence
         if programs == 0:
             return
         arguments: list[Any] = []
@@ -274,16 +358,19 @@ class Call:
             arguments.append(tensor)
             arguments.extend(tensor.stride())
         arguments.extend(scratch)
+        times = {"T": self.time}
+        if split:
+            times |= {"chunks": split.chunks, "span": split.span, "shift": split.shift}
         constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
         options = {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
             if _rehearsing():
-                kernel.warmup(*arguments, T=self.time, **constants, **options, grid=(1,))
+                kernel.warmup(*arguments, **times, **constants, **options, grid=(1,))
                 return
             begun = _pending.pop(id(kernel), None)
             if begun is not None:
                 begun.result()
-            kernel[(programs,)](*arguments, T=self.time, **constants, **options)
+            kernel[(programs,)](*arguments, **times, **constants, **options)
 
     def ahead(
         self, tiling: Tiling, kernel: Any, backward: Backward, saved: Saved, groups: Groups, reverse: bool

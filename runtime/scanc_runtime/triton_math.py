@@ -243,3 +243,41 @@ def _first(found, place, axes: tl.constexpr):
     for n in tl.static_range(len(axes)):
         lowest = tl.min(lowest, axes[n], keep_dims=True)
     return found & (place == lowest)
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def carry_kernel(
+    start_ptr,
+    start_stride_b,
+    ends_ptr,
+    products_ptr,
+    found_ptr,
+    size,
+    chunks,
+    behind: tl.constexpr,
+    block: tl.constexpr,
+    group: tl.constexpr,
+):
+    """The states before each chunk of time, from what every chunk does to a state, always in the same order.
+
+    Each program: a block of one sequence's states, chunk by chunk; with `behind`, they go to the places from the last.
+    """
+    b = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    inside = at < size
+    state = tl.load(start_ptr + b * start_stride_b + at, mask=inside, other=0.0).to(found_ptr.dtype.element_ty)
+    first = b * chunks * size + at
+    for begin in range(0, chunks, group):
+        ends = ()
+        products = ()
+        for i in tl.static_range(group):
+            alive = inside & (begin + i < chunks)
+            here = first + tl.cast(begin + i, tl.int64) * size
+            ends += (tl.load(ends_ptr + here, mask=alive, other=0.0),)  # type: ignore[assignment]
+            products += (tl.load(products_ptr + here, mask=alive, other=0.0),)  # type: ignore[assignment]
+        for i in tl.static_range(group):
+            place = chunks - 1 - begin - i if behind else begin + i
+            alive = inside & (begin + i < chunks)
+            tl.store(found_ptr + first + tl.cast(place, tl.int64) * size, state, mask=alive)
+            # A product may overflow where nothing is carried.
+            state = tl.where(state == 0, 0.0, products[i] * state) + ends[i]

@@ -84,7 +84,7 @@ def arguments(case: Case, shape: tuple[int, int, int], seed: int = 0) -> dict[st
 
 def bench(run: Callable[[], Any]) -> float:
     """Milliseconds, the median of many."""
-    return float(do_bench(run, warmup=30, rep=150, return_mode="median"))
+    return float(do_bench(run, warmup=20, rep=80, return_mode="median"))
 
 
 def copy_bandwidth() -> float:

@@ -114,7 +114,14 @@ def by_interpreter(
 
 
 def by_kernels(
-    emitted: Emitted, inputs: Tensors, params: Tensors, initial: Tensors, given: Tensors, final: Tensors, reverse: bool
+    emitted: Emitted,
+    inputs: Tensors,
+    params: Tensors,
+    initial: Tensors,
+    given: Tensors,
+    final: Tensors,
+    reverse: bool,
+    form: str = "recurrent",
 ) -> Results:
     """The same from the generated functions, dtypes as given."""
     inputs, params, initial, given, final = (
@@ -128,16 +135,16 @@ def by_kernels(
     flat = {**inputs, **params, **_slots(program, initial)}
     canonical = {name: layouts[name].canonical(x, sizes) for name, x in flat.items()}
     groups = [tuple(canonical[d.name] for d in group) for group in (spec.inputs, spec.params, spec.states)]
-    y, last, saved = module.FORWARD["recurrent"](*groups, reverse, True)
-    bare_y, bare_last, _ = module.FORWARD["recurrent"](*groups, reverse, False)
+    y, last, saved = module.FORWARD[form](*groups, reverse, True)
+    bare_y, bare_last, _ = module.FORWARD[form](*groups, reverse, False)
     for a, b in zip((*y, *last), (*bare_y, *bare_last), strict=True):
         assert torch.equal(a, b) or torch.equal(a.isnan(), b.isnan()), "saving changes a value"
     batch, time = groups[0][0].shape[:2]
-    assert [tuple(x.shape) for x in saved] == [tuple(s) for s, _ in module.saved("recurrent", batch, time, sizes)]
+    assert [tuple(x.shape) for x in saved] == [tuple(s) for s, _ in module.saved(form, batch, time, sizes)]
     smooth = lambda decls: [d for d in decls if d.kind in ("real", "complex")]  # noqa: E731
     grad_y = tuple(outs[d.name].canonical(given[d.name], sizes) for d in smooth(spec.outputs))
     grad_last = tuple(layouts[d.name].canonical(final[d.name], sizes) for d in smooth(spec.states))
-    grads = module.BACKWARD["recurrent"](*groups, saved, grad_y, grad_last, reverse)
+    grads = module.BACKWARD[form](*groups, saved, grad_y, grad_last, reverse)
     values = {d.name: outs[d.name].declared(x) for d, x in zip(spec.outputs, y, strict=True)}
     values |= {f"final {d.name}": layouts[d.name].declared(x) for d, x in zip(spec.states, last, strict=True)}
     gradients: Tensors = {}
@@ -200,6 +207,7 @@ def compare(
     *,
     dtype: torch.dtype = torch.float32,
     reverse: bool = False,
+    form: str = "recurrent",
 ) -> dict[str, float]:
     """The error of every value and gradient against the interpreter in fp64, on tensors rounded to `dtype`."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -218,5 +226,5 @@ def compare(
     given = {n: cast(x, dtype) for n, x in given.items()}
     final = {n: cast(x, wide) for n, x in final.items()}
     wanted = by_interpreter(program, inputs, params, initial, given, final, reverse)
-    got = by_kernels(emitted, inputs, params, initial, given, final, reverse)
+    got = by_kernels(emitted, inputs, params, initial, given, final, reverse, form)
     return errors(got.values, wanted.values) | errors(got.gradients, wanted.gradients)

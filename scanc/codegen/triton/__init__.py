@@ -6,9 +6,10 @@ import ast
 from dataclasses import dataclass
 
 from scanc.codegen.torch.step import write_step
-from scanc.codegen.triton.backward import backward_kernel, rerun
+from scanc.codegen.triton.backward import backward_kernel, rerun, smooth
 from scanc.codegen.triton.forward import forward_kernel
-from scanc.codegen.triton.host import tiling, write_backward, write_forward, write_saved
+from scanc.codegen.triton.host import tiling, write_backward, write_carries, write_chunked, write_forward, write_saved
+from scanc.codegen.triton.summary import summary
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
 from scanc.passes.schedule import schedule
@@ -45,8 +46,15 @@ def emit_functions(
     again = rerun(adjoint, forward)
     saved = again.states if again else ()
     kept = [state for state in discrete.states if {f"{state.name}.re", state.name} & {s.name for s in saved}]
-    forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved])
-    backward_text = backward_kernel(adjoint, forward)
+    ahead, back = summary(forward), summary(smooth(adjoint), [state.name for state in forward.states])
+    chunked = ahead is not None and back is not None
+    forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
+    backward_text = backward_kernel(adjoint, forward, chunked)
+    kernels = {"FORWARD": forward_text, "BACKWARD": backward_text}
+    if ahead is not None and back is not None:
+        for name, found in (("forward", ahead), ("backward", back)):
+            text = forward_kernel(found.program, schedule(found.program), [], True, f"{name}_summary_kernel")
+            kernels[f"{name.upper()}_SUMMARY"] = text
     if segment is None:
         segment = SEGMENTS[max((len(tile) for tile in backward_text.past), default=0) > 1]
 
@@ -54,22 +62,33 @@ def emit_functions(
     write_step(out, discrete)
     out.blank(2)
     out.line(f"SEGMENT = {segment}", "steps between two saved states")
-    out.line(tiling("FORWARD_TILING", forward_text, discrete))
-    out.line(tiling("BACKWARD_TILING", backward_text, discrete))
-    for kernel in (forward_text, backward_text):
+    for name, kernel in kernels.items():
+        out.line(tiling(f"{name}_TILING", kernel, discrete))
+    for kernel in kernels.values():
         out.blank(2)
         for line in kernel.source.splitlines():
             out.line(line) if line else out.blank()
+    if ahead is not None and back is not None:
+        for name, found in (("FORWARD", ahead), ("BACKWARD", back)):
+            text, gradients = kernels[f"{name}_SUMMARY"], name == "BACKWARD"
+            out.blank(2)
+            write_carries(out, f"{name.lower()}_carries", f"{name}_SUMMARY_TILING", text, found, discrete, gradients)
     out.blank(2)
     write_forward(out, forward_text, discrete, kept)
     out.blank(2)
     write_backward(out, backward_text, discrete, kept, saved)
+    if chunked:
+        out.blank(2)
+        write_chunked(out)
     out.blank(2)
     write_saved(out, kept)
     out.blank(2)
-    out.line('FORWARD = {"recurrent": forward_recurrent}')
-    out.line('BACKWARD = {"recurrent": backward_recurrent}')
-    return TritonFunctions(out.text(), (*_IMPORTS, *_step_imports(out.text())), ("recurrent",), _REFUSED)
+    forms = ("recurrent", "chunked") if chunked else ("recurrent",)
+    for way in ("forward", "backward"):
+        functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
+        out.line(f"{way.upper()} = {{{functions}}}")
+    refused = tuple((form, why) for form, why in _REFUSED if form not in forms)
+    return TritonFunctions(out.text(), (*_IMPORTS, *_step_imports(out.text())), forms, refused)
 
 
 def _step_imports(source: str) -> tuple[str, ...]:
@@ -80,6 +99,6 @@ def _step_imports(source: str) -> tuple[str, ...]:
 
 
 _REFUSED = (
-    ("parallel", "the triton target has the recurrent form alone so far"),
-    ("chunked", "the triton target has the recurrent form alone so far"),
+    ("parallel", "the triton target splits the time instead: form chunked"),
+    ("chunked", "a state is not a real scan of its own"),
 )

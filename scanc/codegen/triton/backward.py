@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scanc.codegen.triton.forward import origin
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
 from scanc.codegen.triton.rows import WAY, Inputs, Row, write_move
 from scanc.codegen.triton.step import Read, Step, reads
@@ -29,16 +30,16 @@ def rerun(adjoint: Program, forward: Program) -> Program | None:
     return recompute(forward, wanted) if wanted else None
 
 
-def backward_kernel(adjoint: Program, forward: Program) -> Kernel:
+def backward_kernel(adjoint: Program, forward: Program, chunked: bool = False) -> Kernel:
     """The backward kernel of a fused adjoint program and the fused forward program that it belongs to.
 
     Host keys of its tensors: `in:<tensor>`, `in:dy.<output>`, `saved:<state>`, `scratch:<state>`, `start:d.<state>`
     (the gradient of the final state), `out:d.<input>`, `out:d.<param>`, `end:d.<state>`.
     """
-    return _Backward(_smooth(adjoint), rerun(adjoint, forward), states_read(adjoint, forward)).write()
+    return _Backward(smooth(adjoint), rerun(adjoint, forward), states_read(adjoint, forward), chunked).write()
 
 
-def _smooth(adjoint: Program) -> Program:
+def smooth(adjoint: Program) -> Program:
     """Without the cotangents of bool and int states, which nothing reads."""
     states = tuple(state for state in adjoint.states if state.type.kind is Kind.REAL)
     kept = {state.name for state in states}
@@ -46,12 +47,12 @@ def _smooth(adjoint: Program) -> Program:
 
 
 class _Backward:
-    def __init__(self, adjoint: Program, again: Program | None, wanted: tuple[str, ...]) -> None:
+    def __init__(self, adjoint: Program, again: Program | None, wanted: tuple[str, ...], chunked: bool) -> None:
         self.adjoint = adjoint
         self.again = again
         self.wanted = wanted
         self.plan = schedule(adjoint, whole_states=False, alongside=again)
-        self.kernel = KernelWriter(adjoint, self.plan)
+        self.kernel = KernelWriter(adjoint, self.plan, chunked)
         self.frame, self.out = self.kernel.frame, self.kernel.body
         self.step = Step(self.out, self.frame, adjoint, self.plan)
         self.scratch: dict[str, str] = {}
@@ -69,7 +70,7 @@ class _Backward:
         starts = kernel.starts(adjoint.states)
         saved, scratch = self._past()
         outs = kernel.leaving(step, adjoint.outputs, (BATCH, TIME))
-        totals = kernel.leaving(step, adjoint.totals, (BATCH,))
+        totals = kernel.leaving(step, adjoint.totals, (kernel.lead,))
         ends = kernel.ends(step, adjoint.states)
 
         again = self._write_params()
@@ -80,24 +81,24 @@ class _Backward:
         kernel.write_starts(step, starts)
         sums = self._write_sums(totals)
         inputs = Inputs(out, step, found, kernel.buffers)
-        out.line("whole = T // unroll")
+        out.line(f"whole = {kernel.steps} // unroll")
         with out.block("for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):"):
             out.line("last = whole if tail else whole - 1")
             out.line("begin = last * unroll")
-            out.line("origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)")
-            inputs.write_first("-", "(begin >= 0) & (begin + u < T)")
+            out.line(f"origin = tl.cast({origin(kernel)}, tl.int64)")
+            inputs.write_first("-", f"(begin >= 0) & (begin + u < {kernel.steps})")
             if again is not None:
                 with out.block("if segment == unroll:"):
-                    self._write_checkpoint_ahead(again, saved, "last", "(begin >= 0) & (begin < T)")
+                    self._write_checkpoint_ahead(again, saved, "last", f"(begin >= 0) & (begin < {kernel.steps})")
             out_rows = kernel.write_out_rows(outs)
-            with out.block("for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):"):
+            with out.block(f"for behind in range(0, tl.cdiv({kernel.steps}, unroll) - whole if tail else whole):"):
                 out.line("block = last - behind")
                 out.line("first = block * unroll")
                 inputs.write_turn("-", "block > 0", "block >= prefetch")
                 if again is not None:
                     self._write_rerun(again, inputs, saved)
                 with out.block("for u in tl.static_range(unroll - 1, -1, -1):"):
-                    out.line("alive = first + u < T if tail else True")
+                    out.line(f"alive = first + u < {kernel.steps} if tail else True")
                     for state in self.wanted:
                         comment = self.frame.comment(adjoint.types[state].axes)
                         out.line(f"{step.define(state)} = {self.kept[state]}[u]", comment)
@@ -174,13 +175,15 @@ class _Backward:
 
     def _write_checkpoint(self, again: Step, saved: dict[str, Buffer]) -> None:
         """The states at the start of the segment."""
-        self.out.line("checkpoint = tl.cast(first // segment, tl.int64)")
+        place = f"({self.kernel.skip}first)" if self.kernel.skip else "first"
+        self.out.line(f"checkpoint = tl.cast({place} // segment, tl.int64)")
         for state in again.program.states:
             again.write_load(state.name, self.kernel.write_address(saved[state.name], {SEGMENT: "checkpoint"}))
 
     def _write_checkpoint_ahead(self, again: Step, saved: dict[str, Buffer], block: str, *when: str) -> None:
         """The states at the start of a block, which starts a segment, loaded long before they are needed."""
-        self.out.line(f"checkpoint = tl.cast({block}, tl.int64)")
+        place = f"{self.kernel.skip.replace('skip', 'skip // segment')}{block}"
+        self.out.line(f"checkpoint = tl.cast({place}, tl.int64)")
         for state in again.program.states:
             self.ahead[state.name] = self.frame.names.of(f"{state.name}#ahead")
             address = self.kernel.write_address(saved[state.name], {SEGMENT: "checkpoint"})

@@ -12,12 +12,16 @@ from scanc.ir.nodes import Program, RegionKind
 from scanc.passes.schedule import Schedule
 
 
-def forward_kernel(program: Program, schedule: Schedule, kept: Sequence[str]) -> Kernel:
+def forward_kernel(
+    program: Program, schedule: Schedule, kept: Sequence[str], chunked: bool = False, name: str = "forward_kernel"
+) -> Kernel:
     """The forward kernel of a fused program; `kept` are the states that it saves for backward.
+
+    `chunked`: programs share out the time too.
 
     Host keys of its tensors: `in:<tensor>`, `start:<state>`, `out:<output>`, `end:<state>`, `saved:<state>`.
     """
-    kernel = KernelWriter(program, schedule)
+    kernel = KernelWriter(program, schedule, chunked)
     out = kernel.body
     step = Step(out, kernel.frame, program, schedule)
     found, params = reads(program, program.inputs), reads(program, program.params)
@@ -35,16 +39,18 @@ def forward_kernel(program: Program, schedule: Schedule, kept: Sequence[str]) ->
     out.line(WAY)
     kernel.write_starts(step, starts)
     inputs = Inputs(out, step, found, kernel.buffers)
-    out.line("whole = T // unroll * unroll")
+    out.line(f"whole = {kernel.steps} // unroll * unroll")
     with out.block("for tail in tl.static_range(2 if unroll > 1 else 1):"):
         out.line("begin = whole if tail else 0")
-        out.line("origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)")
-        inputs.write_first("", "(begin + u < T)")
+        out.line(f"origin = tl.cast({origin(kernel)}, tl.int64)")
+        inputs.write_first("", f"(begin + u < {kernel.steps})")
         out_rows = kernel.write_out_rows(outs)
-        with out.block("for first in range(begin, T if tail else whole, unroll):"):
-            inputs.write_turn("+", "first + 2 * unroll <= T", "first + (1 + prefetch) * unroll <= T")
+        with out.block(f"for first in range(begin, {kernel.steps} if tail else whole, unroll):"):
+            inputs.write_turn(
+                "+", f"first + 2 * unroll <= {kernel.steps}", f"first + (1 + prefetch) * unroll <= {kernel.steps}"
+            )
             with out.block("for u in tl.static_range(unroll):"):
-                out.line("alive = first + u < T if tail else True")
+                out.line(f"alive = first + u < {kernel.steps} if tail else True")
                 if kept:
                     _write_checkpoint(kernel, step, saved)
                 inputs.write_taken(step, found)
@@ -57,12 +63,21 @@ def forward_kernel(program: Program, schedule: Schedule, kept: Sequence[str]) ->
         kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
     flags = [*(["segment", "save"] if kept else []), "unroll", "prefetch", "reverse", "acc"]
     doc = f"Each program: {share(schedule)}, step by step."
-    return kernel.finish("forward_kernel", doc, flags, [program], found)
+    return kernel.finish(name, doc, flags, [program], found)
+
+
+def origin(kernel: KernelWriter) -> str:
+    """The time of the first row that a walk reads."""
+    return (
+        f"T - 1 - ({kernel.skip}begin) if reverse else {kernel.skip}begin"
+        if kernel.skip
+        else ("T - 1 - begin if reverse else begin")
+    )
 
 
 def _write_checkpoint(kernel: KernelWriter, step: Step, saved: dict[str, Buffer]) -> None:
     out = kernel.body
     with out.block("if save and u % segment == 0:"), out.block("if (first + u) % segment == 0 and alive:"):
-        out.line("checkpoint = tl.cast((first + u) // segment, tl.int64)")
+        out.line(f"checkpoint = tl.cast(({kernel.skip}first + u) // segment, tl.int64)")
         for name, buffer in saved.items():
             kernel.write_store(step, kernel.write_address(buffer, {SEGMENT: "checkpoint"}), name, step.identifier(name))

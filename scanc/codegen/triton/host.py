@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from scanc.codegen.names import Names
 from scanc.codegen.triton.kernel import Kernel
+from scanc.codegen.triton.summary import Summary
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Kind, Program, State, Tensor
 from scanc.passes.differentiate import DIFFERENTIABLE
 
 _OWN = """
 inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
-backward_recurrent forward_kernel backward_kernel FORWARD_TILING BACKWARD_TILING SEGMENT
+backward_recurrent forward_chunked backward_chunked forward_carries backward_carries split chunks forward_kernel
+backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_TILING BACKWARD_SUMMARY_TILING
+FORWARD_TILING BACKWARD_TILING SEGMENT
 """
 
 
@@ -88,10 +91,12 @@ class _Host:
         dims = self._buffers[part].dims if part in self._buffers else ()
         return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
 
-    def launch(self) -> None:
+    def launch(self, reverse: str = "reverse", split: str = "split") -> None:
         tensors = ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
-        given = {"segment": "SEGMENT", "save": "save", "reverse": "reverse"}
+        given = {"segment": "SEGMENT", "save": "save", "reverse": reverse}
         flags = [f"{flag}={given[flag]}" for flag in self.kernel.flags if flag in given]
+        if self.kernel.chunked:
+            flags.append(f"split={split}")
         if self.kernel.scratches:
             flags.append(f"scratch=[{', '.join(self.variable(argument.host) for argument in self.kernel.scratches)}]")
         self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, [{tensors}]", *flags]) + ")")
@@ -107,23 +112,54 @@ class _Host:
         return f"launch.total({self.variable(key)}, {count})" if count else self.variable(key)
 
 
+def write_carries(
+    out: Writer, name: str, tiling_name: str, kernel: Kernel, found: Summary, program: Program, gradients: bool
+) -> None:
+    """The function `name`: the states before each chunk, or if `gradients` the cotangents behind each."""
+    groups = "inputs, params, grad_outputs, grad_final" if gradients else "inputs, params, states"
+    with out.block(f"def {name}(call, split, {groups}, reverse):"):
+        out.docstring("The gradients of states behind each chunk." if gradients else "The states before each chunk.")
+        host = _Host(out, kernel, {"end": "_end", "start": "_start"})
+        host.unpack("inputs", _keys("in", program.inputs))
+        host.unpack("params", _keys("in", program.params))
+        if gradients:
+            cotangents = [(f"in:dy.{o.name}", program.types[o.value].kind) for o in program.outputs]
+            host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
+        out.line(f"blocks = {tiling_name}.blocks(call)")
+        types, pairs = found.program.types, dict(found.products)
+        for state in (*pairs, *pairs.values()):
+            dims = ["split.rows", *_dims(types[state].axes)]
+            begin = float(state not in pairs)
+            out.line(f"{host.variable(f'start:{state}')} = call.constant({begin}, {_tuple(dims)})")
+            host.new(f"end:{state}", Kind.REAL, dims, _compute(Kind.REAL))
+        host.launch(*(("not reverse", "split.back") if gradients else ()))
+        whole = "grad_final" if gradients else "states"
+        names = [state.name for state in program.states if not gradients or state.type.kind in DIFFERENTIABLE]
+        results = []
+        for state, product in found.products:
+            position = names.index(state.removeprefix("d.") if gradients else state)
+            ends, decays = host.variable(f"end:{state}"), host.variable(f"end:{product}")
+            results.append(f"call.carries({whole}[{position}], {ends}, {decays}, split, behind={gradients})")
+        out.line(f"return {_tuple(results)}")
+
+
 def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State]) -> None:
     """`forward_recurrent` of the program as users know it (complex values whole); `kept`: the states saved."""
     types = program.types
-    with out.block("def forward_recurrent(inputs, params, states, reverse, save):"):
+    chunks = ", chunks=1" if kernel.chunked else ""
+    with out.block(f"def forward_recurrent(inputs, params, states, reverse, save{chunks}):"):
         out.docstring("Outputs, final states, and the states at the start of every SEGMENT steps if `save`.")
         host = _Host(out, kernel, {"end": "_end", "saved": "_saved"})
         host.unpack("inputs", _keys("in", program.inputs))
         host.unpack("params", _keys("in", program.params))
         host.unpack("states", _keys("start", program.states))
         host.begin("FORWARD_TILING")
+        rows = _write_split(host, [f"start:{s.name}" for s in program.states], "forward_carries", "states")
         outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
         for position, (key, type_) in enumerate(outputs):
             host.new(key, type_.kind, ["call.batch", "call.time", *_dims(type_.axes)], f"call.output({position})")
         for state in program.states:
-            host.new(
-                f"end:{state.name}", state.type.kind, ["call.batch", *_dims(state.type.axes)], _compute(state.type.kind)
-            )
+            host.new(f"end:{state.name}", state.type.kind, [rows, *_dims(state.type.axes)], _compute(state.type.kind))
         for state in kept:
             dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *_dims(state.type.axes)]
             host.new(f"saved:{state.name}", state.type.kind, dims, _compute(state.type.kind))
@@ -133,6 +169,8 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
         host.launch()
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
+        if kernel.chunked:
+            ends = [f"split.last({end})" for end in ends]
         saved = [host.variable(f"saved:{state.name}") for state in kept]
         out.line(f"return {_tuple(results)}, {_tuple(ends)}, {_tuple(saved)}")
 
@@ -142,7 +180,8 @@ def write_backward(
 ) -> None:
     """`backward_recurrent`; `kept` are the states saved by forward, `again` those that run forward again."""
     types = program.types
-    header = "def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
+    chunks = ", chunks=1" if kernel.chunked else ""
+    header = f"def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse{chunks}):"
     with out.block(header):
         out.docstring("Gradients of inputs, params and initial states.")
         host = _Host(out, kernel, {"start": "_end", "end": "_start", "saved": "_saved", "scratch": "_scratch"})
@@ -154,6 +193,8 @@ def write_backward(
         states = [state for state in program.states if state.type.kind in DIFFERENTIABLE]
         host.unpack("grad_final", [(f"start:d.{state.name}", state.type.kind) for state in states])
         host.begin("BACKWARD_TILING")
+        starts = [f"start:d.{state.name}" for state in states]
+        rows = _write_split(host, starts, "backward_carries", "grad_outputs, grad_final")
         for position, tensor in enumerate(program.inputs):
             if tensor.type.kind in DIFFERENTIABLE:
                 key = f"out:d.{tensor.name}"
@@ -161,15 +202,15 @@ def write_backward(
                 host.new(key, kind, dims, f"inputs[{position}].dtype")
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         for tensor in params:
-            dims = ["call.batch", *_dims(tensor.type.axes)]
+            dims = [rows, *_dims(tensor.type.axes)]
             host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, _compute(tensor.type.kind))
         for state in states:
-            dims = ["call.batch", *_dims(state.type.axes)]
+            dims = [rows, *_dims(state.type.axes)]
             host.new(f"end:d.{state.name}", state.type.kind, dims, _compute(state.type.kind))
         tile = {*kernel.schedule.split, *kernel.schedule.full}
         for state in again:
             cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
-            dims = ["call.batch * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
+            dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
             host.new(f"scratch:{state.name}", state.type.kind, dims, _compute(state.type.kind))
         host.launch()
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
@@ -178,7 +219,32 @@ def write_backward(
             [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params],
             [host.result(f"end:d.{state.name}", state.type.kind) for state in states],
         ]
+        if kernel.chunked:
+            groups[2] = [f"split.first({end})" for end in groups[2]]
         out.line(f"return {', '.join(_tuple(group) for group in groups)}")
+
+
+def _write_split(host: _Host, starts: Sequence[str], carries: str, given: str) -> str:
+    """How the time is split, and the states that chunks start from; returns how many rows there are of these."""
+    if not host.kernel.chunked:
+        return "call.batch"
+    host.out.line("split = call.split(blocks, chunks, SEGMENT)")
+    with host.out.block("if split.chunks > 1:"):
+        targets = _tuple([host.variable(start) for start in starts])
+        host.out.line(f"{targets} = {carries}(call, split, inputs, params, {given}, reverse)")
+    return "split.rows"
+
+
+def write_chunked(out: Writer) -> None:
+    """`forward_chunked` and `backward_chunked`: the same kernels, on as many chunks as keep the chip busy."""
+    with out.block("def forward_chunked(inputs, params, states, reverse, save):"):
+        out.docstring("The same, the time split where that keeps more of the chip busy.")
+        out.line("return forward_recurrent(inputs, params, states, reverse, save, chunks=None)")
+    out.blank(2)
+    with out.block("def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"):
+        out.docstring("The same, the time split where that keeps more of the chip busy.")
+        given = "inputs, params, states, saved, grad_outputs, grad_final, reverse"
+        out.line(f"return backward_recurrent({given}, chunks=None)")
 
 
 def write_saved(out: Writer, kept: Sequence[State]) -> None:

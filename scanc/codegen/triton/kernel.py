@@ -10,8 +10,8 @@ from scanc.codegen.expressions import ARITHMETIC
 from scanc.codegen.triton.expressions import CALLS
 from scanc.codegen.triton.rows import Row, write_row
 from scanc.codegen.triton.step import Read, Step
-from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer, Frame, partial_dims
-from scanc.codegen.writer import Writer
+from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame, partial_dims
+from scanc.codegen.writer import WIDTH, Writer
 from scanc.ir.nodes import Contract, Instr, Map, Output, Program, State
 from scanc.passes.schedule import Axes, Schedule
 
@@ -41,6 +41,7 @@ class Kernel:
 
     `tiles` are the largest that it works on, `resident` those that it holds from step to step, `rows` those that it
     reads at each, `past` those that it keeps of each; `work` is about the number of instructions of a step.
+    `chunked`: programs share out the time too.
     """
 
     name: str
@@ -54,14 +55,17 @@ class Kernel:
     rows: tuple[Axes, ...]
     past: tuple[Axes, ...]
     work: int
+    chunked: bool
 
 
 class KernelWriter:
     """Collects the arguments of a kernel, then its body, then puts the head before them."""
 
-    def __init__(self, program: Program, schedule: Schedule) -> None:
+    def __init__(self, program: Program, schedule: Schedule, chunked: bool) -> None:
         self.program = program
-        self.frame = Frame(program, schedule)
+        self.frame = Frame(program, schedule, chunked)
+        self.steps, self.skip = ("steps", "skip + ") if chunked else ("T", "")
+        self.lead = ROW if chunked else BATCH
         self.arguments: list[Argument] = []
         self.scratches: list[Argument] = []
         self.body = Writer(_BODY_WIDTH)
@@ -91,7 +95,7 @@ class KernelWriter:
 
     def starts(self, states: Sequence[State]) -> dict[str, Buffer]:
         """Arguments for what the states hold before the first step."""
-        return {s.name: self.argument(f"{s.name}_start", (BATCH, *s.type.axes), f"start:{s.name}") for s in states}
+        return {s.name: self.argument(f"{s.name}_start", (self.lead, *s.type.axes), f"start:{s.name}") for s in states}
 
     def saved(self, states: Iterable[State]) -> dict[str, Buffer]:
         """Arguments for what the states held where segments begin."""
@@ -110,7 +114,7 @@ class KernelWriter:
 
     def ends(self, step: Step, states: Iterable[State]) -> list[Leaving]:
         """Arguments for what the states hold behind the last step."""
-        return self.leaving(step, [Output(s.name, s.name, s.dims) for s in states], (BATCH,), role="end")
+        return self.leaving(step, [Output(s.name, s.name, s.dims) for s in states], (self.lead,), role="end")
 
     # --- the body ---
 
@@ -173,13 +177,14 @@ class KernelWriter:
         it reads at each, `past` the tiles of states that it keeps of each.
         """
         head = Writer()
-        head.line('@triton.jit(do_not_specialize=["T"])')
+        times = ["T", *(["chunks", "span", "shift"] if self.frame.chunked else [])]
+        head.line(f"@triton.jit(do_not_specialize=[{', '.join(map(_quoted, times))}])")
         with head.block(f"def {name}("):
             for argument in self.arguments:
-                head.line(f"{argument.buffer.arguments},", argument.buffer.shape)
+                _write_argument(head, argument.buffer)
             for argument in self.scratches:
                 head.line(f"{argument.buffer.pointer},", "[programs, blocks of a segment, block …]")
-            head.line("T,")
+            head.line(f"{', '.join(times)},")
             for constant in (*self.frame.constants(), *flags):
                 head.line(f"{constant}: tl.constexpr,")
         indices = Writer(_BODY_WIDTH)
@@ -194,8 +199,34 @@ class KernelWriter:
         rows = tuple(self.frame.tile(read.axes) for read in found)
         work = sum(_work(instr) for program in programs for instr in program.instrs)
         return Kernel(
-            name, head.text(), arguments, scratches, tuple(flags), schedule, tiles, resident, rows, tuple(past), work
+            name,
+            head.text(),
+            arguments,
+            scratches,
+            tuple(flags),
+            schedule,
+            tiles,
+            resident,
+            rows,
+            tuple(past),
+            work,
+            self.frame.chunked,
         )
+
+
+def _write_argument(out: Writer, buffer: Buffer) -> None:
+    """The pointer and the strides of a tensor, on two lines where they are many."""
+    pointer, *strides = buffer.arguments.split(", ")
+    if len(buffer.arguments) <= WIDTH:
+        out.line(f"{buffer.arguments},", buffer.shape)
+        return
+    out.line(f"{pointer},", buffer.shape)
+    for i in range(0, len(strides), 2):
+        out.line(f"{', '.join(strides[i : i + 2])},")
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _work(instr: Instr) -> int:

@@ -78,7 +78,7 @@ class _Recorder:
 def record(module: ModuleType, run: Callable[[], object]) -> list[Launch]:
     """The launches of a generated module's kernels while `run` runs; nothing is computed."""
     found: list[Launch] = []
-    kernels = {name: getattr(module, name) for name in ("forward_kernel", "backward_kernel")}
+    kernels = {name: getattr(module, name) for name in vars(module) if name.endswith("_kernel")}
     for name, kernel in kernels.items():
         setattr(module, name, _Recorder(kernel, found))
     try:

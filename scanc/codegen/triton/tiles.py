@@ -16,13 +16,14 @@ from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Kind, Program
 from scanc.passes.schedule import Axes, Schedule
 
-BATCH, TIME, SEGMENT = "#b", "#t", "#segment"  # no axis can have these names
+BATCH, TIME, SEGMENT, ROW = "#b", "#t", "#segment", "#row"  # no axis can have these names
 _DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
 _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
 T acc reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands moved
-block behind starts gap checkpoint launch tlmath forward_kernel backward_kernel
+row chunks chunk span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel backward_kernel
+forward_summary_kernel backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
@@ -37,7 +38,7 @@ def axis_names(axes: Iterable[str]) -> list[str]:
 class Buffer:
     """A tensor argument of a kernel: its pointer, and the name of one stride per dimension.
 
-    `dims` are axes, or BATCH, TIME, SEGMENT, `part.<axis>` for the leading ones.
+    `dims` are axes, or BATCH, TIME, SEGMENT, ROW (a chunk of a sequence), `part.<axis>` for the leading ones.
     """
 
     pointer: str
@@ -57,14 +58,15 @@ class Buffer:
         return f"[{', '.join(_PUBLIC.get(dim, dim.replace('part.', 'programs along ')) for dim in self.dims)}]"
 
 
-_PUBLIC = {BATCH: "B", TIME: "T", SEGMENT: "segments"}
+_PUBLIC = {BATCH: "B", TIME: "T", SEGMENT: "segments", ROW: "B * chunks"}
 
 
 class Frame:
     """The axes of one kernel, and how values and memory are spelled over them."""
 
-    def __init__(self, program: Program, schedule: Schedule) -> None:
+    def __init__(self, program: Program, schedule: Schedule, chunked: bool) -> None:
         self.program = program
+        self.chunked = chunked
         self.schedule = schedule
         used = {*schedule.grid, *schedule.split, *schedule.full}
         self.axes = program.canonical(frozenset(used))
@@ -124,8 +126,8 @@ class Frame:
         for dim, stride in zip(buffer.dims, buffer.strides, strict=True):
             if dim in at:
                 index = str(at[dim])
-            elif dim == BATCH:
-                index = "b"
+            elif dim in (BATCH, ROW):
+                index = "b" if dim == BATCH else "row"
             elif dim.startswith("part."):
                 index = self.part(dim.removeprefix("part."))
             else:
@@ -190,7 +192,14 @@ class Frame:
             else:
                 out.line(f"part_{axis} = program % tl.cdiv(size_{axis}, block_{axis})")
                 out.line(f"program = program // tl.cdiv(size_{axis}, block_{axis})")
-        out.line("b = program")
+        if self.chunked:
+            out.line("row = program")
+            out.line("b = row // chunks")
+            out.line("chunk = (row % chunks).to(tl.int32)")
+            out.line("skip = tl.maximum(chunk * span - shift, 0)", "the chunk's first step")
+            out.line("steps = tl.minimum((chunk + 1) * span - shift, T) - skip")
+        else:
+            out.line("b = program")
         for axis in self.tile(self.axes):
             if axis in lanes:
                 out.line(f"lane_{axis} = tl.arange(0, block_{axis})")
