@@ -82,11 +82,6 @@ def state_components(program: Program) -> tuple[Component, ...]:
     )
 
 
-def depends_on(program: Program, value: str) -> frozenset[str]:
-    """Every value, state, input and param that `value` reads within the step, directly or not."""
-    return frozenset(nx.ancestors(value_graph(program), value))
-
-
 def varies(program: Program) -> dict[str, Varies]:
     """What each value depends on at most: nothing, params, inputs or states."""
     table: dict[str, Varies] = {}

@@ -1,6 +1,6 @@
 """Dependence between values and between states, on programs built by hand."""
 
-from scanc.analysis.dependence import Component, Varies, depends_on, state_components, state_graph, varies
+from scanc.analysis.dependence import Component, Varies, state_components, state_graph, varies
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Axis, Level, Output, Program, Region, RegionKind, State, Tensor, TensorType
 
@@ -45,10 +45,6 @@ def test_edges_go_from_the_state_that_is_read() -> None:
         ("late", "later"), ("re", "re"), ("im", "re"), ("re", "im"), ("im", "im"), ("re", "ema"), ("ema", "ema"),
         ("clock", "clock"),
     }  # fmt: skip
-
-
-def test_depends_on_is_transitive_and_stops_at_the_step() -> None:
-    assert depends_on(build(), "y") == {"x", "a", "gate", "held", "ema", "re", "ema_next"}
 
 
 def test_varies_names_the_most() -> None:
