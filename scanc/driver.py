@@ -65,7 +65,10 @@ class Compiled:
 
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
-        admitted = torch_target.admitted(self.classified, self.classified_adjoint)
+        admitted = {
+            "torch": torch_target.admitted(self.classified, self.classified_adjoint),
+            "triton": (self._triton.forms, self._triton.refused),
+        }
         remarks = self.trace.remarks, self.adjoint_trace.remarks
         triton_remarks = [trace.remarks for trace in self._fused] if form is None else []
         return report.explain(self.classified, *remarks, triton_remarks, admitted, form)
@@ -76,11 +79,15 @@ class Compiled:
             # classified → source of `step`, of forward and of backward in every form
             functions: Functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
         else:
-            # scheduled → source of the kernels, and of `step`
-            forward, adjoint = (trace.steps[-1][1] for trace in self._fused)
-            functions = triton_target.emit_functions(forward, adjoint, self.discrete)
+            functions = self._triton
         # sources → a module that needs torch, triton and scanc_runtime alone
         return assemble(self.text, self.discrete, self.classified, functions, self.digest, target)
+
+    @cached_property
+    def _triton(self) -> triton_target.TritonFunctions:
+        # scheduled → source of the kernels, and of `step`
+        forward, adjoint = (trace.steps[-1][1] for trace in self._fused)
+        return triton_target.emit_functions(forward, adjoint, self.discrete)
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:

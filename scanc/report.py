@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scanc.ir.nodes import Program, Region, RegionKind
 from scanc.passes.base import Remark
@@ -23,23 +23,17 @@ def explain(
     remarks: Iterable[Remark],
     adjoint_remarks: Iterable[Remark],
     triton_remarks: Iterable[Iterable[Remark]],
-    admitted: tuple[Sequence[str], Refused],
+    admitted: Mapping[str, tuple[Sequence[str], Refused]],
     form: str | None = None,
 ) -> str:
     """The report on a classified program: its stages, the remarks of its passes, its forms (or one of them).
 
     `triton_remarks` are those on the way to the Triton target, of the step and of its adjoint; what the passes of
-    every target say is left out of them.  `admitted` = (forms of the torch target, (form, reason) of those that it
-    refuses).
+    every target say is left out of them.  `admitted` maps each target to its forms, and (form, reason) of those that it
+    refuses.
     """
-    forms, refused = admitted
-    auto = "chunked" if "chunked" in forms else "recurrent"
     if form is not None:
-        reason = dict(refused).get(form, None if form in forms else "no target has it so far")
-        lines = [_form(form, reason, form == auto)]
-        if reason is None and form != "recurrent":
-            lines.append("on the triton target: not admitted: it has the recurrent form alone so far")
-        return "\n".join(lines) + "\n"
+        return "".join(f"{target} target: {_judged(form, *of)}\n" for target, of in admitted.items())
     stages = [region for region in program.regions if region.states]
     lines = [f"scan {program.name}" + (f" over {program.semiring}" if program.semiring != "real" else "")]
     lines += ["", "stages"]
@@ -51,10 +45,9 @@ def explain(
     for title, said in zip(("passes of the triton target", "and on the adjoint"), triton_remarks, strict=False):
         lines += ["", title]
         lines += [f"  {_remark(remark)}" for remark in said if remark.source in _TRITON_ONLY]
-    lines += ["", "forms of the torch target"]
-    lines += [f"  {_form(name, None, name == auto)}" for name in forms]
-    lines += [f"  {_form(name, reason, False)}" for name, reason in refused]
-    lines += ["", "forms of the triton target", f"  {_form('recurrent', None, True)}"]
+    for target, (forms, refused) in admitted.items():
+        lines += ["", f"forms of the {target} target"]
+        lines += [f"  {_judged(name, forms, refused)}" for name in (*forms, *(name for name, _ in refused))]
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +62,9 @@ def _remark(remark: Remark) -> str:
     return f"{remark.source}: {declined}{remark.text}{where}"
 
 
-def _form(form: str, reason: str | None, auto: bool) -> str:
-    if reason is not None:
-        return f"{form}: not admitted: {reason}"
-    return f"{form}: {FORMS[form]}{' (auto)' if auto else ''}"
+def _judged(form: str, forms: Sequence[str], refused: Refused) -> str:
+    """What a target's form is, or why the target does not have it."""
+    if form not in forms:
+        return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
+    auto = "chunked" if "chunked" in forms else "recurrent"
+    return f"{form}: {FORMS[form]}{' (auto)' if form == auto else ''}"
