@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, share
-from scanc.codegen.triton.rows import WAY, Inputs, write_move
+from scanc.codegen.triton.rows import COUNT, SHORT, WAY, Inputs, write_move
 from scanc.codegen.triton.step import Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
 from scanc.ir.nodes import Program, RegionKind
@@ -37,19 +37,21 @@ def forward_kernel(
     step.write(step.instrs(RegionKind.PARAMS))
     out.blank()
     out.line(WAY)
+    out.line(f"{SHORT}: tl.constexpr = 4 if unroll > 4 else unroll", "steps of a block of the tail")
     kernel.write_starts(step, starts)
-    inputs = Inputs(out, step, found, kernel.buffers)
+    inputs = Inputs(out, step, found, kernel.buffers, COUNT)
     out.line(f"whole = {kernel.steps} // unroll * unroll")
     with out.block("for tail in tl.static_range(2 if unroll > 1 else 1):"):
         out.line("begin = whole if tail else 0")
         out.line(f"origin = tl.cast({origin(kernel)}, tl.int64)")
         inputs.write_first("", f"(begin + u < {kernel.steps})")
         out_rows = kernel.write_out_rows(outs)
-        with out.block(f"for first in range(begin, {kernel.steps} if tail else whole, unroll):"):
+        with out.block(f"for first in range(begin, {kernel.steps} if tail else whole, {COUNT}):"):
             inputs.write_turn(
                 "+", f"first + 2 * unroll <= {kernel.steps}", f"first + (1 + prefetch) * unroll <= {kernel.steps}"
             )
-            with out.block("for u in tl.static_range(unroll):"):
+            inputs.write_short_turn(f"(first + {SHORT} + u < {kernel.steps})")
+            with out.block(f"for u in tl.static_range({COUNT}):"):
                 out.line(f"alive = first + u < {kernel.steps} if tail else True")
                 if kept:
                     _write_checkpoint(kernel, step, saved)
@@ -58,7 +60,7 @@ def forward_kernel(
                 kernel.write_stores(step, outs, out_rows)
                 kernel.write_next(step, "alive")
             for row in out_rows.values():
-                write_move(out, row, "+")
+                write_move(out, row, "+", f"({COUNT})")
     for end in ends:
         kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
     flags = [*(["segment", "save"] if kept else []), "unroll", "prefetch", "reverse", "acc"]

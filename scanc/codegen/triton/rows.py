@@ -14,6 +14,9 @@ from scanc.codegen.triton.tiles import TIME, Buffer, Frame
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Kind
 
+SHORT = "short"
+"""The steps of a block of the tail of a forward walk."""
+COUNT = f"{SHORT} if tail else unroll"
 WAY = "way: tl.constexpr = -1 if reverse else 1"
 """The direction of the walk in memory."""
 
@@ -45,8 +48,11 @@ class Inputs:
     Rows further on are asked for `prefetch` blocks before, so that they are in the cache by then.
     """
 
-    def __init__(self, out: Writer, step: Step, found: Sequence[Read], buffers: Mapping[str, Buffer]) -> None:
+    def __init__(
+        self, out: Writer, step: Step, found: Sequence[Read], buffers: Mapping[str, Buffer], count: str = "unroll"
+    ) -> None:
         self.out = out
+        self.count = count
         self.frame = step.frame
         self.found = found
         self._buffers = buffers
@@ -79,10 +85,18 @@ class Inputs:
             return
         for read in self.found:
             self.out.line(f"{self._ahead[read.value]} = ()")
-        with self.out.block("for u in tl.static_range(unroll):"):
+        with self.out.block(f"for u in tl.static_range({self.count}):"):
             for read in self.found:
                 load = self.frame.raw(self._rows[read.value].here, read.axes, read.kind, *conditions)
                 self.out.line(f"{self._ahead[read.value]} += ({load},)", self.frame.comment(read.axes))
+
+    def write_short_turn(self, condition: str) -> None:
+        """The same for the short blocks of the tail; a row is loaded where the condition (on `u`) holds."""
+        if self.found:
+            with self.out.block("if tail:"):
+                for row in self._rows.values():
+                    self.out.line(f"{row.at} += way * {SHORT} * {row.stride}")
+                self._write_ahead(condition)
 
     def write_turn(self, sign: str, more: str, far: str) -> None:
         """What was ahead is the block now; the rows of the block behind it are loaded.
@@ -124,6 +138,6 @@ class Inputs:
             self.out.line(f"{step.define(read.value)} = {load}", self.frame.comment(read.axes))
 
 
-def write_move(out: Writer, row: Row, sign: str) -> None:
+def write_move(out: Writer, row: Row, sign: str, count: str = "unroll") -> None:
     """Moves pointers by one block, on or back in time."""
-    out.line(f"{row.at} {sign}= way * unroll * {row.stride}")
+    out.line(f"{row.at} {sign}= way * {count} * {row.stride}")

@@ -21,9 +21,9 @@ _DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
 _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
-T acc reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands moved
-row chunks chunk span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel backward_kernel
-forward_summary_kernel backward_summary_kernel
+T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
+moved row chunks chunk span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel
+backward_kernel forward_summary_kernel backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
