@@ -323,8 +323,8 @@ class _Maker:
             case "unary":
                 return b.map(self.draw(st.sampled_from(UNARY)), value)
             case "positive":
-                square = b.map("mul", self.real(value), self.real(value))
-                positive = b.map("add", square, b.const(1.0))
+                real = self.real(value)
+                positive = b.map("add", b.map("mul", real, real), b.const(1.0))
                 return b.map(self.draw(st.sampled_from(("log", "sqrt", "rsqrt"))), positive)
             case "contract":
                 shared = sorted(set(type_.axes) & set(self.type(other).axes) - {"h"})
