@@ -9,7 +9,6 @@ import torch
 
 if not torch.cuda.is_available():  # before anything imports triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
-import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

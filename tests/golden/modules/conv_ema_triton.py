@@ -5,8 +5,8 @@ Stages:
     h: time-invariant: diagonal over d, the same at every step, decay in [0, 1]; writes elementwise
 
 Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+    not parallel: the triton target splits the time instead: form chunked
+    not chunked: a state is not a real scan of its own
 
 conv_ema(x, kernel, logit):
     input   x       [B, T, d]
@@ -41,7 +41,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="conv_ema",
-    digest="a734989c0d2a",
+    digest="5e4aff713443",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -64,8 +64,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
+        ("chunked", "a state is not a real scan of its own"),
     ),
     order=("x", "kernel", "logit"),
 )
@@ -131,12 +131,15 @@ def forward_kernel(
     prev_x_1_end_ptr, prev_x_1_end_stride_b, prev_x_1_end_stride_d: tl.constexpr,  # [B, d]
     prev_x_2_end_ptr, prev_x_2_end_stride_b, prev_x_2_end_stride_d: tl.constexpr,  # [B, d]
     h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
-    # [B, segments, d]
-    prev_x_0_saved_ptr, prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment, prev_x_0_saved_stride_d: tl.constexpr,
-    # [B, segments, d]
-    prev_x_1_saved_ptr, prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment, prev_x_1_saved_stride_d: tl.constexpr,
-    # [B, segments, d]
-    prev_x_2_saved_ptr, prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment, prev_x_2_saved_stride_d: tl.constexpr,
+    prev_x_0_saved_ptr,  # [B, segments, d]
+    prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment,
+    prev_x_0_saved_stride_d: tl.constexpr,
+    prev_x_1_saved_ptr,  # [B, segments, d]
+    prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment,
+    prev_x_1_saved_stride_d: tl.constexpr,
+    prev_x_2_saved_ptr,  # [B, segments, d]
+    prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment,
+    prev_x_2_saved_stride_d: tl.constexpr,
     T,
     size_d: tl.constexpr,
     size_w: tl.constexpr,
@@ -176,6 +179,7 @@ def forward_kernel(
     t_4 = 1.0 - a  # [d]
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
     h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     # [d]
@@ -195,10 +199,10 @@ def forward_kernel(
         if prefetch > 0 and not tail:
             x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
-        for u in tl.static_range(unroll):
+        for u in tl.static_range(short if tail else unroll):
             x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
         h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [d]
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             x_block = x_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
@@ -208,9 +212,17 @@ def forward_kernel(
                         tlmath.prefetch(x_lines)
                     x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
                 x_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
-            for u in tl.static_range(unroll):
+            if tail:
+                x_at += way * short * x_stride_t
+                x_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    x_ahead += (
+                        tl.load(x_at + way * u * x_stride_t, mask=in_d & (first + short + u < T), other=0.0),
+                    )
+            for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
@@ -259,7 +271,7 @@ def forward_kernel(
                 prev_x_0 = tl.where(alive, prev_x_1, prev_x_0)
                 prev_x_1 = tl.where(alive, prev_x_2, prev_x_1)
                 prev_x_2 = tl.where(alive, x, prev_x_2)
-            h_out_at += way * unroll * h_out_stride_t
+            h_out_at += way * (short if tail else unroll) * h_out_stride_t
     h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
     tl.store(h_end_at, h, mask=in_d)
     prev_x_0_end_at = prev_x_0_end_ptr + b * prev_x_0_end_stride_b + at_d * prev_x_0_end_stride_d  # [d]
@@ -281,16 +293,20 @@ def backward_kernel(
     d_prev_x_1_start_ptr, d_prev_x_1_start_stride_b, d_prev_x_1_start_stride_d: tl.constexpr,  # [B, d]
     d_prev_x_2_start_ptr, d_prev_x_2_start_stride_b, d_prev_x_2_start_stride_d: tl.constexpr,  # [B, d]
     h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
-    # [B, segments, d]
-    prev_x_0_saved_ptr, prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment, prev_x_0_saved_stride_d: tl.constexpr,
-    # [B, segments, d]
-    prev_x_1_saved_ptr, prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment, prev_x_1_saved_stride_d: tl.constexpr,
-    # [B, segments, d]
-    prev_x_2_saved_ptr, prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment, prev_x_2_saved_stride_d: tl.constexpr,
+    prev_x_0_saved_ptr,  # [B, segments, d]
+    prev_x_0_saved_stride_b, prev_x_0_saved_stride_segment,
+    prev_x_0_saved_stride_d: tl.constexpr,
+    prev_x_1_saved_ptr,  # [B, segments, d]
+    prev_x_1_saved_stride_b, prev_x_1_saved_stride_segment,
+    prev_x_1_saved_stride_d: tl.constexpr,
+    prev_x_2_saved_ptr,  # [B, segments, d]
+    prev_x_2_saved_stride_b, prev_x_2_saved_stride_segment,
+    prev_x_2_saved_stride_d: tl.constexpr,
     # [B, T, d]
     d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
-    # [B, d, w]
-    d_kernel_out_ptr, d_kernel_out_stride_b, d_kernel_out_stride_d: tl.constexpr, d_kernel_out_stride_w: tl.constexpr,
+    d_kernel_out_ptr,  # [B, d, w]
+    d_kernel_out_stride_b, d_kernel_out_stride_d: tl.constexpr,
+    d_kernel_out_stride_w: tl.constexpr,
     d_logit_out_ptr, d_logit_out_stride_b, d_logit_out_stride_d: tl.constexpr,  # [B, d]
     d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr,  # [B, d]
     d_prev_x_0_end_ptr, d_prev_x_0_end_stride_b, d_prev_x_0_end_stride_d: tl.constexpr,  # [B, d]

@@ -3,9 +3,8 @@
 Stages:
     h: time-invariant: diagonal over d, the same at every step, decay in [0, 1]; writes elementwise
 
-Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+Forms: recurrent, chunked.
+    not parallel: the triton target splits the time instead: form chunked
 
 ema(x, logit):
     input   x      [B, T, d]
@@ -36,7 +35,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="ema",
-    digest="c0c5504bc1e2",
+    digest="90795d7a503b",
     axes=(
         AxisSpec("d"),
     ),
@@ -52,10 +51,9 @@ SPEC = Spec(
     outputs=(
         TensorSpec("h", (("d",),), ("d",), declared="output h[d]", line=13),
     ),
-    forms=("recurrent",),
+    forms=("recurrent", "chunked"),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
     ),
     order=("x", "logit"),
 )
@@ -95,17 +93,43 @@ BACKWARD_TILING = launch.Tiling(
     work=32,
     segment=SEGMENT,
 )
+FORWARD_SUMMARY_TILING = launch.Tiling(
+    "ema",
+    grid=(),
+    split=("d",),
+    summed=(),
+    full=(),
+    tiles=(("d",),),
+    resident=(("d",), ("d",), ("d",)),
+    rows=(("d",),),
+    past=(),
+    work=14,
+    segment=SEGMENT,
+)
+BACKWARD_SUMMARY_TILING = launch.Tiling(
+    "ema",
+    grid=(),
+    split=("d",),
+    summed=(),
+    full=(),
+    tiles=(("d",),),
+    resident=(("d",), ("d",), ("d",)),
+    rows=(("d",),),
+    past=(),
+    work=11,
+    segment=SEGMENT,
+)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
 def forward_kernel(
     x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
     logit_ptr, logit_stride_d: tl.constexpr,  # [d]
-    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr,  # [B, d]
+    h_start_ptr, h_start_stride_row, h_start_stride_d: tl.constexpr,  # [B * chunks, d]
     h_out_ptr, h_out_stride_b, h_out_stride_t: tl.constexpr, h_out_stride_d: tl.constexpr,  # [B, T, d]
-    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr,  # [B, d]
+    h_end_ptr, h_end_stride_row, h_end_stride_d: tl.constexpr,  # [B * chunks, d]
     h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
-    T,
+    T, chunks, span, shift,
     size_d: tl.constexpr,
     block_d: tl.constexpr,
     segment: tl.constexpr,
@@ -119,7 +143,11 @@ def forward_kernel(
     program = tl.program_id(0).to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
-    b = program
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
@@ -132,36 +160,48 @@ def forward_kernel(
     t_2 = 1.0 - a  # [d]
 
     way: tl.constexpr = -1 if reverse else 1
-    h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d  # [d]
     h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    whole = T // unroll * unroll
+    whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
-        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         if prefetch > 0 and not tail:
             x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
-        for u in tl.static_range(unroll):
-            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+        for u in tl.static_range(short if tail else unroll):
+            # [d]
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < steps), other=0.0),)
         h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [d]
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
             x_block = x_ahead
             if not tail:
-                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
                 x_at += moved * x_stride_t
                 if prefetch > 0:
-                    if first + (1 + prefetch) * unroll <= T:
+                    if first + (1 + prefetch) * unroll <= steps:
                         tlmath.prefetch(x_lines)
                     x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
                 x_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
-            for u in tl.static_range(unroll):
-                alive = first + u < T if tail else True
+            if tail:
+                x_at += way * short * x_stride_t
+                x_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    x_ahead += (
+                        tl.load(
+                            x_at + way * u * x_stride_t, mask=in_d & (first + short + u < steps), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
-                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        checkpoint = tl.cast((skip + first + u) // segment, tl.int64)
                         # [d]
                         h_saved_at = (
                             h_saved_ptr
@@ -175,24 +215,24 @@ def forward_kernel(
                 h_2 = a * h + t_2 * x  # [d]
                 tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
                 h = tl.where(alive, h_2, h)
-            h_out_at += way * unroll * h_out_stride_t
-    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
+            h_out_at += way * (short if tail else unroll) * h_out_stride_t
+    h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d  # [d]
     tl.store(h_end_at, h, mask=in_d)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
 def backward_kernel(
     x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
     dy_h_ptr, dy_h_stride_b, dy_h_stride_t: tl.constexpr, dy_h_stride_d: tl.constexpr,  # [B, T, d]
     logit_ptr, logit_stride_d: tl.constexpr,  # [d]
-    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr,  # [B, d]
+    d_h_start_ptr, d_h_start_stride_row, d_h_start_stride_d: tl.constexpr,  # [B * chunks, d]
     h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
     # [B, T, d]
     d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
-    d_logit_out_ptr, d_logit_out_stride_b, d_logit_out_stride_d: tl.constexpr,  # [B, d]
-    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr,  # [B, d]
+    d_logit_out_ptr, d_logit_out_stride_row, d_logit_out_stride_d: tl.constexpr,  # [B * chunks, d]
+    d_h_end_ptr, d_h_end_stride_row, d_h_end_stride_d: tl.constexpr,  # [B * chunks, d]
     h_scratch_ptr,  # [programs, blocks of a segment, block …]
-    T,
+    T, chunks, span, shift,
     size_d: tl.constexpr,
     block_d: tl.constexpr,
     segment: tl.constexpr,
@@ -205,7 +245,11 @@ def backward_kernel(
     program = tl.program_id(0).to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
-    b = program
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
@@ -222,14 +266,14 @@ def backward_kernel(
     way: tl.constexpr = -1 if reverse else 1
     # [d]
     h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
+    d_h_start_at = d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d  # [d]
     d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_logit_sum = tl.full([block_d], 0.0, acc)  # [d]
-    whole = T // unroll
+    whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
-        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
@@ -240,16 +284,20 @@ def backward_kernel(
         for u in tl.static_range(unroll):
             # [d]
             x_ahead += (
-                tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [d]
             dy_h_ahead += (
                 tl.load(
-                    dy_h_at + way * u * dy_h_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                    dy_h_at + way * u * dy_h_stride_t,
+                    mask=in_d & (begin >= 0) & (begin + u < steps),
+                    other=0.0,
                 ),
             )
         if segment == unroll:
-            checkpoint = tl.cast(last, tl.int64)
+            checkpoint = tl.cast(skip // segment + last, tl.int64)
             # [d]
             h_saved_at = (
                 h_saved_ptr
@@ -257,10 +305,11 @@ def backward_kernel(
                 + checkpoint * h_saved_stride_segment
                 + at_d * h_saved_stride_d
             )
-            h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
+            # [d]
+            h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < steps), other=0.0).to(acc)
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
-        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+        for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
             block = last - behind
             first = block * unroll
             x_block = x_ahead
@@ -282,7 +331,7 @@ def backward_kernel(
                     dy_h_ahead += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d, other=0.0),)  # [d]
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
-                    checkpoint = tl.cast(first // segment, tl.int64)
+                    checkpoint = tl.cast((skip + first) // segment, tl.int64)
                     # [d]
                     h_saved_at = (
                         h_saved_ptr
@@ -306,7 +355,7 @@ def backward_kernel(
                 h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
             else:
                 h_now = h_ahead  # [d]
-                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
                 # [d]
                 h_saved_at = (
                     h_saved_ptr
@@ -323,7 +372,7 @@ def backward_kernel(
                 h_2 = a * h_now + t_2 * x  # [d]
                 h_now = h_2
             for u in tl.static_range(unroll - 1, -1, -1):
-                alive = first + u < T if tail else True
+                alive = first + u < steps if tail else True
                 h = h_kept[u]  # [d]
                 x = x_block[u].to(acc)  # [d]
                 dy_h = dy_h_block[u].to(acc)  # [d]
@@ -338,21 +387,255 @@ def backward_kernel(
                 d_logit_sum += tl.where(alive, t_7, 0.0)
                 d_h = tl.where(alive, d_h_3, d_h)
             d_x_out_at -= way * unroll * d_x_out_stride_t
-    d_logit_out_at = d_logit_out_ptr + b * d_logit_out_stride_b + at_d * d_logit_out_stride_d  # [d]
+    d_logit_out_at = d_logit_out_ptr + row * d_logit_out_stride_row + at_d * d_logit_out_stride_d  # [d]
     tl.store(d_logit_out_at, d_logit_sum, mask=in_d)
-    d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
+    d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d  # [d]
     tl.store(d_h_end_at, d_h, mask=in_d)
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+def forward_summary_kernel(
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    h_start_ptr, h_start_stride_row, h_start_stride_d: tl.constexpr,  # [B * chunks, d]
+    # [B * chunks, d]
+    h_product_start_ptr, h_product_start_stride_row, h_product_start_stride_d: tl.constexpr,
+    h_end_ptr, h_end_stride_row, h_end_stride_d: tl.constexpr,  # [B * chunks, d]
+    h_product_end_ptr, h_product_end_stride_row, h_product_end_stride_d: tl.constexpr,  # [B * chunks, d]
+    T, chunks, span, shift,
+    size_d: tl.constexpr,
+    block_d: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a block of d, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_d = program % tl.cdiv(size_d, block_d)
+    program = program // tl.cdiv(size_d, block_d)
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    lane_d = tl.arange(0, block_d)
+    at_d = part_d * block_d + lane_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+
+    logit_at = logit_ptr + at_d * logit_stride_d  # [d]
+    logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [d]
+    # spec line 10
+    a = tlmath.sigmoid(logit)  # [d]
+    # spec line 11
+    t_2 = 1.0 - a  # [d]
+
+    way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d  # [d]
+    h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    # [d]
+    h_product_start_at = (
+        h_product_start_ptr + row * h_product_start_stride_row + at_d * h_product_start_stride_d
+    )
+    h_product = tl.load(h_product_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    whole = steps // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+        x_ahead = ()
+        for u in tl.static_range(short if tail else unroll):
+            # [d]
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < steps), other=0.0),)
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
+            x_block = x_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                x_at += moved * x_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= steps:
+                        tlmath.prefetch(x_lines)
+                    x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                x_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+            if tail:
+                x_at += way * short * x_stride_t
+                x_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    x_ahead += (
+                        tl.load(
+                            x_at + way * u * x_stride_t, mask=in_d & (first + short + u < steps), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
+                x = x_block[u].to(acc)  # [d]
+                # spec line 11
+                h_2 = a * h + t_2 * x  # [d]
+                t_4 = a * h_product  # [d]
+                h = tl.where(alive, h_2, h)
+                h_product = tl.where(alive, t_4, h_product)
+    h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d  # [d]
+    tl.store(h_end_at, h, mask=in_d)
+    # [d]
+    h_product_end_at = h_product_end_ptr + row * h_product_end_stride_row + at_d * h_product_end_stride_d
+    tl.store(h_product_end_at, h_product, mask=in_d)
+
+
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+def backward_summary_kernel(
+    dy_h_ptr, dy_h_stride_b, dy_h_stride_t: tl.constexpr, dy_h_stride_d: tl.constexpr,  # [B, T, d]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    d_h_start_ptr, d_h_start_stride_row, d_h_start_stride_d: tl.constexpr,  # [B * chunks, d]
+    # [B * chunks, d]
+    d_h_product_start_ptr, d_h_product_start_stride_row, d_h_product_start_stride_d: tl.constexpr,
+    d_h_end_ptr, d_h_end_stride_row, d_h_end_stride_d: tl.constexpr,  # [B * chunks, d]
+    # [B * chunks, d]
+    d_h_product_end_ptr, d_h_product_end_stride_row, d_h_product_end_stride_d: tl.constexpr,
+    T, chunks, span, shift,
+    size_d: tl.constexpr,
+    block_d: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a block of d, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_d = program % tl.cdiv(size_d, block_d)
+    program = program // tl.cdiv(size_d, block_d)
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    lane_d = tl.arange(0, block_d)
+    at_d = part_d * block_d + lane_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+
+    logit_at = logit_ptr + at_d * logit_stride_d  # [d]
+    logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [d]
+    # spec line 10
+    a = tlmath.sigmoid(logit)  # [d]
+
+    way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    d_h_start_at = d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d  # [d]
+    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    # [d]
+    d_h_product_start_at = (
+        d_h_product_start_ptr + row * d_h_product_start_stride_row + at_d * d_h_product_start_stride_d
+    )
+    d_h_product = tl.load(d_h_product_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    whole = steps // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, prefetch * unroll, unroll)
+        dy_h_ahead = ()
+        for u in tl.static_range(short if tail else unroll):
+            # [d]
+            dy_h_ahead += (
+                tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d & (begin + u < steps), other=0.0),
+            )
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
+            dy_h_block = dy_h_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                dy_h_at += moved * dy_h_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= steps:
+                        tlmath.prefetch(dy_h_lines)
+                    dy_h_lines += tlmath.size_in_bytes(dy_h_at, way * unroll * dy_h_stride_t)
+                dy_h_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    dy_h_ahead += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d, other=0.0),)  # [d]
+            if tail:
+                dy_h_at += way * short * dy_h_stride_t
+                dy_h_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    dy_h_ahead += (
+                        tl.load(
+                            dy_h_at + way * u * dy_h_stride_t,
+                            mask=in_d & (first + short + u < steps),
+                            other=0.0,
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
+                dy_h = dy_h_block[u].to(acc)  # [d]
+                # spec line 11
+                d_h_2 = (dy_h + d_h) * a  # [d]
+                t = d_h_product * a  # [d]
+                d_h = tl.where(alive, d_h_2, d_h)
+                d_h_product = tl.where(alive, t, d_h_product)
+    d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d  # [d]
+    tl.store(d_h_end_at, d_h, mask=in_d)
+    # [d]
+    d_h_product_end_at = (
+        d_h_product_end_ptr + row * d_h_product_end_stride_row + at_d * d_h_product_end_stride_d
+    )
+    tl.store(d_h_product_end_at, d_h_product, mask=in_d)
+
+
+def forward_carries(call, split, inputs, params, states, reverse):
+    """The states before each chunk."""
+    (x,) = inputs
+    (logit,) = params
+    blocks = FORWARD_SUMMARY_TILING.blocks(call)
+    h_start = call.constant(0.0, (split.rows, call.sizes["d"]))
+    h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    h_product_start = call.constant(1.0, (split.rows, call.sizes["d"]))
+    h_product_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    call.run(
+        forward_summary_kernel,
+        blocks,
+        [x, logit, h_start, h_product_start, h_end, h_product_end],
+        reverse=reverse,
+        split=split,
+    )
+    return (call.carries(states[0], h_end, h_product_end, split, behind=False),)
+
+
+def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse):
+    """The gradients of states behind each chunk."""
+    (logit,) = params
+    (dy_h,) = grad_outputs
+    blocks = BACKWARD_SUMMARY_TILING.blocks(call)
+    d_h_start = call.constant(0.0, (split.rows, call.sizes["d"]))
+    d_h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    d_h_product_start = call.constant(1.0, (split.rows, call.sizes["d"]))
+    d_h_product_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    call.run(
+        backward_summary_kernel,
+        blocks,
+        [dy_h, logit, d_h_start, d_h_product_start, d_h_end, d_h_product_end],
+        reverse=not reverse,
+        split=split.back,
+    )
+    return (call.carries(grad_final[0], d_h_end, d_h_product_end, split, behind=True),)
+
+
+def forward_recurrent(inputs, params, states, reverse, save, chunks=1):
     """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
     (x,) = inputs
     (logit,) = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
+    split = call.split(blocks, chunks, SEGMENT)
+    if split.chunks > 1:
+        (h,) = forward_carries(call, split, inputs, params, states, reverse)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
     h_saved = call.new(
         (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
     )
@@ -367,11 +650,12 @@ def forward_recurrent(inputs, params, states, reverse, save):
         segment=SEGMENT,
         save=save,
         reverse=reverse,
+        split=split,
     )
-    return (h_2,), (h_end,), (h_saved,)
+    return (h_2,), (split.last(h_end),), (h_saved,)
 
 
-def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
     """Gradients of inputs, params and initial states."""
     (x,) = inputs
     (logit,) = params
@@ -380,11 +664,14 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (d_h_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
+    split = call.split(blocks, chunks, SEGMENT)
+    if split.chunks > 1:
+        (d_h_end,) = backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
-    d_logit = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    d_logit = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    d_h_start = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
     h_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
     )
     call.run(
         backward_kernel,
@@ -392,9 +679,20 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         [x, dy_h, logit, d_h_end, h_saved, d_x, d_logit, d_h_start],
         segment=SEGMENT,
         reverse=reverse,
+        split=split,
         scratch=[h_scratch],
     )
-    return (d_x,), (launch.total(d_logit, 1),), (d_h_start,)
+    return (d_x,), (launch.total(d_logit, 1),), (split.first(d_h_start),)
+
+
+def forward_chunked(inputs, params, states, reverse, save):
+    """The same, the time split where that keeps more of the chip busy."""
+    return forward_recurrent(inputs, params, states, reverse, save, chunks=None)
+
+
+def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+    """The same, the time split where that keeps more of the chip busy."""
+    return backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=None)
 
 
 def saved(form, batch, time, sizes):
@@ -403,8 +701,8 @@ def saved(form, batch, time, sizes):
     return (((batch, segments, sizes["d"]), "real"),)
 
 
-FORWARD = {"recurrent": forward_recurrent}
-BACKWARD = {"recurrent": backward_recurrent}
+FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
+BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
 operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
 ema = operator

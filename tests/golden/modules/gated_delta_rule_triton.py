@@ -5,8 +5,8 @@ Stages:
         contracts i
 
 Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+    not parallel: the triton target splits the time instead: form chunked
+    not chunked: a state is not a real scan of its own
 
 gated_delta_rule(q, k, v, g, beta):
     input   q     [B, T, h, i]
@@ -42,7 +42,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="10b5986dfce0",
+    digest="f2eb901740e3",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -64,8 +64,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
+        ("chunked", "a state is not a real scan of its own"),
     ),
     order=("q", "k", "v", "g", "beta"),
 )
@@ -117,14 +117,17 @@ def forward_kernel(
     v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
     g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h,  # [B, T, h]
     beta_ptr, beta_stride_b, beta_stride_t: tl.constexpr, beta_stride_h,  # [B, T, h]
-    # [B, h, i, j]
-    S_start_ptr, S_start_stride_b, S_start_stride_h, S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
+    S_start_ptr,  # [B, h, i, j]
+    S_start_stride_b, S_start_stride_h,
+    S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
     # [B, T, h, j]
     o_out_ptr, o_out_stride_b, o_out_stride_t: tl.constexpr, o_out_stride_h, o_out_stride_j: tl.constexpr,
     # [B, h, i, j]
     S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
-    # [B, segments, h, i, j]
-    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i: tl.constexpr, S_saved_stride_j: tl.constexpr,
+    S_saved_ptr,  # [B, segments, h, i, j]
+    S_saved_stride_b, S_saved_stride_segment,
+    S_saved_stride_h, S_saved_stride_i: tl.constexpr,
+    S_saved_stride_j: tl.constexpr,
     T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -152,6 +155,7 @@ def forward_kernel(
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [i, j]
     S_start_at = (
         S_start_ptr
@@ -179,7 +183,7 @@ def forward_kernel(
         v_ahead = ()
         g_ahead = ()
         beta_ahead = ()
-        for u in tl.static_range(unroll):
+        for u in tl.static_range(short if tail else unroll):
             q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
             k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
             v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
@@ -194,7 +198,7 @@ def forward_kernel(
             + at_h * o_out_stride_h
             + at_j * o_out_stride_j
         )
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             q_block = q_ahead
             k_block = k_ahead
             v_block = v_ahead
@@ -220,13 +224,45 @@ def forward_kernel(
                 v_ahead = ()
                 g_ahead = ()
                 beta_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
                     k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
                     g_ahead += (tl.load(g_at + way * u * g_stride_t),)  # scalar
                     beta_ahead += (tl.load(beta_at + way * u * beta_stride_t),)  # scalar
-            for u in tl.static_range(unroll):
+            if tail:
+                q_at += way * short * q_stride_t
+                k_at += way * short * k_stride_t
+                v_at += way * short * v_stride_t
+                g_at += way * short * g_stride_t
+                beta_at += way * short * beta_stride_t
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                g_ahead = ()
+                beta_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [i]
+                    q_ahead += (
+                        tl.load(q_at + way * u * q_stride_t, mask=in_i & (first + short + u < T), other=0.0),
+                    )
+                    # [i]
+                    k_ahead += (
+                        tl.load(k_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0),
+                    )
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * u * v_stride_t, mask=in_j & (first + short + u < T), other=0.0),
+                    )
+                    # scalar
+                    g_ahead += (
+                        tl.load(g_at + way * u * g_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+                    # scalar
+                    beta_ahead += (
+                        tl.load(beta_at + way * u * beta_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+            for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
@@ -256,7 +292,7 @@ def forward_kernel(
                 o = tl.sum(tl.where(in_i[:, None], q[:, None] * S_3, 0.0), axis=0)  # [j]
                 tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & alive)
                 S = tl.where(alive, S_3, S)
-            o_out_at += way * unroll * o_out_stride_t
+            o_out_at += way * (short if tail else unroll) * o_out_stride_t
     # [i, j]
     S_end_at = (
         S_end_ptr
@@ -277,22 +313,32 @@ def backward_kernel(
     beta_ptr, beta_stride_b, beta_stride_t: tl.constexpr, beta_stride_h,  # [B, T, h]
     # [B, T, h, j]
     dy_o_ptr, dy_o_stride_b, dy_o_stride_t: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
-    # [B, h, i, j]
-    d_S_start_ptr, d_S_start_stride_b, d_S_start_stride_h, d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
-    # [B, segments, h, i, j]
-    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i: tl.constexpr, S_saved_stride_j: tl.constexpr,
-    # [programs along j, B, T, h, i]
-    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t: tl.constexpr, d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
-    # [programs along j, B, T, h, i]
-    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t: tl.constexpr, d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
-    # [B, T, h, j]
-    d_v_out_ptr, d_v_out_stride_b, d_v_out_stride_t: tl.constexpr, d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
+    d_S_start_ptr,  # [B, h, i, j]
+    d_S_start_stride_b, d_S_start_stride_h,
+    d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
+    S_saved_ptr,  # [B, segments, h, i, j]
+    S_saved_stride_b, S_saved_stride_segment,
+    S_saved_stride_h, S_saved_stride_i: tl.constexpr,
+    S_saved_stride_j: tl.constexpr,
+    d_q_out_ptr,  # [programs along j, B, T, h, i]
+    d_q_out_stride_part_j, d_q_out_stride_b,
+    d_q_out_stride_t: tl.constexpr, d_q_out_stride_h,
+    d_q_out_stride_i: tl.constexpr,
+    d_k_out_ptr,  # [programs along j, B, T, h, i]
+    d_k_out_stride_part_j, d_k_out_stride_b,
+    d_k_out_stride_t: tl.constexpr, d_k_out_stride_h,
+    d_k_out_stride_i: tl.constexpr,
+    d_v_out_ptr,  # [B, T, h, j]
+    d_v_out_stride_b, d_v_out_stride_t: tl.constexpr,
+    d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
     # [programs along j, B, T, h]
     d_g_out_ptr, d_g_out_stride_part_j, d_g_out_stride_b, d_g_out_stride_t: tl.constexpr, d_g_out_stride_h,
-    # [programs along j, B, T, h]
-    d_beta_out_ptr, d_beta_out_stride_part_j, d_beta_out_stride_b, d_beta_out_stride_t: tl.constexpr, d_beta_out_stride_h,
-    # [B, h, i, j]
-    d_S_end_ptr, d_S_end_stride_b, d_S_end_stride_h, d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
+    d_beta_out_ptr,  # [programs along j, B, T, h]
+    d_beta_out_stride_part_j, d_beta_out_stride_b,
+    d_beta_out_stride_t: tl.constexpr, d_beta_out_stride_h,
+    d_S_end_ptr,  # [B, h, i, j]
+    d_S_end_stride_b, d_S_end_stride_h,
+    d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
     S_scratch_ptr,  # [programs, blocks of a segment, block …]
     T,
     size_h: tl.constexpr,

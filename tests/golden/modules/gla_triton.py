@@ -4,9 +4,8 @@ Stages:
     S: outer product: diagonal over i, input-dependent, growth possible; writes an outer product over (i; j);
         read-out contracts i
 
-Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+Forms: recurrent, chunked.
+    not parallel: the triton target splits the time instead: form chunked
 
 gla(q, k, v, g):
     input   q  [B, T, h, i]
@@ -40,7 +39,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="gla",
-    digest="a80043cc3cdb",
+    digest="4a5269424928",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -59,10 +58,9 @@ SPEC = Spec(
     outputs=(
         TensorSpec("o", (("h",), ("j",)), ("h", "j"), declared="output o[h, j]", line=14),
     ),
-    forms=("recurrent",),
+    forms=("recurrent", "chunked"),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
     ),
     order=("q", "k", "v", "g"),
 )
@@ -103,23 +101,54 @@ BACKWARD_TILING = launch.Tiling(
     work=16,
     segment=SEGMENT,
 )
+FORWARD_SUMMARY_TILING = launch.Tiling(
+    "gla",
+    grid=("h",),
+    split=("i", "j"),
+    summed=(),
+    full=(),
+    tiles=(("i", "j"),),
+    resident=(("i", "j"), ("i", "j")),
+    rows=(("i",), ("j",), ("i",)),
+    past=(),
+    work=5,
+    segment=SEGMENT,
+)
+BACKWARD_SUMMARY_TILING = launch.Tiling(
+    "gla",
+    grid=("h",),
+    split=("i", "j"),
+    summed=(),
+    full=(),
+    tiles=(("i", "j"),),
+    resident=(("i", "j"), ("i", "j")),
+    rows=(("i",), ("i",), ("j",)),
+    past=(),
+    work=5,
+    segment=SEGMENT,
+)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
 def forward_kernel(
     q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
     k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
     v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
     g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
-    # [B, h, i, j]
-    S_start_ptr, S_start_stride_b, S_start_stride_h, S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
-    # [programs along i, B, T, h, j]
-    o_out_ptr, o_out_stride_part_i, o_out_stride_b, o_out_stride_t: tl.constexpr, o_out_stride_h, o_out_stride_j: tl.constexpr,
-    # [B, h, i, j]
-    S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
-    # [B, segments, h, i, j]
-    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i: tl.constexpr, S_saved_stride_j: tl.constexpr,
-    T,
+    S_start_ptr,  # [B * chunks, h, i, j]
+    S_start_stride_row, S_start_stride_h,
+    S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
+    o_out_ptr,  # [programs along i, B, T, h, j]
+    o_out_stride_part_i, o_out_stride_b,
+    o_out_stride_t: tl.constexpr, o_out_stride_h,
+    o_out_stride_j: tl.constexpr,
+    # [B * chunks, h, i, j]
+    S_end_ptr, S_end_stride_row, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
+    S_saved_ptr,  # [B, segments, h, i, j]
+    S_saved_stride_b, S_saved_stride_segment,
+    S_saved_stride_h, S_saved_stride_i: tl.constexpr,
+    S_saved_stride_j: tl.constexpr,
+    T, chunks, span, shift,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
@@ -140,7 +169,11 @@ def forward_kernel(
     program = program // tl.cdiv(size_i, block_i)
     at_h = program % size_h
     program = program // size_h
-    b = program
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     lane_i = tl.arange(0, block_i)
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
@@ -149,19 +182,20 @@ def forward_kernel(
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [i, j]
     S_start_at = (
         S_start_ptr
-        + b * S_start_stride_b
+        + row * S_start_stride_row
         + at_h * S_start_stride_h
         + at_i[:, None] * S_start_stride_i
         + at_j[None, :] * S_start_stride_j
     )
     S = tl.load(S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
-    whole = T // unroll * unroll
+    whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
-        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
         k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
@@ -175,11 +209,15 @@ def forward_kernel(
         k_ahead = ()
         v_ahead = ()
         g_ahead = ()
-        for u in tl.static_range(unroll):
-            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
-            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
+        for u in tl.static_range(short if tail else unroll):
+            # [i]
+            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            # [i]
+            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            # [j]
+            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < steps), other=0.0),)
+            # [i]
+            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
         # [j]
         o_out_at = (
             o_out_ptr
@@ -189,19 +227,19 @@ def forward_kernel(
             + at_h * o_out_stride_h
             + at_j * o_out_stride_j
         )
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
             q_block = q_ahead
             k_block = k_ahead
             v_block = v_ahead
             g_block = g_ahead
             if not tail:
-                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
                 q_at += moved * q_stride_t
                 k_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 g_at += moved * g_stride_t
                 if prefetch > 0:
-                    if first + (1 + prefetch) * unroll <= T:
+                    if first + (1 + prefetch) * unroll <= steps:
                         tlmath.prefetch(q_lines)
                         tlmath.prefetch(k_lines)
                         tlmath.prefetch(v_lines)
@@ -214,16 +252,50 @@ def forward_kernel(
                 k_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
                     k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
                     g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
-            for u in tl.static_range(unroll):
-                alive = first + u < T if tail else True
+            if tail:
+                q_at += way * short * q_stride_t
+                k_at += way * short * k_stride_t
+                v_at += way * short * v_stride_t
+                g_at += way * short * g_stride_t
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                g_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [i]
+                    q_ahead += (
+                        tl.load(
+                            q_at + way * u * q_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [i]
+                    k_ahead += (
+                        tl.load(
+                            k_at + way * u * k_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [j]
+                    v_ahead += (
+                        tl.load(
+                            v_at + way * u * v_stride_t, mask=in_j & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(
+                            g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
-                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        checkpoint = tl.cast((skip + first + u) // segment, tl.int64)
                         # [i, j]
                         S_saved_at = (
                             S_saved_ptr
@@ -245,11 +317,11 @@ def forward_kernel(
                 o = tl.sum(tl.where(in_i[:, None], q[:, None] * S_2, 0.0), axis=0)  # [j]
                 tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & alive)
                 S = tl.where(alive, S_2, S)
-            o_out_at += way * unroll * o_out_stride_t
+            o_out_at += way * (short if tail else unroll) * o_out_stride_t
     # [i, j]
     S_end_at = (
         S_end_ptr
-        + b * S_end_stride_b
+        + row * S_end_stride_row
         + at_h * S_end_stride_h
         + at_i[:, None] * S_end_stride_i
         + at_j[None, :] * S_end_stride_j
@@ -257,7 +329,7 @@ def forward_kernel(
     tl.store(S_end_at, S, mask=in_i[:, None] & in_j[None, :])
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
 def backward_kernel(
     q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
     k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
@@ -265,22 +337,34 @@ def backward_kernel(
     g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
     # [B, T, h, j]
     dy_o_ptr, dy_o_stride_b, dy_o_stride_t: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
-    # [B, h, i, j]
-    d_S_start_ptr, d_S_start_stride_b, d_S_start_stride_h, d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
-    # [B, segments, h, i, j]
-    S_saved_ptr, S_saved_stride_b, S_saved_stride_segment, S_saved_stride_h, S_saved_stride_i: tl.constexpr, S_saved_stride_j: tl.constexpr,
-    # [programs along j, B, T, h, i]
-    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t: tl.constexpr, d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
-    # [programs along j, B, T, h, i]
-    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t: tl.constexpr, d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
-    # [programs along i, B, T, h, j]
-    d_v_out_ptr, d_v_out_stride_part_i, d_v_out_stride_b, d_v_out_stride_t: tl.constexpr, d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
-    # [programs along j, B, T, h, i]
-    d_g_out_ptr, d_g_out_stride_part_j, d_g_out_stride_b, d_g_out_stride_t: tl.constexpr, d_g_out_stride_h, d_g_out_stride_i: tl.constexpr,
-    # [B, h, i, j]
-    d_S_end_ptr, d_S_end_stride_b, d_S_end_stride_h, d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
+    d_S_start_ptr,  # [B * chunks, h, i, j]
+    d_S_start_stride_row, d_S_start_stride_h,
+    d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
+    S_saved_ptr,  # [B, segments, h, i, j]
+    S_saved_stride_b, S_saved_stride_segment,
+    S_saved_stride_h, S_saved_stride_i: tl.constexpr,
+    S_saved_stride_j: tl.constexpr,
+    d_q_out_ptr,  # [programs along j, B, T, h, i]
+    d_q_out_stride_part_j, d_q_out_stride_b,
+    d_q_out_stride_t: tl.constexpr, d_q_out_stride_h,
+    d_q_out_stride_i: tl.constexpr,
+    d_k_out_ptr,  # [programs along j, B, T, h, i]
+    d_k_out_stride_part_j, d_k_out_stride_b,
+    d_k_out_stride_t: tl.constexpr, d_k_out_stride_h,
+    d_k_out_stride_i: tl.constexpr,
+    d_v_out_ptr,  # [programs along i, B, T, h, j]
+    d_v_out_stride_part_i, d_v_out_stride_b,
+    d_v_out_stride_t: tl.constexpr, d_v_out_stride_h,
+    d_v_out_stride_j: tl.constexpr,
+    d_g_out_ptr,  # [programs along j, B, T, h, i]
+    d_g_out_stride_part_j, d_g_out_stride_b,
+    d_g_out_stride_t: tl.constexpr, d_g_out_stride_h,
+    d_g_out_stride_i: tl.constexpr,
+    d_S_end_ptr,  # [B * chunks, h, i, j]
+    d_S_end_stride_row, d_S_end_stride_h,
+    d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
     S_scratch_ptr,  # [programs, blocks of a segment, block …]
-    T,
+    T, chunks, span, shift,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
@@ -300,7 +384,11 @@ def backward_kernel(
     program = program // tl.cdiv(size_i, block_i)
     at_h = program % size_h
     program = program // size_h
-    b = program
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     lane_i = tl.arange(0, block_i)
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
@@ -319,17 +407,17 @@ def backward_kernel(
     # [i, j]
     d_S_start_at = (
         d_S_start_ptr
-        + b * d_S_start_stride_b
+        + row * d_S_start_stride_row
         + at_h * d_S_start_stride_h
         + at_i[:, None] * d_S_start_stride_i
         + at_j[None, :] * d_S_start_stride_j
     )
     d_S = tl.load(d_S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
-    whole = T // unroll
+    whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
-        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
         k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
@@ -356,28 +444,38 @@ def backward_kernel(
         for u in tl.static_range(unroll):
             # [i]
             q_ahead += (
-                tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [i]
             k_ahead += (
-                tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [j]
             v_ahead += (
-                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [i]
             g_ahead += (
-                tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    g_at + way * u * g_stride_t, mask=in_i & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [j]
             dy_o_ahead += (
                 tl.load(
-                    dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
+                    dy_o_at + way * u * dy_o_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u < steps),
+                    other=0.0,
                 ),
             )
         if segment == unroll:
-            checkpoint = tl.cast(last, tl.int64)
+            checkpoint = tl.cast(skip // segment + last, tl.int64)
             # [i, j]
             S_saved_at = (
                 S_saved_ptr
@@ -389,7 +487,7 @@ def backward_kernel(
             )
             # [i, j]
             S_ahead = tl.load(
-        S_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < T), other=0.0
+        S_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < steps), other=0.0
     ).to(
                 acc
             )
@@ -429,7 +527,7 @@ def backward_kernel(
             + at_h * d_g_out_stride_h
             + at_i * d_g_out_stride_i
         )
-        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+        for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
             block = last - behind
             first = block * unroll
             q_block = q_ahead
@@ -469,7 +567,7 @@ def backward_kernel(
                     dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
-                    checkpoint = tl.cast(first // segment, tl.int64)
+                    checkpoint = tl.cast((skip + first) // segment, tl.int64)
                     # [i, j]
                     S_saved_at = (
                         S_saved_ptr
@@ -500,7 +598,7 @@ def backward_kernel(
                 S_now = tl.load(S_scratch_at + block % (segment // unroll) * block_i * block_j).to(acc)
             else:
                 S_now = S_ahead  # [i, j]
-                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
                 # [i, j]
                 S_saved_at = (
                     S_saved_ptr
@@ -522,7 +620,7 @@ def backward_kernel(
                 S_2 = exp_g[:, None] * S_now + k[:, None] * v[None, :]  # [i, j]
                 S_now = S_2
             for u in tl.static_range(unroll - 1, -1, -1):
-                alive = first + u < T if tail else True
+                alive = first + u < steps if tail else True
                 S = S_kept[u]  # [i, j]
                 q = q_block[u].to(acc)  # [i]
                 k = k_block[u].to(acc)  # [i]
@@ -558,7 +656,7 @@ def backward_kernel(
     # [i, j]
     d_S_end_at = (
         d_S_end_ptr
-        + b * d_S_end_stride_b
+        + row * d_S_end_stride_row
         + at_h * d_S_end_stride_h
         + at_i[:, None] * d_S_end_stride_i
         + at_j[None, :] * d_S_end_stride_j
@@ -566,16 +664,412 @@ def backward_kernel(
     tl.store(d_S_end_at, d_S, mask=in_i[:, None] & in_j[None, :])
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+def forward_summary_kernel(
+    k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
+    v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
+    g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
+    S_start_ptr,  # [B * chunks, h, i, j]
+    S_start_stride_row, S_start_stride_h,
+    S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
+    S_product_start_ptr,  # [B * chunks, h, i, j]
+    S_product_start_stride_row, S_product_start_stride_h,
+    S_product_start_stride_i: tl.constexpr, S_product_start_stride_j: tl.constexpr,
+    # [B * chunks, h, i, j]
+    S_end_ptr, S_end_stride_row, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
+    S_product_end_ptr,  # [B * chunks, h, i, j]
+    S_product_end_stride_row, S_product_end_stride_h,
+    S_product_end_stride_i: tl.constexpr, S_product_end_stride_j: tl.constexpr,
+    T, chunks, span, shift,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, one h, a block of i, a block of j, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    lane_i = tl.arange(0, block_i)
+    at_i = part_i * block_i + lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    lane_j = tl.arange(0, block_j)
+    at_j = part_j * block_j + lane_j
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+
+    way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    # [i, j]
+    S_start_at = (
+        S_start_ptr
+        + row * S_start_stride_row
+        + at_h * S_start_stride_h
+        + at_i[:, None] * S_start_stride_i
+        + at_j[None, :] * S_start_stride_j
+    )
+    S = tl.load(S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    # [i, j]
+    S_product_start_at = (
+        S_product_start_ptr
+        + row * S_product_start_stride_row
+        + at_h * S_product_start_stride_h
+        + at_i[:, None] * S_product_start_stride_i
+        + at_j[None, :] * S_product_start_stride_j
+    )
+    S_product = tl.load(S_product_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    whole = steps // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
+        g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
+        if prefetch > 0 and not tail:
+            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
+            g_lines = tlmath.cache_lines(g_at, way * g_stride_t, prefetch * unroll, unroll)
+        k_ahead = ()
+        v_ahead = ()
+        g_ahead = ()
+        for u in tl.static_range(short if tail else unroll):
+            # [i]
+            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            # [j]
+            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < steps), other=0.0),)
+            # [i]
+            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
+            k_block = k_ahead
+            v_block = v_ahead
+            g_block = g_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                k_at += moved * k_stride_t
+                v_at += moved * v_stride_t
+                g_at += moved * g_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= steps:
+                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(v_lines)
+                        tlmath.prefetch(g_lines)
+                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
+                    g_lines += tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
+                k_ahead = ()
+                v_ahead = ()
+                g_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
+                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
+            if tail:
+                k_at += way * short * k_stride_t
+                v_at += way * short * v_stride_t
+                g_at += way * short * g_stride_t
+                k_ahead = ()
+                v_ahead = ()
+                g_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [i]
+                    k_ahead += (
+                        tl.load(
+                            k_at + way * u * k_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [j]
+                    v_ahead += (
+                        tl.load(
+                            v_at + way * u * v_stride_t, mask=in_j & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(
+                            g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
+                k = k_block[u].to(acc)  # [i]
+                v = v_block[u].to(acc)  # [j]
+                g = g_block[u].to(acc)  # [i]
+                # spec line 11
+                exp_g = tl.exp(g)  # [i]
+                S_2 = exp_g[:, None] * S + k[:, None] * v[None, :]  # [i, j]
+                t_3 = exp_g[:, None] * S_product  # [i, j]
+                S = tl.where(alive, S_2, S)
+                S_product = tl.where(alive, t_3, S_product)
+    # [i, j]
+    S_end_at = (
+        S_end_ptr
+        + row * S_end_stride_row
+        + at_h * S_end_stride_h
+        + at_i[:, None] * S_end_stride_i
+        + at_j[None, :] * S_end_stride_j
+    )
+    tl.store(S_end_at, S, mask=in_i[:, None] & in_j[None, :])
+    # [i, j]
+    S_product_end_at = (
+        S_product_end_ptr
+        + row * S_product_end_stride_row
+        + at_h * S_product_end_stride_h
+        + at_i[:, None] * S_product_end_stride_i
+        + at_j[None, :] * S_product_end_stride_j
+    )
+    tl.store(S_product_end_at, S_product, mask=in_i[:, None] & in_j[None, :])
+
+
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+def backward_summary_kernel(
+    q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
+    g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
+    # [B, T, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_t: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    d_S_start_ptr,  # [B * chunks, h, i, j]
+    d_S_start_stride_row, d_S_start_stride_h,
+    d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
+    d_S_product_start_ptr,  # [B * chunks, h, i, j]
+    d_S_product_start_stride_row, d_S_product_start_stride_h,
+    d_S_product_start_stride_i: tl.constexpr, d_S_product_start_stride_j: tl.constexpr,
+    d_S_end_ptr,  # [B * chunks, h, i, j]
+    d_S_end_stride_row, d_S_end_stride_h,
+    d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
+    d_S_product_end_ptr,  # [B * chunks, h, i, j]
+    d_S_product_end_stride_row, d_S_product_end_stride_h,
+    d_S_product_end_stride_i: tl.constexpr, d_S_product_end_stride_j: tl.constexpr,
+    T, chunks, span, shift,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, one h, a block of i, a block of j, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    lane_i = tl.arange(0, block_i)
+    at_i = part_i * block_i + lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    lane_j = tl.arange(0, block_j)
+    at_j = part_j * block_j + lane_j
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+
+    way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    # [i, j]
+    d_S_start_at = (
+        d_S_start_ptr
+        + row * d_S_start_stride_row
+        + at_h * d_S_start_stride_h
+        + at_i[:, None] * d_S_start_stride_i
+        + at_j[None, :] * d_S_start_stride_j
+    )
+    d_S = tl.load(d_S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    # [i, j]
+    d_S_product_start_at = (
+        d_S_product_start_ptr
+        + row * d_S_product_start_stride_row
+        + at_h * d_S_product_start_stride_h
+        + at_i[:, None] * d_S_product_start_stride_i
+        + at_j[None, :] * d_S_product_start_stride_j
+    )
+    # [i, j]
+    d_S_product = tl.load(d_S_product_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    whole = steps // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
+        g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
+        # [j]
+        dy_o_at = (
+            dy_o_ptr
+            + b * dy_o_stride_b
+            + origin * dy_o_stride_t
+            + at_h * dy_o_stride_h
+            + at_j * dy_o_stride_j
+        )
+        if prefetch > 0 and not tail:
+            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
+            g_lines = tlmath.cache_lines(g_at, way * g_stride_t, prefetch * unroll, unroll)
+            dy_o_lines = tlmath.cache_lines(dy_o_at, way * dy_o_stride_t, prefetch * unroll, unroll)
+        q_ahead = ()
+        g_ahead = ()
+        dy_o_ahead = ()
+        for u in tl.static_range(short if tail else unroll):
+            # [i]
+            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            # [i]
+            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            # [j]
+            dy_o_ahead += (
+                tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin + u < steps), other=0.0),
+            )
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
+            q_block = q_ahead
+            g_block = g_ahead
+            dy_o_block = dy_o_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                q_at += moved * q_stride_t
+                g_at += moved * g_stride_t
+                dy_o_at += moved * dy_o_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= steps:
+                        tlmath.prefetch(q_lines)
+                        tlmath.prefetch(g_lines)
+                        tlmath.prefetch(dy_o_lines)
+                    q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
+                    g_lines += tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
+                    dy_o_lines += tlmath.size_in_bytes(dy_o_at, way * unroll * dy_o_stride_t)
+                q_ahead = ()
+                g_ahead = ()
+                dy_o_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
+                    g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
+                    dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
+            if tail:
+                q_at += way * short * q_stride_t
+                g_at += way * short * g_stride_t
+                dy_o_at += way * short * dy_o_stride_t
+                q_ahead = ()
+                g_ahead = ()
+                dy_o_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [i]
+                    q_ahead += (
+                        tl.load(
+                            q_at + way * u * q_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(
+                            g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [j]
+                    dy_o_ahead += (
+                        tl.load(
+                            dy_o_at + way * u * dy_o_stride_t,
+                            mask=in_j & (first + short + u < steps),
+                            other=0.0,
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
+                q = q_block[u].to(acc)  # [i]
+                g = g_block[u].to(acc)  # [i]
+                dy_o = dy_o_block[u].to(acc)  # [j]
+                # spec line 11
+                exp_g = tl.exp(g)  # [i]
+                d_S_2 = (d_S + dy_o[None, :] * q[:, None]) * exp_g[:, None]  # [i, j]
+                t_4 = d_S_product * exp_g[:, None]  # [i, j]
+                d_S = tl.where(alive, d_S_2, d_S)
+                d_S_product = tl.where(alive, t_4, d_S_product)
+    # [i, j]
+    d_S_end_at = (
+        d_S_end_ptr
+        + row * d_S_end_stride_row
+        + at_h * d_S_end_stride_h
+        + at_i[:, None] * d_S_end_stride_i
+        + at_j[None, :] * d_S_end_stride_j
+    )
+    tl.store(d_S_end_at, d_S, mask=in_i[:, None] & in_j[None, :])
+    # [i, j]
+    d_S_product_end_at = (
+        d_S_product_end_ptr
+        + row * d_S_product_end_stride_row
+        + at_h * d_S_product_end_stride_h
+        + at_i[:, None] * d_S_product_end_stride_i
+        + at_j[None, :] * d_S_product_end_stride_j
+    )
+    tl.store(d_S_product_end_at, d_S_product, mask=in_i[:, None] & in_j[None, :])
+
+
+def forward_carries(call, split, inputs, params, states, reverse):
+    """The states before each chunk."""
+    _, k, v, g = inputs
+    blocks = FORWARD_SUMMARY_TILING.blocks(call)
+    S_start = call.constant(0.0, (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+    S_end = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
+    S_product_start = call.constant(1.0, (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+    S_product_end = call.new(
+        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
+    )
+    call.run(
+        forward_summary_kernel,
+        blocks,
+        [k, v, g, S_start, S_product_start, S_end, S_product_end],
+        reverse=reverse,
+        split=split,
+    )
+    return (call.carries(states[0], S_end, S_product_end, split, behind=False),)
+
+
+def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse):
+    """The gradients of states behind each chunk."""
+    q, _, _, g = inputs
+    (dy_o,) = grad_outputs
+    blocks = BACKWARD_SUMMARY_TILING.blocks(call)
+    d_S_start = call.constant(0.0, (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+    d_S_end = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
+    d_S_product_start = call.constant(1.0, (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+    d_S_product_end = call.new(
+        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
+    )
+    call.run(
+        backward_summary_kernel,
+        blocks,
+        [q, g, dy_o, d_S_start, d_S_product_start, d_S_end, d_S_product_end],
+        reverse=not reverse,
+        split=split.back,
+    )
+    return (call.carries(grad_final[0], d_S_end, d_S_product_end, split, behind=True),)
+
+
+def forward_recurrent(inputs, params, states, reverse, save, chunks=1):
     """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
     q, k, v, g = inputs
     (S,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
+    split = call.split(blocks, chunks, SEGMENT)
+    if split.chunks > 1:
+        (S,) = forward_carries(call, split, inputs, params, states, reverse)
     o = call.shares(
         blocks.along("i"), (call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0)
     )
-    S_end = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
+    S_end = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
     S_saved = call.new(
         (
             call.batch,
@@ -597,11 +1091,12 @@ def forward_recurrent(inputs, params, states, reverse, save):
         segment=SEGMENT,
         save=save,
         reverse=reverse,
+        split=split,
     )
-    return (launch.total(o, 1),), (S_end,), (S_saved,)
+    return (launch.total(o, 1),), (split.last(S_end),), (S_saved,)
 
 
-def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
     """Gradients of inputs, params and initial states."""
     q, k, v, g = inputs
     (S_saved,) = saved
@@ -609,6 +1104,9 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (d_S_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
+    split = call.split(blocks, chunks, SEGMENT)
+    if split.chunks > 1:
+        (d_S_end,) = backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse)
     d_q = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype
     )
@@ -621,9 +1119,9 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_g = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[3].dtype
     )
-    d_S_start = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
+    d_S_start = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
     S_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")
     )
     call.run(
         backward_kernel,
@@ -631,13 +1129,24 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         [q, k, v, g, dy_o, d_S_end, S_saved, d_q, d_k, d_v, d_g, d_S_start],
         segment=SEGMENT,
         reverse=reverse,
+        split=split,
         scratch=[S_scratch],
     )
     return (
         (launch.total(d_q, 1), launch.total(d_k, 1), launch.total(d_v, 1), launch.total(d_g, 1)),
         (),
-        (d_S_start,),
+        (split.first(d_S_start),),
     )
+
+
+def forward_chunked(inputs, params, states, reverse, save):
+    """The same, the time split where that keeps more of the chip busy."""
+    return forward_recurrent(inputs, params, states, reverse, save, chunks=None)
+
+
+def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+    """The same, the time split where that keeps more of the chip busy."""
+    return backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=None)
 
 
 def saved(form, batch, time, sizes):
@@ -646,8 +1155,8 @@ def saved(form, batch, time, sizes):
     return (((batch, segments, sizes["h"], sizes["i"], sizes["j"]), "real"),)
 
 
-FORWARD = {"recurrent": forward_recurrent}
-BACKWARD = {"recurrent": backward_recurrent}
+FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
+BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
 operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
 gla = operator

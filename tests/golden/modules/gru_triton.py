@@ -4,8 +4,8 @@ Stages:
     h: nonlinear, its Jacobian mixes d
 
 Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+    not parallel: the triton target splits the time instead: form chunked
+    not chunked: a state is not a real scan of its own
 
 gru(z, r, c, Uz, Ur, Uc):
     input   z   [B, T, d]
@@ -42,7 +42,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="gru",
-    digest="a94ce800bea2",
+    digest="5860ab645828",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -65,8 +65,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
+        ("chunked", "a state is not a real scan of its own"),
     ),
     order=("z", "r", "c", "Uz", "Ur", "Uc"),
 )
@@ -162,6 +162,7 @@ def forward_kernel(
     Uc = tl.load(Uc_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
     h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = T // unroll * unroll
@@ -178,12 +179,12 @@ def forward_kernel(
         z_ahead = ()
         r_ahead = ()
         c_ahead = ()
-        for u in tl.static_range(unroll):
+        for u in tl.static_range(short if tail else unroll):
             z_ahead += (tl.load(z_at + way * u * z_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
             r_ahead += (tl.load(r_at + way * u * r_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
             c_ahead += (tl.load(c_at + way * u * c_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
         h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [d]
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             z_block = z_ahead
             r_block = r_ahead
             c_block = c_ahead
@@ -203,11 +204,31 @@ def forward_kernel(
                 z_ahead = ()
                 r_ahead = ()
                 c_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     z_ahead += (tl.load(z_at + way * u * z_stride_t, mask=in_d, other=0.0),)  # [d]
                     r_ahead += (tl.load(r_at + way * u * r_stride_t, mask=in_d, other=0.0),)  # [d]
                     c_ahead += (tl.load(c_at + way * u * c_stride_t, mask=in_d, other=0.0),)  # [d]
-            for u in tl.static_range(unroll):
+            if tail:
+                z_at += way * short * z_stride_t
+                r_at += way * short * r_stride_t
+                c_at += way * short * c_stride_t
+                z_ahead = ()
+                r_ahead = ()
+                c_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    z_ahead += (
+                        tl.load(z_at + way * u * z_stride_t, mask=in_d & (first + short + u < T), other=0.0),
+                    )
+                    # [d]
+                    r_ahead += (
+                        tl.load(r_at + way * u * r_stride_t, mask=in_d & (first + short + u < T), other=0.0),
+                    )
+                    # [d]
+                    c_ahead += (
+                        tl.load(c_at + way * u * c_stride_t, mask=in_d & (first + short + u < T), other=0.0),
+                    )
+            for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
@@ -235,7 +256,7 @@ def forward_kernel(
                 h_2 = update * h + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
                 tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
                 h = tl.where(alive, h_2, h)
-            h_out_at += way * unroll * h_out_stride_t
+            h_out_at += way * (short if tail else unroll) * h_out_stride_t
     h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
     tl.store(h_end_at, h, mask=in_d)
 

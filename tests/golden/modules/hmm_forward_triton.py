@@ -4,8 +4,8 @@ Stages:
     p: dense over s over logaddexp, input-dependent; writes nothing
 
 Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+    not parallel: the triton target splits the time instead: form chunked
+    not chunked: a state is not a real scan of its own
 
 hmm_forward(e, A, start):
     input   e           [B, T, s]
@@ -39,7 +39,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="2b7bba9b4654",
+    digest="b3c5e85afbc4",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -60,8 +60,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
+        ("chunked", "a state is not a real scan of its own"),
     ),
     order=("e", "A", "start"),
 )
@@ -138,6 +138,7 @@ def forward_kernel(
     A = tl.load(A_at, mask=in_s[:, None] & in_s_col[None, :], other=0.0).to(acc)  # [s, s_col]
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     p_start_at = p_start_ptr + b * p_start_stride_b + at_s * p_start_stride_s  # [s]
     p = tl.load(p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
     whole = T // unroll * unroll
@@ -148,7 +149,7 @@ def forward_kernel(
         if prefetch > 0 and not tail:
             e_lines = tlmath.cache_lines(e_at, way * e_stride_t, prefetch * unroll, unroll)
         e_ahead = ()
-        for u in tl.static_range(unroll):
+        for u in tl.static_range(short if tail else unroll):
             e_ahead += (tl.load(e_at + way * u * e_stride_t, mask=in_s & (begin + u < T), other=0.0),)  # [s]
         # [s]
         alpha_out_at = (
@@ -158,7 +159,7 @@ def forward_kernel(
         likelihood_out_at = (
             likelihood_out_ptr + b * likelihood_out_stride_b + origin * likelihood_out_stride_t
         )
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             e_block = e_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
@@ -168,9 +169,17 @@ def forward_kernel(
                         tlmath.prefetch(e_lines)
                     e_lines += tlmath.size_in_bytes(e_at, way * unroll * e_stride_t)
                 e_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     e_ahead += (tl.load(e_at + way * u * e_stride_t, mask=in_s, other=0.0),)  # [s]
-            for u in tl.static_range(unroll):
+            if tail:
+                e_at += way * short * e_stride_t
+                e_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [s]
+                    e_ahead += (
+                        tl.load(e_at + way * u * e_stride_t, mask=in_s & (first + short + u < T), other=0.0),
+                    )
+            for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
@@ -194,8 +203,8 @@ def forward_kernel(
                 tl.store(alpha_out_at + way * u * alpha_out_stride_t, alpha, mask=in_s & alive)
                 tl.store(likelihood_out_at + way * u * likelihood_out_stride_t, likelihood, mask=alive)
                 p = tl.where(alive, t_3, p)
-            alpha_out_at += way * unroll * alpha_out_stride_t
-            likelihood_out_at += way * unroll * likelihood_out_stride_t
+            alpha_out_at += way * (short if tail else unroll) * alpha_out_stride_t
+            likelihood_out_at += way * (short if tail else unroll) * likelihood_out_stride_t
     p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
     tl.store(p_end_at, p, mask=in_s)
 

@@ -5,8 +5,8 @@ Stages:
         contracts n
 
 Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+    not parallel: the triton target splits the time instead: form chunked
+    not chunked: a state is not a real scan of its own
 
 lru(u, nu, theta, log_gamma, B, C, D):
     input   u          [B, T, d]
@@ -45,7 +45,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="lru",
-    digest="c35df84682b5",
+    digest="e7c588e6dcae",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -69,8 +69,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
+        ("chunked", "a state is not a real scan of its own"),
     ),
     order=("u", "nu", "theta", "log_gamma", "B", "C", "D"),
 )
@@ -211,6 +211,7 @@ def forward_kernel(
     exp_log_gamma = tl.exp(log_gamma)  # [n]
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     x_re_start_at = x_re_start_ptr + b * x_re_start_stride_b + at_n * x_re_start_stride_n  # [n]
     x_re = tl.load(x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     x_im_start_at = x_im_start_ptr + b * x_im_start_stride_b + at_n * x_im_start_stride_n  # [n]
@@ -223,7 +224,7 @@ def forward_kernel(
         if prefetch > 0 and not tail:
             u_2_lines = tlmath.cache_lines(u_2_at, way * u_stride_t, prefetch * unroll, unroll)
         u_2_ahead = ()
-        for u in tl.static_range(unroll):
+        for u in tl.static_range(short if tail else unroll):
             # [d]
             u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d & (begin + u < T), other=0.0),)
         # [d]
@@ -234,7 +235,7 @@ def forward_kernel(
             + origin * y_out_stride_t
             + at_d * y_out_stride_d
         )
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             u_2_block = u_2_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
@@ -244,9 +245,19 @@ def forward_kernel(
                         tlmath.prefetch(u_2_lines)
                     u_2_lines += tlmath.size_in_bytes(u_2_at, way * unroll * u_stride_t)
                 u_2_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d, other=0.0),)  # [d]
-            for u in tl.static_range(unroll):
+            if tail:
+                u_2_at += way * short * u_stride_t
+                u_2_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    u_2_ahead += (
+                        tl.load(
+                            u_2_at + way * u * u_stride_t, mask=in_d & (first + short + u < T), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
@@ -280,7 +291,7 @@ def forward_kernel(
                 tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & alive)
                 x_re = tl.where(alive, x_2, x_re)
                 x_im = tl.where(alive, x_3, x_im)
-            y_out_at += way * unroll * y_out_stride_t
+            y_out_at += way * (short if tail else unroll) * y_out_stride_t
     x_re_end_at = x_re_end_ptr + b * x_re_end_stride_b + at_n * x_re_end_stride_n  # [n]
     tl.store(x_re_end_at, x_re, mask=in_n)
     x_im_end_at = x_im_end_ptr + b * x_im_end_stride_b + at_n * x_im_end_stride_n  # [n]
@@ -305,8 +316,9 @@ def backward_kernel(
     x_re_saved_ptr, x_re_saved_stride_b, x_re_saved_stride_segment, x_re_saved_stride_n: tl.constexpr,
     # [B, segments, n]
     x_im_saved_ptr, x_im_saved_stride_b, x_im_saved_stride_segment, x_im_saved_stride_n: tl.constexpr,
-    # [programs along n, B, T, d]
-    d_u_out_ptr, d_u_out_stride_part_n, d_u_out_stride_b, d_u_out_stride_t: tl.constexpr, d_u_out_stride_d: tl.constexpr,
+    d_u_out_ptr,  # [programs along n, B, T, d]
+    d_u_out_stride_part_n, d_u_out_stride_b,
+    d_u_out_stride_t: tl.constexpr, d_u_out_stride_d: tl.constexpr,
     d_nu_out_ptr, d_nu_out_stride_b, d_nu_out_stride_n: tl.constexpr,  # [B, n]
     d_theta_out_ptr, d_theta_out_stride_b, d_theta_out_stride_n: tl.constexpr,  # [B, n]
     d_log_gamma_out_ptr, d_log_gamma_out_stride_b, d_log_gamma_out_stride_n: tl.constexpr,  # [B, n]

@@ -7,8 +7,8 @@ Stages:
     n: scalar, input-dependent, growth possible; writes elementwise; read-out contracts i
 
 Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+    not parallel: the triton target splits the time instead: form chunked
+    not chunked: a state is not a real scan of its own
 
 mlstm(q, k, v, ig, fg):
     input   q   [B, T, h, i]
@@ -51,7 +51,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="mlstm",
-    digest="a969a6e038e4",
+    digest="fb1305dd28b6",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -75,8 +75,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
+        ("chunked", "a state is not a real scan of its own"),
     ),
     order=("q", "k", "v", "ig", "fg"),
 )
@@ -139,8 +139,9 @@ def forward_kernel(
     v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
     ig_ptr, ig_stride_b, ig_stride_t: tl.constexpr, ig_stride_h,  # [B, T, h]
     fg_ptr, fg_stride_b, fg_stride_t: tl.constexpr, fg_stride_h,  # [B, T, h]
-    # [B, h, i, j]
-    C_start_ptr, C_start_stride_b, C_start_stride_h, C_start_stride_i: tl.constexpr, C_start_stride_j: tl.constexpr,
+    C_start_ptr,  # [B, h, i, j]
+    C_start_stride_b, C_start_stride_h,
+    C_start_stride_i: tl.constexpr, C_start_stride_j: tl.constexpr,
     n_start_ptr, n_start_stride_b, n_start_stride_h, n_start_stride_i: tl.constexpr,  # [B, h, i]
     m_start_ptr, m_start_stride_b, m_start_stride_h,  # [B, h]
     # [B, T, h, j]
@@ -149,8 +150,10 @@ def forward_kernel(
     C_end_ptr, C_end_stride_b, C_end_stride_h, C_end_stride_i: tl.constexpr, C_end_stride_j: tl.constexpr,
     n_end_ptr, n_end_stride_b, n_end_stride_h, n_end_stride_i: tl.constexpr,  # [B, h, i]
     m_end_ptr, m_end_stride_b, m_end_stride_h,  # [B, h]
-    # [B, segments, h, i, j]
-    C_saved_ptr, C_saved_stride_b, C_saved_stride_segment, C_saved_stride_h, C_saved_stride_i: tl.constexpr, C_saved_stride_j: tl.constexpr,
+    C_saved_ptr,  # [B, segments, h, i, j]
+    C_saved_stride_b, C_saved_stride_segment,
+    C_saved_stride_h, C_saved_stride_i: tl.constexpr,
+    C_saved_stride_j: tl.constexpr,
     # [B, segments, h, i]
     n_saved_ptr, n_saved_stride_b, n_saved_stride_segment, n_saved_stride_h, n_saved_stride_i: tl.constexpr,
     m_saved_ptr, m_saved_stride_b, m_saved_stride_segment, m_saved_stride_h,  # [B, segments, h]
@@ -184,6 +187,7 @@ def forward_kernel(
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [i, j]
     C_start_at = (
         C_start_ptr
@@ -215,7 +219,7 @@ def forward_kernel(
         v_ahead = ()
         ig_ahead = ()
         fg_ahead = ()
-        for u in tl.static_range(unroll):
+        for u in tl.static_range(short if tail else unroll):
             q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
             k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
             v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
@@ -229,7 +233,7 @@ def forward_kernel(
             + at_h * y_out_stride_h
             + at_j * y_out_stride_j
         )
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             q_block = q_ahead
             k_block = k_ahead
             v_block = v_ahead
@@ -255,13 +259,45 @@ def forward_kernel(
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
                     k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
                     ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
                     fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
-            for u in tl.static_range(unroll):
+            if tail:
+                q_at += way * short * q_stride_t
+                k_at += way * short * k_stride_t
+                v_at += way * short * v_stride_t
+                ig_at += way * short * ig_stride_t
+                fg_at += way * short * fg_stride_t
+                q_ahead = ()
+                k_ahead = ()
+                v_ahead = ()
+                ig_ahead = ()
+                fg_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [i]
+                    q_ahead += (
+                        tl.load(q_at + way * u * q_stride_t, mask=in_i & (first + short + u < T), other=0.0),
+                    )
+                    # [i]
+                    k_ahead += (
+                        tl.load(k_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0),
+                    )
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * u * v_stride_t, mask=in_j & (first + short + u < T), other=0.0),
+                    )
+                    # scalar
+                    ig_ahead += (
+                        tl.load(ig_at + way * u * ig_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+                    # scalar
+                    fg_ahead += (
+                        tl.load(fg_at + way * u * fg_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+            for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
@@ -322,7 +358,7 @@ def forward_kernel(
                 C = tl.where(alive, C_2, C)
                 n = tl.where(alive, n_2, n)
                 m = tl.where(alive, top, m)
-            y_out_at += way * unroll * y_out_stride_t
+            y_out_at += way * (short if tail else unroll) * y_out_stride_t
     # [i, j]
     C_end_at = (
         C_end_ptr
@@ -347,27 +383,36 @@ def backward_kernel(
     fg_ptr, fg_stride_b, fg_stride_t: tl.constexpr, fg_stride_h,  # [B, T, h]
     # [B, T, h, j]
     dy_y_ptr, dy_y_stride_b, dy_y_stride_t: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
-    # [B, h, i, j]
-    d_C_start_ptr, d_C_start_stride_b, d_C_start_stride_h, d_C_start_stride_i: tl.constexpr, d_C_start_stride_j: tl.constexpr,
+    d_C_start_ptr,  # [B, h, i, j]
+    d_C_start_stride_b, d_C_start_stride_h,
+    d_C_start_stride_i: tl.constexpr, d_C_start_stride_j: tl.constexpr,
     d_n_start_ptr, d_n_start_stride_b, d_n_start_stride_h, d_n_start_stride_i: tl.constexpr,  # [B, h, i]
     d_m_start_ptr, d_m_start_stride_b, d_m_start_stride_h,  # [B, h]
-    # [B, segments, h, i, j]
-    C_saved_ptr, C_saved_stride_b, C_saved_stride_segment, C_saved_stride_h, C_saved_stride_i: tl.constexpr, C_saved_stride_j: tl.constexpr,
+    C_saved_ptr,  # [B, segments, h, i, j]
+    C_saved_stride_b, C_saved_stride_segment,
+    C_saved_stride_h, C_saved_stride_i: tl.constexpr,
+    C_saved_stride_j: tl.constexpr,
     # [B, segments, h, i]
     n_saved_ptr, n_saved_stride_b, n_saved_stride_segment, n_saved_stride_h, n_saved_stride_i: tl.constexpr,
     m_saved_ptr, m_saved_stride_b, m_saved_stride_segment, m_saved_stride_h,  # [B, segments, h]
-    # [programs along j, B, T, h, i]
-    d_q_out_ptr, d_q_out_stride_part_j, d_q_out_stride_b, d_q_out_stride_t: tl.constexpr, d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
-    # [programs along j, B, T, h, i]
-    d_k_out_ptr, d_k_out_stride_part_j, d_k_out_stride_b, d_k_out_stride_t: tl.constexpr, d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
-    # [B, T, h, j]
-    d_v_out_ptr, d_v_out_stride_b, d_v_out_stride_t: tl.constexpr, d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
+    d_q_out_ptr,  # [programs along j, B, T, h, i]
+    d_q_out_stride_part_j, d_q_out_stride_b,
+    d_q_out_stride_t: tl.constexpr, d_q_out_stride_h,
+    d_q_out_stride_i: tl.constexpr,
+    d_k_out_ptr,  # [programs along j, B, T, h, i]
+    d_k_out_stride_part_j, d_k_out_stride_b,
+    d_k_out_stride_t: tl.constexpr, d_k_out_stride_h,
+    d_k_out_stride_i: tl.constexpr,
+    d_v_out_ptr,  # [B, T, h, j]
+    d_v_out_stride_b, d_v_out_stride_t: tl.constexpr,
+    d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
     # [programs along j, B, T, h]
     d_ig_out_ptr, d_ig_out_stride_part_j, d_ig_out_stride_b, d_ig_out_stride_t: tl.constexpr, d_ig_out_stride_h,
     # [programs along j, B, T, h]
     d_fg_out_ptr, d_fg_out_stride_part_j, d_fg_out_stride_b, d_fg_out_stride_t: tl.constexpr, d_fg_out_stride_h,
-    # [B, h, i, j]
-    d_C_end_ptr, d_C_end_stride_b, d_C_end_stride_h, d_C_end_stride_i: tl.constexpr, d_C_end_stride_j: tl.constexpr,
+    d_C_end_ptr,  # [B, h, i, j]
+    d_C_end_stride_b, d_C_end_stride_h,
+    d_C_end_stride_i: tl.constexpr, d_C_end_stride_j: tl.constexpr,
     # [programs along j, B, h, i]
     d_n_end_ptr, d_n_end_stride_part_j, d_n_end_stride_b, d_n_end_stride_h, d_n_end_stride_i: tl.constexpr,
     d_m_end_ptr, d_m_end_stride_part_j, d_m_end_stride_b, d_m_end_stride_h,  # [programs along j, B, h]

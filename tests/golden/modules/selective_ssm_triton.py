@@ -4,9 +4,8 @@ Stages:
     h: diagonal over d, n (not separable), input-dependent, growth possible; writes elementwise; read-out
         contracts n
 
-Forms: recurrent.
-    not parallel: the triton target has the recurrent form alone so far
-    not chunked: the triton target has the recurrent form alone so far
+Forms: recurrent, chunked.
+    not parallel: the triton target splits the time instead: form chunked
 
 selective_ssm(x, delta, B, C, A, D, bias):
     input   x      [B, T, d]
@@ -43,7 +42,7 @@ from scanc_runtime import triton_math as tlmath
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="5a4c4d1eb162",
+    digest="c6f1cd937ef4",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -65,10 +64,9 @@ SPEC = Spec(
     outputs=(
         TensorSpec("y", (("d",),), ("d",), declared="output y[d]", line=14),
     ),
-    forms=("recurrent",),
+    forms=("recurrent", "chunked"),
     refused=(
-        ("parallel", "the triton target has the recurrent form alone so far"),
-        ("chunked", "the triton target has the recurrent form alone so far"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
     ),
     order=("x", "delta", "B", "C", "A", "D", "bias"),
 )
@@ -115,9 +113,35 @@ BACKWARD_TILING = launch.Tiling(
     work=85,
     segment=SEGMENT,
 )
+FORWARD_SUMMARY_TILING = launch.Tiling(
+    "selective_ssm",
+    grid=(),
+    split=("d", "n"),
+    summed=(),
+    full=(),
+    tiles=(("d", "n"),),
+    resident=(("d",), ("d", "n"), ("d", "n"), ("d", "n")),
+    rows=(("d",), ("d",), ("n",)),
+    past=(),
+    work=25,
+    segment=SEGMENT,
+)
+BACKWARD_SUMMARY_TILING = launch.Tiling(
+    "selective_ssm",
+    grid=(),
+    split=("d", "n"),
+    summed=(),
+    full=(),
+    tiles=(("d", "n"),),
+    resident=(("d",), ("d", "n"), ("d", "n"), ("d", "n")),
+    rows=(("d",), ("n",), ("d",)),
+    past=(),
+    work=15,
+    segment=SEGMENT,
+)
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
 def forward_kernel(
     x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
     delta_ptr, delta_stride_b, delta_stride_t: tl.constexpr, delta_stride_d: tl.constexpr,  # [B, T, d]
@@ -126,14 +150,16 @@ def forward_kernel(
     A_ptr, A_stride_d: tl.constexpr, A_stride_n: tl.constexpr,  # [d, n]
     D_ptr, D_stride_d: tl.constexpr,  # [d]
     bias_ptr, bias_stride_d: tl.constexpr,  # [d]
-    # [B, d, n]
-    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr, h_start_stride_n: tl.constexpr,
+    # [B * chunks, d, n]
+    h_start_ptr, h_start_stride_row, h_start_stride_d: tl.constexpr, h_start_stride_n: tl.constexpr,
     # [programs along n, B, T, d]
     y_out_ptr, y_out_stride_part_n, y_out_stride_b, y_out_stride_t: tl.constexpr, y_out_stride_d: tl.constexpr,
-    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr, h_end_stride_n: tl.constexpr,  # [B, d, n]
-    # [B, segments, d, n]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr, h_saved_stride_n: tl.constexpr,
-    T,
+    # [B * chunks, d, n]
+    h_end_ptr, h_end_stride_row, h_end_stride_d: tl.constexpr, h_end_stride_n: tl.constexpr,
+    h_saved_ptr,  # [B, segments, d, n]
+    h_saved_stride_b, h_saved_stride_segment,
+    h_saved_stride_d: tl.constexpr, h_saved_stride_n: tl.constexpr,
+    T, chunks, span, shift,
     size_d: tl.constexpr,
     size_n: tl.constexpr,
     block_d: tl.constexpr,
@@ -151,7 +177,11 @@ def forward_kernel(
     program = program // tl.cdiv(size_n, block_n)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
-    b = program
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
@@ -168,18 +198,19 @@ def forward_kernel(
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
 
     way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [d, n]
     h_start_at = (
         h_start_ptr
-        + b * h_start_stride_b
+        + row * h_start_stride_row
         + at_d[:, None] * h_start_stride_d
         + at_n[None, :] * h_start_stride_n
     )
     h = tl.load(h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    whole = T // unroll * unroll
+    whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
-        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
         B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
@@ -193,14 +224,17 @@ def forward_kernel(
         delta_ahead = ()
         B_ahead = ()
         C_ahead = ()
-        for u in tl.static_range(unroll):
-            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
+        for u in tl.static_range(short if tail else unroll):
+            # [d]
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < steps), other=0.0),)
             # [d]
             delta_ahead += (
-                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < T), other=0.0),
+                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < steps), other=0.0),
             )
-            B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin + u < T), other=0.0),)  # [n]
-            C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin + u < T), other=0.0),)  # [n]
+            # [n]
+            B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
+            # [n]
+            C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
         # [d]
         y_out_at = (
             y_out_ptr
@@ -209,19 +243,19 @@ def forward_kernel(
             + origin * y_out_stride_t
             + at_d * y_out_stride_d
         )
-        for first in range(begin, T if tail else whole, unroll):
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
             x_block = x_ahead
             delta_block = delta_ahead
             B_block = B_ahead
             C_block = C_ahead
             if not tail:
-                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
                 x_at += moved * x_stride_t
                 delta_at += moved * delta_stride_t
                 B_at += moved * B_stride_t
                 C_at += moved * C_stride_t
                 if prefetch > 0:
-                    if first + (1 + prefetch) * unroll <= T:
+                    if first + (1 + prefetch) * unroll <= steps:
                         tlmath.prefetch(x_lines)
                         tlmath.prefetch(delta_lines)
                         tlmath.prefetch(B_lines)
@@ -234,17 +268,53 @@ def forward_kernel(
                 delta_ahead = ()
                 B_ahead = ()
                 C_ahead = ()
-                for u in tl.static_range(unroll):
+                for u in tl.static_range(short if tail else unroll):
                     x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
                     # [d]
                     delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
                     B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
                     C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
-            for u in tl.static_range(unroll):
-                alive = first + u < T if tail else True
+            if tail:
+                x_at += way * short * x_stride_t
+                delta_at += way * short * delta_stride_t
+                B_at += way * short * B_stride_t
+                C_at += way * short * C_stride_t
+                x_ahead = ()
+                delta_ahead = ()
+                B_ahead = ()
+                C_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    x_ahead += (
+                        tl.load(
+                            x_at + way * u * x_stride_t, mask=in_d & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(
+                            delta_at + way * u * delta_stride_t,
+                            mask=in_d & (first + short + u < steps),
+                            other=0.0,
+                        ),
+                    )
+                    # [n]
+                    B_ahead += (
+                        tl.load(
+                            B_at + way * u * B_stride_t, mask=in_n & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [n]
+                    C_ahead += (
+                        tl.load(
+                            C_at + way * u * C_stride_t, mask=in_n & (first + short + u < steps), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
-                        checkpoint = tl.cast((first + u) // segment, tl.int64)
+                        checkpoint = tl.cast((skip + first + u) // segment, tl.int64)
                         # [d, n]
                         h_saved_at = (
                             h_saved_ptr
@@ -272,15 +342,15 @@ def forward_kernel(
                 y = t_7 + tl.where(lead_n, D * x, 0.0)  # [d]
                 tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & alive)
                 h = tl.where(alive, h_next, h)
-            y_out_at += way * unroll * y_out_stride_t
+            y_out_at += way * (short if tail else unroll) * y_out_stride_t
     # [d, n]
     h_end_at = (
-        h_end_ptr + b * h_end_stride_b + at_d[:, None] * h_end_stride_d + at_n[None, :] * h_end_stride_n
+        h_end_ptr + row * h_end_stride_row + at_d[:, None] * h_end_stride_d + at_n[None, :] * h_end_stride_n
     )
     tl.store(h_end_at, h, mask=in_d[:, None] & in_n[None, :])
 
 
-@triton.jit(do_not_specialize=["T"])
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
 def backward_kernel(
     x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
     delta_ptr, delta_stride_b, delta_stride_t: tl.constexpr, delta_stride_d: tl.constexpr,  # [B, T, d]
@@ -290,27 +360,32 @@ def backward_kernel(
     A_ptr, A_stride_d: tl.constexpr, A_stride_n: tl.constexpr,  # [d, n]
     D_ptr, D_stride_d: tl.constexpr,  # [d]
     bias_ptr, bias_stride_d: tl.constexpr,  # [d]
-    # [B, d, n]
-    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr, d_h_start_stride_n: tl.constexpr,
-    # [B, segments, d, n]
-    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr, h_saved_stride_n: tl.constexpr,
-    # [programs along n, B, T, d]
-    d_x_out_ptr, d_x_out_stride_part_n, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
-    # [programs along n, B, T, d]
-    d_delta_out_ptr, d_delta_out_stride_part_n, d_delta_out_stride_b, d_delta_out_stride_t: tl.constexpr, d_delta_out_stride_d: tl.constexpr,
-    # [programs along d, B, T, n]
-    d_B_out_ptr, d_B_out_stride_part_d, d_B_out_stride_b, d_B_out_stride_t: tl.constexpr, d_B_out_stride_n: tl.constexpr,
-    # [programs along d, B, T, n]
-    d_C_out_ptr, d_C_out_stride_part_d, d_C_out_stride_b, d_C_out_stride_t: tl.constexpr, d_C_out_stride_n: tl.constexpr,
-    # [B, d, n]
-    d_A_out_ptr, d_A_out_stride_b, d_A_out_stride_d: tl.constexpr, d_A_out_stride_n: tl.constexpr,
-    d_D_out_ptr, d_D_out_stride_b, d_D_out_stride_d: tl.constexpr,  # [B, d]
-    # [programs along n, B, d]
-    d_bias_out_ptr, d_bias_out_stride_part_n, d_bias_out_stride_b, d_bias_out_stride_d: tl.constexpr,
-    # [B, d, n]
-    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr, d_h_end_stride_n: tl.constexpr,
+    # [B * chunks, d, n]
+    d_h_start_ptr, d_h_start_stride_row, d_h_start_stride_d: tl.constexpr, d_h_start_stride_n: tl.constexpr,
+    h_saved_ptr,  # [B, segments, d, n]
+    h_saved_stride_b, h_saved_stride_segment,
+    h_saved_stride_d: tl.constexpr, h_saved_stride_n: tl.constexpr,
+    d_x_out_ptr,  # [programs along n, B, T, d]
+    d_x_out_stride_part_n, d_x_out_stride_b,
+    d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
+    d_delta_out_ptr,  # [programs along n, B, T, d]
+    d_delta_out_stride_part_n, d_delta_out_stride_b,
+    d_delta_out_stride_t: tl.constexpr, d_delta_out_stride_d: tl.constexpr,
+    d_B_out_ptr,  # [programs along d, B, T, n]
+    d_B_out_stride_part_d, d_B_out_stride_b,
+    d_B_out_stride_t: tl.constexpr, d_B_out_stride_n: tl.constexpr,
+    d_C_out_ptr,  # [programs along d, B, T, n]
+    d_C_out_stride_part_d, d_C_out_stride_b,
+    d_C_out_stride_t: tl.constexpr, d_C_out_stride_n: tl.constexpr,
+    # [B * chunks, d, n]
+    d_A_out_ptr, d_A_out_stride_row, d_A_out_stride_d: tl.constexpr, d_A_out_stride_n: tl.constexpr,
+    d_D_out_ptr, d_D_out_stride_row, d_D_out_stride_d: tl.constexpr,  # [B * chunks, d]
+    # [programs along n, B * chunks, d]
+    d_bias_out_ptr, d_bias_out_stride_part_n, d_bias_out_stride_row, d_bias_out_stride_d: tl.constexpr,
+    # [B * chunks, d, n]
+    d_h_end_ptr, d_h_end_stride_row, d_h_end_stride_d: tl.constexpr, d_h_end_stride_n: tl.constexpr,
     h_scratch_ptr,  # [programs, blocks of a segment, block …]
-    T,
+    T, chunks, span, shift,
     size_d: tl.constexpr,
     size_n: tl.constexpr,
     block_d: tl.constexpr,
@@ -327,7 +402,11 @@ def backward_kernel(
     program = program // tl.cdiv(size_n, block_n)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
-    b = program
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     lane_d = tl.arange(0, block_d)
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
@@ -354,7 +433,7 @@ def backward_kernel(
     # [d, n]
     d_h_start_at = (
         d_h_start_ptr
-        + b * d_h_start_stride_b
+        + row * d_h_start_stride_row
         + at_d[:, None] * d_h_start_stride_d
         + at_n[None, :] * d_h_start_stride_n
     )
@@ -362,11 +441,11 @@ def backward_kernel(
     d_A_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
     d_D_sum = tl.full([block_d], 0.0, acc)  # [d]
     d_bias_sum = tl.full([block_d], 0.0, acc)  # [d]
-    whole = T // unroll
+    whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
-        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
         B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
@@ -386,30 +465,40 @@ def backward_kernel(
         for u in tl.static_range(unroll):
             # [d]
             x_ahead += (
-                tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [d]
             delta_ahead += (
                 tl.load(
-                    delta_at + way * u * delta_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                    delta_at + way * u * delta_stride_t,
+                    mask=in_d & (begin >= 0) & (begin + u < steps),
+                    other=0.0,
                 ),
             )
             # [n]
             B_ahead += (
-                tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    B_at + way * u * B_stride_t, mask=in_n & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [n]
             C_ahead += (
-                tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin >= 0) & (begin + u < T), other=0.0),
+                tl.load(
+                    C_at + way * u * C_stride_t, mask=in_n & (begin >= 0) & (begin + u < steps), other=0.0
+                ),
             )
             # [d]
             dy_y_ahead += (
                 tl.load(
-                    dy_y_at + way * u * dy_y_stride_t, mask=in_d & (begin >= 0) & (begin + u < T), other=0.0
+                    dy_y_at + way * u * dy_y_stride_t,
+                    mask=in_d & (begin >= 0) & (begin + u < steps),
+                    other=0.0,
                 ),
             )
         if segment == unroll:
-            checkpoint = tl.cast(last, tl.int64)
+            checkpoint = tl.cast(skip // segment + last, tl.int64)
             # [d, n]
             h_saved_at = (
                 h_saved_ptr
@@ -420,7 +509,7 @@ def backward_kernel(
             )
             # [d, n]
             h_ahead = tl.load(
-        h_saved_at, mask=in_d[:, None] & in_n[None, :] & (begin >= 0) & (begin < T), other=0.0
+        h_saved_at, mask=in_d[:, None] & in_n[None, :] & (begin >= 0) & (begin < steps), other=0.0
     ).to(
                 acc
             )
@@ -456,7 +545,7 @@ def backward_kernel(
             + origin * d_C_out_stride_t
             + at_n * d_C_out_stride_n
         )
-        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
+        for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
             block = last - behind
             first = block * unroll
             x_block = x_ahead
@@ -497,7 +586,7 @@ def backward_kernel(
                     dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d, other=0.0),)  # [d]
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
-                    checkpoint = tl.cast(first // segment, tl.int64)
+                    checkpoint = tl.cast((skip + first) // segment, tl.int64)
                     # [d, n]
                     h_saved_at = (
                         h_saved_ptr
@@ -536,7 +625,7 @@ def backward_kernel(
                 h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d * block_n).to(acc)
             else:
                 h_now = h_ahead  # [d, n]
-                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
+                checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
                 # [d, n]
                 h_saved_at = (
                     h_saved_ptr
@@ -563,7 +652,7 @@ def backward_kernel(
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 h_now = h_next
             for u in tl.static_range(unroll - 1, -1, -1):
-                alive = first + u < T if tail else True
+                alive = first + u < steps if tail else True
                 h = h_kept_2[u]  # [d, n]
                 x = x_block[u].to(acc)  # [d]
                 delta = delta_block[u].to(acc)  # [d]
@@ -617,40 +706,442 @@ def backward_kernel(
     # [d, n]
     d_A_out_at = (
         d_A_out_ptr
-        + b * d_A_out_stride_b
+        + row * d_A_out_stride_row
         + at_d[:, None] * d_A_out_stride_d
         + at_n[None, :] * d_A_out_stride_n
     )
     tl.store(d_A_out_at, d_A_sum, mask=in_d[:, None] & in_n[None, :])
-    d_D_out_at = d_D_out_ptr + b * d_D_out_stride_b + at_d * d_D_out_stride_d  # [d]
+    d_D_out_at = d_D_out_ptr + row * d_D_out_stride_row + at_d * d_D_out_stride_d  # [d]
     tl.store(d_D_out_at, d_D_sum, mask=in_d & lead_n)
     # [d]
     d_bias_out_at = (
         d_bias_out_ptr
         + part_n * d_bias_out_stride_part_n
-        + b * d_bias_out_stride_b
+        + row * d_bias_out_stride_row
         + at_d * d_bias_out_stride_d
     )
     tl.store(d_bias_out_at, d_bias_sum, mask=in_d)
     # [d, n]
     d_h_end_at = (
         d_h_end_ptr
-        + b * d_h_end_stride_b
+        + row * d_h_end_stride_row
         + at_d[:, None] * d_h_end_stride_d
         + at_n[None, :] * d_h_end_stride_n
     )
     tl.store(d_h_end_at, d_h, mask=in_d[:, None] & in_n[None, :])
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+def forward_summary_kernel(
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    delta_ptr, delta_stride_b, delta_stride_t: tl.constexpr, delta_stride_d: tl.constexpr,  # [B, T, d]
+    B_ptr, B_stride_b, B_stride_t: tl.constexpr, B_stride_n: tl.constexpr,  # [B, T, n]
+    A_ptr, A_stride_d: tl.constexpr, A_stride_n: tl.constexpr,  # [d, n]
+    bias_ptr, bias_stride_d: tl.constexpr,  # [d]
+    # [B * chunks, d, n]
+    h_start_ptr, h_start_stride_row, h_start_stride_d: tl.constexpr, h_start_stride_n: tl.constexpr,
+    h_product_start_ptr,  # [B * chunks, d, n]
+    h_product_start_stride_row, h_product_start_stride_d: tl.constexpr,
+    h_product_start_stride_n: tl.constexpr,
+    # [B * chunks, d, n]
+    h_end_ptr, h_end_stride_row, h_end_stride_d: tl.constexpr, h_end_stride_n: tl.constexpr,
+    h_product_end_ptr,  # [B * chunks, d, n]
+    h_product_end_stride_row, h_product_end_stride_d: tl.constexpr,
+    h_product_end_stride_n: tl.constexpr,
+    T, chunks, span, shift,
+    size_d: tl.constexpr,
+    size_n: tl.constexpr,
+    block_d: tl.constexpr,
+    block_n: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a block of d, a block of n, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_n = program % tl.cdiv(size_n, block_n)
+    program = program // tl.cdiv(size_n, block_n)
+    part_d = program % tl.cdiv(size_d, block_d)
+    program = program // tl.cdiv(size_d, block_d)
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    lane_d = tl.arange(0, block_d)
+    at_d = part_d * block_d + lane_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+    lane_n = tl.arange(0, block_n)
+    at_n = part_n * block_n + lane_n
+    in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
+
+    A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
+    A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    bias_at = bias_ptr + at_d * bias_stride_d  # [d]
+    bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
+
+    way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    # [d, n]
+    h_start_at = (
+        h_start_ptr
+        + row * h_start_stride_row
+        + at_d[:, None] * h_start_stride_d
+        + at_n[None, :] * h_start_stride_n
+    )
+    h = tl.load(h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    # [d, n]
+    h_product_start_at = (
+        h_product_start_ptr
+        + row * h_product_start_stride_row
+        + at_d[:, None] * h_product_start_stride_d
+        + at_n[None, :] * h_product_start_stride_n
+    )
+    h_product = tl.load(h_product_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    whole = steps // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
+        delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
+        B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
+        if prefetch > 0 and not tail:
+            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, prefetch * unroll, unroll)
+            B_lines = tlmath.cache_lines(B_at, way * B_stride_t, prefetch * unroll, unroll)
+        x_ahead = ()
+        delta_ahead = ()
+        B_ahead = ()
+        for u in tl.static_range(short if tail else unroll):
+            # [d]
+            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < steps), other=0.0),)
+            # [d]
+            delta_ahead += (
+                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < steps), other=0.0),
+            )
+            # [n]
+            B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
+            x_block = x_ahead
+            delta_block = delta_ahead
+            B_block = B_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                x_at += moved * x_stride_t
+                delta_at += moved * delta_stride_t
+                B_at += moved * B_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= steps:
+                        tlmath.prefetch(x_lines)
+                        tlmath.prefetch(delta_lines)
+                        tlmath.prefetch(B_lines)
+                    x_lines += tlmath.size_in_bytes(x_at, way * unroll * x_stride_t)
+                    delta_lines += tlmath.size_in_bytes(delta_at, way * unroll * delta_stride_t)
+                    B_lines += tlmath.size_in_bytes(B_at, way * unroll * B_stride_t)
+                x_ahead = ()
+                delta_ahead = ()
+                B_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
+                    # [d]
+                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
+                    B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
+            if tail:
+                x_at += way * short * x_stride_t
+                delta_at += way * short * delta_stride_t
+                B_at += way * short * B_stride_t
+                x_ahead = ()
+                delta_ahead = ()
+                B_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    x_ahead += (
+                        tl.load(
+                            x_at + way * u * x_stride_t, mask=in_d & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(
+                            delta_at + way * u * delta_stride_t,
+                            mask=in_d & (first + short + u < steps),
+                            other=0.0,
+                        ),
+                    )
+                    # [n]
+                    B_ahead += (
+                        tl.load(
+                            B_at + way * u * B_stride_t, mask=in_n & (first + short + u < steps), other=0.0
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
+                x = x_block[u].to(acc)  # [d]
+                delta = delta_block[u].to(acc)  # [d]
+                B = B_block[u].to(acc)  # [n]
+                # spec line 10
+                step_ = tlmath.softplus(delta + bias)  # [d]
+                # spec line 11
+                h_z = step_[:, None] * A  # [d, n]
+                h_decay = tl.exp(h_z)  # [d, n]
+                h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                h_phi1 = tlmath.phi1(h_z)  # [d, n]
+                h_kept = h_decay * h  # [d, n]
+                h_next = h_kept + h_phi1 * h_write  # [d, n]
+                t_2 = h_decay * h_product  # [d, n]
+                h = tl.where(alive, h_next, h)
+                h_product = tl.where(alive, t_2, h_product)
+    # [d, n]
+    h_end_at = (
+        h_end_ptr + row * h_end_stride_row + at_d[:, None] * h_end_stride_d + at_n[None, :] * h_end_stride_n
+    )
+    tl.store(h_end_at, h, mask=in_d[:, None] & in_n[None, :])
+    # [d, n]
+    h_product_end_at = (
+        h_product_end_ptr
+        + row * h_product_end_stride_row
+        + at_d[:, None] * h_product_end_stride_d
+        + at_n[None, :] * h_product_end_stride_n
+    )
+    tl.store(h_product_end_at, h_product, mask=in_d[:, None] & in_n[None, :])
+
+
+@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+def backward_summary_kernel(
+    delta_ptr, delta_stride_b, delta_stride_t: tl.constexpr, delta_stride_d: tl.constexpr,  # [B, T, d]
+    C_ptr, C_stride_b, C_stride_t: tl.constexpr, C_stride_n: tl.constexpr,  # [B, T, n]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_t: tl.constexpr, dy_y_stride_d: tl.constexpr,  # [B, T, d]
+    A_ptr, A_stride_d: tl.constexpr, A_stride_n: tl.constexpr,  # [d, n]
+    bias_ptr, bias_stride_d: tl.constexpr,  # [d]
+    # [B * chunks, d, n]
+    d_h_start_ptr, d_h_start_stride_row, d_h_start_stride_d: tl.constexpr, d_h_start_stride_n: tl.constexpr,
+    d_h_product_start_ptr,  # [B * chunks, d, n]
+    d_h_product_start_stride_row, d_h_product_start_stride_d: tl.constexpr,
+    d_h_product_start_stride_n: tl.constexpr,
+    # [B * chunks, d, n]
+    d_h_end_ptr, d_h_end_stride_row, d_h_end_stride_d: tl.constexpr, d_h_end_stride_n: tl.constexpr,
+    d_h_product_end_ptr,  # [B * chunks, d, n]
+    d_h_product_end_stride_row, d_h_product_end_stride_d: tl.constexpr,
+    d_h_product_end_stride_n: tl.constexpr,
+    T, chunks, span, shift,
+    size_d: tl.constexpr,
+    size_n: tl.constexpr,
+    block_d: tl.constexpr,
+    block_n: tl.constexpr,
+    unroll: tl.constexpr,
+    prefetch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a block of d, a block of n, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_n = program % tl.cdiv(size_n, block_n)
+    program = program // tl.cdiv(size_n, block_n)
+    part_d = program % tl.cdiv(size_d, block_d)
+    program = program // tl.cdiv(size_d, block_d)
+    row = program
+    b = row // chunks
+    chunk = (row % chunks).to(tl.int32)
+    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
+    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    lane_d = tl.arange(0, block_d)
+    at_d = part_d * block_d + lane_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+    lane_n = tl.arange(0, block_n)
+    at_n = part_n * block_n + lane_n
+    in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
+
+    A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
+    A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    bias_at = bias_ptr + at_d * bias_stride_d  # [d]
+    bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
+
+    way: tl.constexpr = -1 if reverse else 1
+    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+    # [d, n]
+    d_h_start_at = (
+        d_h_start_ptr
+        + row * d_h_start_stride_row
+        + at_d[:, None] * d_h_start_stride_d
+        + at_n[None, :] * d_h_start_stride_n
+    )
+    d_h = tl.load(d_h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    # [d, n]
+    d_h_product_start_at = (
+        d_h_product_start_ptr
+        + row * d_h_product_start_stride_row
+        + at_d[:, None] * d_h_product_start_stride_d
+        + at_n[None, :] * d_h_product_start_stride_n
+    )
+    # [d, n]
+    d_h_product = tl.load(d_h_product_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)
+    whole = steps // unroll * unroll
+    for tail in tl.static_range(2 if unroll > 1 else 1):
+        begin = whole if tail else 0
+        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
+        C_at = C_ptr + b * C_stride_b + origin * C_stride_t + at_n * C_stride_n  # [n]
+        dy_y_at = dy_y_ptr + b * dy_y_stride_b + origin * dy_y_stride_t + at_d * dy_y_stride_d  # [d]
+        if prefetch > 0 and not tail:
+            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, prefetch * unroll, unroll)
+            C_lines = tlmath.cache_lines(C_at, way * C_stride_t, prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, prefetch * unroll, unroll)
+        delta_ahead = ()
+        C_ahead = ()
+        dy_y_ahead = ()
+        for u in tl.static_range(short if tail else unroll):
+            # [d]
+            delta_ahead += (
+                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < steps), other=0.0),
+            )
+            # [n]
+            C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
+            # [d]
+            dy_y_ahead += (
+                tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d & (begin + u < steps), other=0.0),
+            )
+        for first in range(begin, steps if tail else whole, short if tail else unroll):
+            delta_block = delta_ahead
+            C_block = C_ahead
+            dy_y_block = dy_y_ahead
+            if not tail:
+                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                delta_at += moved * delta_stride_t
+                C_at += moved * C_stride_t
+                dy_y_at += moved * dy_y_stride_t
+                if prefetch > 0:
+                    if first + (1 + prefetch) * unroll <= steps:
+                        tlmath.prefetch(delta_lines)
+                        tlmath.prefetch(C_lines)
+                        tlmath.prefetch(dy_y_lines)
+                    delta_lines += tlmath.size_in_bytes(delta_at, way * unroll * delta_stride_t)
+                    C_lines += tlmath.size_in_bytes(C_at, way * unroll * C_stride_t)
+                    dy_y_lines += tlmath.size_in_bytes(dy_y_at, way * unroll * dy_y_stride_t)
+                delta_ahead = ()
+                C_ahead = ()
+                dy_y_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
+                    C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
+                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d, other=0.0),)  # [d]
+            if tail:
+                delta_at += way * short * delta_stride_t
+                C_at += way * short * C_stride_t
+                dy_y_at += way * short * dy_y_stride_t
+                delta_ahead = ()
+                C_ahead = ()
+                dy_y_ahead = ()
+                for u in tl.static_range(short if tail else unroll):
+                    # [d]
+                    delta_ahead += (
+                        tl.load(
+                            delta_at + way * u * delta_stride_t,
+                            mask=in_d & (first + short + u < steps),
+                            other=0.0,
+                        ),
+                    )
+                    # [n]
+                    C_ahead += (
+                        tl.load(
+                            C_at + way * u * C_stride_t, mask=in_n & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                    # [d]
+                    dy_y_ahead += (
+                        tl.load(
+                            dy_y_at + way * u * dy_y_stride_t,
+                            mask=in_d & (first + short + u < steps),
+                            other=0.0,
+                        ),
+                    )
+            for u in tl.static_range(short if tail else unroll):
+                alive = first + u < steps if tail else True
+                delta = delta_block[u].to(acc)  # [d]
+                C = C_block[u].to(acc)  # [n]
+                dy_y = dy_y_block[u].to(acc)  # [d]
+                # spec line 10
+                step_ = tlmath.softplus(delta + bias)  # [d]
+                # spec line 11
+                h_z = step_[:, None] * A  # [d, n]
+                h_decay = tl.exp(h_z)  # [d, n]
+                # spec line 12
+                d_h_next = dy_y[:, None] * C[None, :]  # [d, n]
+                # spec line 11
+                d_h_2 = (d_h + d_h_next) * h_decay  # [d, n]
+                t_7 = d_h_product * h_decay  # [d, n]
+                d_h = tl.where(alive, d_h_2, d_h)
+                d_h_product = tl.where(alive, t_7, d_h_product)
+    # [d, n]
+    d_h_end_at = (
+        d_h_end_ptr
+        + row * d_h_end_stride_row
+        + at_d[:, None] * d_h_end_stride_d
+        + at_n[None, :] * d_h_end_stride_n
+    )
+    tl.store(d_h_end_at, d_h, mask=in_d[:, None] & in_n[None, :])
+    # [d, n]
+    d_h_product_end_at = (
+        d_h_product_end_ptr
+        + row * d_h_product_end_stride_row
+        + at_d[:, None] * d_h_product_end_stride_d
+        + at_n[None, :] * d_h_product_end_stride_n
+    )
+    tl.store(d_h_product_end_at, d_h_product, mask=in_d[:, None] & in_n[None, :])
+
+
+def forward_carries(call, split, inputs, params, states, reverse):
+    """The states before each chunk."""
+    x, delta, B, _ = inputs
+    A, _, bias = params
+    blocks = FORWARD_SUMMARY_TILING.blocks(call)
+    h_start = call.constant(0.0, (split.rows, call.sizes["d"], call.sizes["n"]))
+    h_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    h_product_start = call.constant(1.0, (split.rows, call.sizes["d"], call.sizes["n"]))
+    h_product_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    call.run(
+        forward_summary_kernel,
+        blocks,
+        [x, delta, B, A, bias, h_start, h_product_start, h_end, h_product_end],
+        reverse=reverse,
+        split=split,
+    )
+    return (call.carries(states[0], h_end, h_product_end, split, behind=False),)
+
+
+def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse):
+    """The gradients of states behind each chunk."""
+    _, delta, _, C = inputs
+    A, _, bias = params
+    (dy_y,) = grad_outputs
+    blocks = BACKWARD_SUMMARY_TILING.blocks(call)
+    d_h_start = call.constant(0.0, (split.rows, call.sizes["d"], call.sizes["n"]))
+    d_h_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    d_h_product_start = call.constant(1.0, (split.rows, call.sizes["d"], call.sizes["n"]))
+    d_h_product_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    call.run(
+        backward_summary_kernel,
+        blocks,
+        [delta, C, dy_y, A, bias, d_h_start, d_h_product_start, d_h_end, d_h_product_end],
+        reverse=not reverse,
+        split=split.back,
+    )
+    return (call.carries(grad_final[0], d_h_end, d_h_product_end, split, behind=True),)
+
+
+def forward_recurrent(inputs, params, states, reverse, save, chunks=1):
     """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
     x, delta, B, C = inputs
     A, D, bias = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
+    split = call.split(blocks, chunks, SEGMENT)
+    if split.chunks > 1:
+        (h,) = forward_carries(call, split, inputs, params, states, reverse)
     y = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    h_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
     h_saved = call.new(
         (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"], call.sizes["n"]),
         call.dtype("real"),
@@ -666,11 +1157,12 @@ def forward_recurrent(inputs, params, states, reverse, save):
         segment=SEGMENT,
         save=save,
         reverse=reverse,
+        split=split,
     )
-    return (launch.total(y, 1),), (h_end,), (h_saved,)
+    return (launch.total(y, 1),), (split.last(h_end),), (h_saved,)
 
 
-def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
     """Gradients of inputs, params and initial states."""
     x, delta, B, C = inputs
     A, D, bias = params
@@ -679,16 +1171,19 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (d_h_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
+    split = call.split(blocks, chunks, SEGMENT)
+    if split.chunks > 1:
+        (d_h_end,) = backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse)
     d_x = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_delta = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), inputs[1].dtype)
     d_B = call.shares(blocks.along("d"), (call.batch, call.time, call.sizes["n"]), inputs[2].dtype)
     d_C = call.shares(blocks.along("d"), (call.batch, call.time, call.sizes["n"]), inputs[3].dtype)
-    d_A = call.new((call.batch, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
-    d_D = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_bias = call.shares(blocks.along("n"), (call.batch, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    d_A = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
+    d_D = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    d_bias = call.shares(blocks.along("n"), (split.rows, call.sizes["d"]), call.dtype("real"))
+    d_h_start = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
     h_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d", "n")), call.dtype("real")
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d", "n")), call.dtype("real")
     )
     call.run(
         backward_kernel,
@@ -699,13 +1194,24 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         ],
         segment=SEGMENT,
         reverse=reverse,
+        split=split,
         scratch=[h_scratch],
     )
     return (
         (launch.total(d_x, 1), launch.total(d_delta, 1), launch.total(d_B, 1), launch.total(d_C, 1)),
         (launch.total(d_A, 1), launch.total(d_D, 1), launch.total(d_bias, 2)),
-        (d_h_start,),
+        (split.first(d_h_start),),
     )
+
+
+def forward_chunked(inputs, params, states, reverse, save):
+    """The same, the time split where that keeps more of the chip busy."""
+    return forward_recurrent(inputs, params, states, reverse, save, chunks=None)
+
+
+def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+    """The same, the time split where that keeps more of the chip busy."""
+    return backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=None)
 
 
 def saved(form, batch, time, sizes):
@@ -714,8 +1220,8 @@ def saved(form, batch, time, sizes):
     return (((batch, segments, sizes["d"], sizes["n"]), "real"),)
 
 
-FORWARD = {"recurrent": forward_recurrent}
-BACKWARD = {"recurrent": backward_recurrent}
+FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
+BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
 operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
 selective_ssm = operator
