@@ -33,6 +33,7 @@ _SMALL = 16  # elements of the largest tile in a thread, for several steps at on
 _MOST_STEPS = 32
 ENOUGH, FULL, SHORTEST = 1.2, 5, 128
 """Programs per multiprocessor from which the time is not split, and those to split it for; the fewest steps a chunk."""
+_LONG = 4096  # steps from which splitting the time gains more than two more launches cost
 _CARRIED, _GROUP = 32, 16  # states of a program that carries them from chunk to chunk, and chunks that it reads ahead
 _MOST_WORK, _MOST_CODE = 768, 1200  # instructions of a block, for the compiler and for the chip
 _ROWS, _REGISTERS = 80, 150
@@ -289,7 +290,7 @@ class Call:
         if self._like.device.type != "cuda" or programs == 0:
             return 1
         chip = _multiprocessors(self._like.device)
-        if programs >= ENOUGH * chip:
+        if programs >= ENOUGH * chip or self.time < _LONG:
             return 1
         return max(1, min(FULL * chip // programs, self.time // SHORTEST))
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 Term = Tensor | None
 _WIDE = 16384  # states per step from which one step is work enough for a call
-_SERIAL = 32767  # elements up to which torch runs an elementwise call in one thread
+_CACHED = 1 << 16  # states of a call, of which a core's cache holds four tensors
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,13 @@ def _slices(term: Term, lead: int, reverse: bool, dim: int = 1) -> Iterable[Term
 
 
 def chunk_length(length: int, width: int) -> int:
-    """Steps per chunk for `width` states a step: the fewest calls; all steps where one step is work enough.
+    """Steps per chunk for `width` states a step; all steps where one step is work enough.
 
-    No call is so large that torch would spread it over threads: hundreds of barriers cost more than they gain, and
-    far more on a busy machine.
+    Of the lengths whose calls stay in a core's cache, the one that takes the fewest calls.
     """
     if width >= _WIDE or length < 12:
         return length
-    least = max(2, -(-length * width // _SERIAL))
+    least = max(2, -(-length * width // _CACHED))
     return min(range(least, max(least, isqrt(length)) + 2), key=lambda c: (3 * c + length // c + length % c, c))
 
 
