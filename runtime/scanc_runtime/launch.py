@@ -308,7 +308,7 @@ class Call:
         constants = {"behind": behind, "block": _CARRIED, "group": _GROUP}
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
             carry_kernel[grid](
-                flat, flat.stride(0), ends, products, found, size, split.chunks, **constants, num_warps=1
+                flat, *flat.stride(), ends, products, found, size, split.chunks, **constants, num_warps=1
             )
         return found
 

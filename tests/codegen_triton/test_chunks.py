@@ -44,6 +44,25 @@ def test_lengths_and_numbers_of_chunks(time: int, chunks: int) -> None:
     assert all(error < 5e-6 for error in found.values()), found
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_complex_state_with_a_real_decay_has_two_real_scans(reverse: bool) -> None:
+    text = "scan turn\naxes d\ninput g[d], x[d]: complex\nstate z[d]: complex\nz = sigmoid(g)*z + x\noutput z[d]\n"
+    spec = emit(lower(text))
+    with forced(unroll=2, chunks=3):
+        arguments = small_arguments(spec.program, time=13)
+        found = compare(spec, arguments, dtype=torch.float64, reverse=reverse, form="chunked")
+    assert all(error < 1e-12 for error in found.values()), found
+
+
+def test_states_are_read_as_they_lie_in_memory() -> None:
+    spec = emit(lower("scan ema\naxes d\ninput g[d], x[d]\nstate h[d]\nh = sigmoid(g)*h + x\noutput h[d]\n"))
+    inputs, params, initial = small_arguments(spec.program, time=13)
+    turned = {"h": torch.randn(initial["h"].shape[1], initial["h"].shape[0], dtype=torch.float64).T}
+    with forced(unroll=2, chunks=3):
+        found = compare(spec, (inputs, params, turned), dtype=torch.float64, form="chunked")
+    assert all(error < 1e-12 for error in found.values()), found
+
+
 def test_nothing_carried_stays_nothing_though_decays_overflow() -> None:
     """Gates above 1 whose product over a chunk is infinite, and inputs that only begin in the last chunk."""
     spec = emit(lower("scan grow\naxes d\ninput a[d], x[d]\nstate h[d]\nh = a*h + x\noutput h[d]\n"), segment=32)

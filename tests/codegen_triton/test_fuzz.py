@@ -14,9 +14,13 @@ BLOCKS = st.dictionaries(st.sampled_from(("h", "i", "j")), st.sampled_from((1, 2
 
 # Shrinking would emit and run hundreds of kernels, minutes of work.
 @settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(cases(times=(0, 1, 2, 3, 5)), BLOCKS, st.booleans())
-def test_kernels_agree_with_the_interpreter(case: Case, blocks: dict[str, int], reverse: bool) -> None:
-    with forced(blocks):
-        found = compare(emit(case.program, segment=2), case.arguments(), dtype=torch.float64, reverse=reverse)
-    wrong = {name: error for name, error in found.items() if not error < 1e-9}
-    assert not wrong
+@given(cases(times=(0, 1, 2, 3, 5)), BLOCKS, st.sampled_from((1, 2)), st.sampled_from((1, 2, 3)), st.booleans())
+def test_kernels_agree_with_the_interpreter(
+    case: Case, blocks: dict[str, int], unroll: int, chunks: int, reverse: bool
+) -> None:
+    emitted = emit(case.program, segment=2)
+    for form in emitted.functions.forms:
+        with forced(blocks, unroll=unroll, chunks=chunks if form == "chunked" else None):
+            found = compare(emitted, case.arguments(), dtype=torch.float64, reverse=reverse, form=form)
+        wrong = {name: error for name, error in found.items() if not error < 1e-9}
+        assert not wrong, form

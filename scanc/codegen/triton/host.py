@@ -133,13 +133,16 @@ def write_carries(
             out.line(f"{host.variable(f'start:{state}')} = call.constant({begin}, {_tuple(dims)})")
             host.new(f"end:{state}", Kind.REAL, dims, _compute(Kind.REAL))
         host.launch(*(("not reverse", "split.back") if gradients else ()))
-        whole = "grad_final" if gradients else "states"
-        names = [state.name for state in program.states if not gradients or state.type.kind in DIFFERENTIABLE]
+        whole, prefix = ("grad_final", "d.") if gradients else ("states", "")
+        states = [s for s in program.states if not gradients or s.type.kind in DIFFERENTIABLE]
         results = []
-        for state, product in found.products:
-            position = names.index(state.removeprefix("d.") if gradients else state)
-            ends, decays = host.variable(f"end:{state}"), host.variable(f"end:{product}")
-            results.append(f"call.carries({whole}[{position}], {ends}, {decays}, split, behind={gradients})")
+        for position, state in enumerate(states):
+            for i, name in enumerate(_parts(f"{prefix}{state.name}", state.type.kind)):
+                start = f"{whole}[{position}]"
+                if state.type.kind is Kind.COMPLEX:
+                    start = f"launch.halves({start})[{i}]"
+                ends, decays = host.variable(f"end:{name}"), host.variable(f"end:{pairs[name]}")
+                results.append(f"call.carries({start}, {ends}, {decays}, split, behind={gradients})")
         out.line(f"return {_tuple(results)}")
 
 
@@ -154,7 +157,7 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
         host.unpack("params", _keys("in", program.params))
         host.unpack("states", _keys("start", program.states))
         host.begin("FORWARD_TILING")
-        rows = _write_split(host, [f"start:{s.name}" for s in program.states], "forward_carries", "states")
+        rows = _write_split(host, "", program.states, "forward_carries", "states")
         outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
         for position, (key, type_) in enumerate(outputs):
             host.new(key, type_.kind, ["call.batch", "call.time", *_dims(type_.axes)], f"call.output({position})")
@@ -193,8 +196,7 @@ def write_backward(
         states = [state for state in program.states if state.type.kind in DIFFERENTIABLE]
         host.unpack("grad_final", [(f"start:d.{state.name}", state.type.kind) for state in states])
         host.begin("BACKWARD_TILING")
-        starts = [f"start:d.{state.name}" for state in states]
-        rows = _write_split(host, starts, "backward_carries", "grad_outputs, grad_final")
+        rows = _write_split(host, "d.", states, "backward_carries", "grad_outputs, grad_final")
         for position, tensor in enumerate(program.inputs):
             if tensor.type.kind in DIFFERENTIABLE:
                 key = f"out:d.{tensor.name}"
@@ -224,11 +226,12 @@ def write_backward(
         out.line(f"return {', '.join(_tuple(group) for group in groups)}")
 
 
-def _write_split(host: _Host, starts: Sequence[str], carries: str, given: str) -> str:
+def _write_split(host: _Host, prefix: str, states: Sequence[State], carries: str, given: str) -> str:
     """How the time is split, and the states that chunks start from; returns how many rows there are of these."""
     if not host.kernel.chunked:
         return "call.batch"
     host.out.line("split = call.split(blocks, chunks, SEGMENT)")
+    starts = [part for state in states for part in _parts(f"start:{prefix}{state.name}", state.type.kind)]
     with host.out.block("if split.chunks > 1:"):
         targets = _tuple([host.variable(start) for start in starts])
         host.out.line(f"{targets} = {carries}(call, split, inputs, params, {given}, reverse)")
