@@ -8,7 +8,7 @@ from pathlib import Path
 from scanc.syntax import limits
 from scanc.syntax.lexer import KEYWORDS
 
-TEMPLATE = '''\
+TEMPLATE = """\
 # {name}: say here what the layer does, and in which paper it stands.
 scan {name}
 
@@ -32,7 +32,7 @@ S = exp(g) * S + k * v
 o = scale * (q · S)
 
 output o[h,j]
-'''
+"""
 
 
 def starter(name: str) -> str:

@@ -303,12 +303,12 @@ class Call:
         found = self.new(ends.shape, self.real)
         if found.numel() == 0 or _rehearsing():
             return found
-        flat, size = start.reshape(self.batch, -1), found.numel() // split.rows
+        flat, size = start.reshape(self.batch, -1).contiguous(), found.numel() // split.rows
         grid = (self.batch, -(-size // _CARRIED))
         constants = {"behind": behind, "block": _CARRIED, "group": _GROUP}
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
             carry_kernel[grid](
-                flat, *flat.stride(), ends, products, found, size, split.chunks, **constants, num_warps=1
+                flat, flat.stride(0), ends, products, found, size, split.chunks, **constants, num_warps=1
             )
         return found
 

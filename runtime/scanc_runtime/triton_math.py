@@ -249,7 +249,6 @@ def _first(found, place, axes: tl.constexpr):
 def carry_kernel(
     start_ptr,
     start_stride_b,
-    start_stride_state,
     ends_ptr,
     products_ptr,
     found_ptr,
@@ -266,8 +265,7 @@ def carry_kernel(
     b = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size
-    start = start_ptr + b * start_stride_b + at.to(tl.int64) * start_stride_state
-    state = tl.load(start, mask=inside, other=0.0).to(found_ptr.dtype.element_ty)
+    state = tl.load(start_ptr + b * start_stride_b + at, mask=inside, other=0.0).to(found_ptr.dtype.element_ty)
     first = b * chunks * size + at
     for begin in range(0, chunks, group):
         ends = ()

@@ -73,9 +73,7 @@ def _register(program: Program, name: str, depth: int) -> list[State]:
     type_ = program.types[name]
     declared = next((d.dims for d in program.declared if d.name == name), tuple((axis,) for axis in type_.axes))
     zero = SEMIRINGS[program.semiring].zero
-    return [
-        State(slot_name(name, slot), declared, type_, zero, (f"prev.{name}", slot, depth)) for slot in range(depth)
-    ]
+    return [State(slot_name(name, slot), declared, type_, zero, (f"prev.{name}", slot, depth)) for slot in range(depth)]
 
 
 def _expand(builder: Builder, instr: Instr, past: list[str]) -> str:
