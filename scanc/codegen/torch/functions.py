@@ -189,7 +189,7 @@ class _Module:
         taken = folded(program, self._backward)
         code = SegmentCode(program, self._backward, [*groups, params, constant], self._adjoint_states, taken)
         code.regions()
-        totals = Totals(program, code.scope, taken)
+        totals = Totals(program, code.scope, code.folded)
         gradients = [code.scope.full(output.value).text for output in program.outputs]
         shares = [totals.total(output.value).expr.text for output in program.totals]
         final = [code.final(state).text for state in self._adjoint_states]

@@ -71,7 +71,7 @@ class SegmentCode:
         self._write_first = write_first(program, part)
         skipped = {name for w in self._write_first.values() for name in (w.product, w.total, *w.between)}
         self._skipped = frozenset(skipped)
-        self._folded = frozenset(folded) - skipped
+        self.folded = frozenset(folded) - skipped
         self.part = part
         self.groups = tuple(groups)
         self.states = tuple(states)
@@ -126,7 +126,7 @@ class SegmentCode:
                     continue
                 case RegionKind.MAP:
                     instrs = [instr for instr in region.instrs if instr.name not in self._skipped]
-                    self.scope.run(instrs, list(self.part.read.elements()), self._folded)
+                    self.scope.run(instrs, list(self.part.read.elements()), self.folded)
                 case RegionKind.LOOP:
                     self._loop(region)
                 case RegionKind.SCAN:

@@ -148,10 +148,11 @@ class _Backward:
                 with out.block("for starts in range(early, block):"):
                     self._write_start(again, "starts")
                     tiles = dict(again.tiles)
-                    with out.block("for u in tl.static_range(unroll):"):
-                        inputs.write_loads(again, self.again_inputs, "(starts - stands) * unroll + u")
-                        again.write(again.instrs(RegionKind.STEP))
-                        self.kernel.write_next(again)
+                    if any(state != value for state, value in again.program.next):
+                        with out.block("for u in tl.static_range(unroll):"):
+                            inputs.write_loads(again, self.again_inputs, "(starts - stands) * unroll + u")
+                            again.write(again.instrs(RegionKind.STEP))
+                            self.kernel.write_next(again)
                     again.tiles = tiles
                 self._write_start(again, "block")
             out.line("tl.debug_barrier()")

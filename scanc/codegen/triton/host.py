@@ -127,21 +127,21 @@ def write_carries(
             host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
         out.line(f"blocks = {tiling_name}.blocks(call)")
         types, pairs = found.program.types, dict(found.products)
-        for state in (*pairs, *pairs.values()):
-            dims = ["split.rows", *_dims(types[state].axes)]
-            begin = float(state not in pairs)
-            out.line(f"{host.variable(f'start:{state}')} = call.constant({begin}, {_tuple(dims)})")
-            host.new(f"end:{state}", Kind.REAL, dims, _compute(Kind.REAL))
+        for part in (*pairs, *pairs.values()):
+            dims = ["split.rows", *_dims(types[part].axes)]
+            begin = float(part not in pairs)
+            out.line(f"{host.variable(f'start:{part}')} = call.constant({begin}, {_tuple(dims)})")
+            host.new(f"end:{part}", Kind.REAL, dims, _compute(Kind.REAL))
         host.launch(*(("not reverse", "split.back") if gradients else ()))
         whole, prefix = ("grad_final", "d.") if gradients else ("states", "")
         states = [s for s in program.states if not gradients or s.type.kind in DIFFERENTIABLE]
         results = []
         for position, state in enumerate(states):
-            for i, name in enumerate(_parts(f"{prefix}{state.name}", state.type.kind)):
+            for i, part in enumerate(_parts(f"{prefix}{state.name}", state.type.kind)):
                 start = f"{whole}[{position}]"
                 if state.type.kind is Kind.COMPLEX:
                     start = f"launch.halves({start})[{i}]"
-                ends, decays = host.variable(f"end:{name}"), host.variable(f"end:{pairs[name]}")
+                ends, decays = host.variable(f"end:{part}"), host.variable(f"end:{pairs[part]}")
                 results.append(f"call.carries({start}, {ends}, {decays}, split, behind={gradients})")
         out.line(f"return {_tuple(results)}")
 

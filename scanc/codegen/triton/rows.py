@@ -130,6 +130,8 @@ class Inputs:
 
     def write_loads(self, step: Step, found: Sequence[Read], steps: str) -> None:
         """The values of a step so many steps behind the pointers, loaded on the spot."""
+        if not found:
+            return
         self.out.line(f"gap = tl.cast({steps}, tl.int64)")
         for read in found:
             row = self._rows[read.value]
