@@ -1,13 +1,13 @@
-"""Launching generated Triton kernels: block sizes, memory, arguments, sums of partial results."""
+"""Launching generated Triton kernels: memory, arguments, chunks of time, sums of partial results."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -17,58 +17,15 @@ import triton.language as tl
 from torch import Tensor
 
 from scanc_runtime.dtypes import differentiable, value_dtype
-from scanc_runtime.errors import ArgumentError
 from scanc_runtime.shapes import Shapes
 from scanc_runtime.spec import Spec
+from scanc_runtime.tiling import Blocks, Tiling, forced_chunks
 from scanc_runtime.triton_math import carry_kernel
 
-MOST_ELEMENTS = 32768
-"""The largest tile of fp32 numbers that a program holds: 64 registers a thread at 16 warps."""
-_LANES, _ALONG, _FEW = 32, 8, 32
-_MATRIX = 1024  # elements that a program is given where an axis can be split
-_ROW_BYTES = 128  # of a row, for a program with one axis: all that a warp loads at once
-_WORKED_ON, _HELD = 1024, 2560
-"""Elements per warp, of the largest tile and of all that are held: 32 and 80 registers a thread."""
-_SMALL = 16  # elements of the largest tile in a thread, for several steps at once
-_MOST_STEPS = 32
 ENOUGH, FULL, SHORTEST = 1.2, 5, 128
 """Programs per multiprocessor from which the time is not split, and those to split it for; the fewest steps a chunk."""
 _LONG = 4096  # steps from which splitting the time gains more than two more launches cost
 _CARRIED, _GROUP = 32, 16  # states of a program that carries them from chunk to chunk, and chunks that it reads ahead
-_MOST_WORK, _MOST_CODE = 768, 1200  # instructions of a block, for the compiler and for the chip
-_ROWS, _REGISTERS = 80, 150
-"""Registers of a thread for rows on their way and states of the past, and for all that a thread holds."""
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """How a kernel is laid over programs for some sizes.
-
-    `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis, `unroll` the
-    steps of a block.
-    """
-
-    constants: Mapping[str, int]
-    programs: Mapping[str, int]
-    unroll: int
-    num_warps: int
-
-    def starts(self, segment: int) -> int:
-        """Blocks of steps of a segment, if there are several: how many starts a program writes down."""
-        return segment // self.unroll if segment > self.unroll else 0
-
-    @property
-    def per_sequence(self) -> int:
-        """Programs per row of the batch."""
-        return prod(self.programs.values())
-
-    def along(self, *axes: str) -> tuple[int, ...]:
-        """Programs along each of some spread axes."""
-        return tuple(self.programs[axis] for axis in axes)
-
-    def cells(self, *axes: str) -> int:
-        """Elements of a tile over the given axes, padding included."""
-        return prod(self.constants[f"block_{axis}"] for axis in axes)
 
 
 @dataclass(frozen=True)
@@ -109,157 +66,6 @@ def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-@dataclass
-class Tiling:
-    """What the compiler knows of a kernel's tiles.
-
-    A program has one index of each `grid` axis, a block of each `split` and `summed` axis (those to be split first
-    come first; `summed` ones leave partial sums), and all of each `full` one.  `tiles`: the largest that it works on;
-    `resident`: those that it holds; `rows`: those that it reads at each step; `past`: those that it keeps of each step
-    of a block; `work`: the instructions of a step; `segment`: the steps between two saved states.
-    """
-
-    name: str
-    grid: tuple[str, ...]
-    split: tuple[str, ...]
-    summed: tuple[str, ...]
-    full: tuple[str, ...]
-    tiles: tuple[tuple[str, ...], ...]
-    resident: tuple[tuple[str, ...], ...]
-    rows: tuple[tuple[str, ...], ...]
-    past: tuple[tuple[str, ...], ...]
-    work: int
-    segment: int
-    _known: dict[Any, Blocks] = field(default_factory=dict)
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        return (*self.grid, *self.split, *self.summed, *self.full)
-
-    def blocks(self, call: Call) -> Blocks:
-        """How to lay the kernel over programs. Raises ArgumentError if a step's tiles cannot fit on the chip."""
-        key = (tuple(call.sizes[axis] for axis in self.axes), call.real, call.width, _forced.key())
-        if key not in self._known:
-            self._known[key] = self._choose(call.sizes, call.real.itemsize // 4, call.width)
-        return self._known[key]
-
-    def _choose(self, sizes: Mapping[str, int], words: int, width: int) -> Blocks:
-        block = {axis: _power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
-
-        def elements(tile: tuple[str, ...]) -> int:
-            return words * prod(block[axis] for axis in tile)
-
-        def halve(axis: str, least: int, most: int) -> None:
-            while block[axis] > least and any(elements(tile) > most for tile in self.tiles if axis in tile):
-                block[axis] //= 2
-
-        wanted = _ROW_BYTES // width * words if all(len(tile) <= 1 for tile in self.tiles) else _MATRIX
-        first = (*self.split, *self.summed)[:1]
-        if wanted == _MATRIX and all(prod(block[a] for a in tile if a not in first) <= _FEW for tile in self.tiles):
-            wanted = _LANES * _FEW // (4 if self.past else 2)
-        for axis in self.split:
-            halve(axis, 8, wanted)
-        for axis in self.summed:
-            halve(axis, 8, 2 * wanted if wanted == _MATRIX else wanted)
-        for axis in (*self.split, *self.summed):
-            halve(axis, 1, MOST_ELEMENTS)
-        block.update((axis, size) for axis, size in _forced.blocks.items() if axis in (*self.split, *self.summed))
-        largest = max(self.tiles, key=elements)
-        if elements(largest) > MOST_ELEMENTS:
-            self._refuse(largest, sizes, elements(largest))
-        held = sum(elements(tile) for tile in self.resident)
-        warps = min(16, _power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
-        warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
-        constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
-        constants.update((f"block_{axis}", size) for axis, size in block.items())
-
-        def share(tile: tuple[str, ...]) -> float:
-            return max(1, elements(tile) / (_LANES * warps if len(tile) == len(largest) else _ALONG))
-
-        unroll = constants["unroll"] = _forced.unroll or self._steps(share, width, warps)
-        # Rows are contiguous where blocks fit: then there are lines of the cache to ask for.
-        even = all(sizes[axis] % size == 0 for axis, size in block.items())
-        constants["prefetch"] = max(1, (32 if self.past else 64) // unroll) if even and unroll > 1 else 0
-        if _forced.prefetch is not None:
-            constants["prefetch"] = _forced.prefetch
-        programs = {axis: sizes[axis] for axis in self.grid}
-        programs.update((axis, max(1, -(-sizes[axis] // block[axis]))) for axis in (*self.split, *self.summed))
-        return Blocks(constants, programs, unroll, warps)
-
-    def _steps(self, share: Callable[[tuple[str, ...]], float], width: int, warps: int) -> int:
-        """The steps of a block; `share`: elements of a tile that a thread has."""
-        work, largest = self.work, max(share(tile) for tile in self.tiles)
-        if largest > _SMALL:
-            return 1
-        kept = sum(share(tile) * (1 if len(tile) <= 1 else 3) for tile in self.past)  # and what is computed on the way
-        rows = sum(share(tile) * max(width, 2) / 4 for tile in self.rows) + kept
-        held = sum(share(tile) for tile in self.resident) + 2 * largest
-        most = [
-            self.segment if self.past else _MOST_STEPS,
-            _MOST_WORK / work,
-            _MOST_CODE / (work * largest),
-            min(_ROWS, min(_REGISTERS, 1600 / warps) - held) / max(rows, 1),
-        ]
-        return _power_of_two(int(max(1, min(most))) + 1) // 2
-
-    def _refuse(self, tile: tuple[str, ...], sizes: Mapping[str, int], elements: int) -> None:
-        axes = ", ".join(f"{axis} = {sizes[axis]}" for axis in tile)
-        raise ArgumentError(
-            f"{self.name}: one step needs a tile over {axes} at once, too large for one program of the triton target",
-            expected=f"at most {MOST_ELEMENTS} elements of fp32, padded to powers of two",
-            got=f"{elements}",
-            hint='compile with target="torch", which takes any size',
-        )
-
-
-def warps_of(warps: int, *, wide: bool) -> int:
-    """As many threads as `warps` warps of 32 have, in warps of 64 if `wide` (AMD)."""
-    return max(1, warps // 2) if wide else warps
-
-
-def _power_of_two(size: int) -> int:
-    """The least power of two that is no smaller."""
-    return 1 << max(0, size - 1).bit_length()
-
-
-# --- for tests and tuning: other blocks and warps than the chosen ones ---
-
-
-@dataclass
-class _Forced:
-    blocks: Mapping[str, int] = field(default_factory=dict)
-    num_warps: int | None = None
-    unroll: int | None = None
-    prefetch: int | None = None
-    chunks: int | None = None
-
-    def key(self) -> Any:
-        return tuple(self.blocks.items()), self.num_warps, self.unroll, self.prefetch
-
-
-_forced = _Forced()
-
-
-@contextmanager
-def forced(
-    blocks: Mapping[str, int] | None = None,
-    num_warps: int | None = None,
-    unroll: int | None = None,
-    prefetch: int | None = None,
-    chunks: int | None = None,
-) -> Iterator[None]:
-    """Within, split axes get the given blocks, kernels the given warps and steps per block, time the given chunks."""
-    global _forced
-    before = _forced
-    _forced = _Forced(dict(blocks or {}), num_warps, unroll, prefetch, chunks)
-    try:
-        yield
-    finally:
-        _forced = before
-
-
-# --- one call ---
-
 _shapes: dict[Spec, Shapes] = {}
 
 
@@ -281,7 +87,7 @@ class Call:
     def split(self, blocks: Blocks, chunks: int | None, segment: int) -> Split:
         """The time in `chunks` parts of whole segments, or in as many as keep the chip busy."""
         if chunks is None:
-            chunks = _forced.chunks or self._chunks(self.batch * blocks.per_sequence)
+            chunks = forced_chunks() or self._chunks(self.batch * blocks.per_sequence)
         unit = max(segment, blocks.unroll)
         span = -(-max(self.time, 1) // (chunks * unit)) * unit
         return Split(self.batch, max(1, -(-self.time // span)), span, self.time)

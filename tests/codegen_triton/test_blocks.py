@@ -8,7 +8,7 @@ import pytest
 import torch
 from codegen_triton.support import Emitted, compare, emit
 from interpreter.specs import example, small_arguments
-from scanc_runtime.launch import forced
+from scanc_runtime.tiling import forced
 
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-12}
 

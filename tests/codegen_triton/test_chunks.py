@@ -8,7 +8,7 @@ import pytest
 import torch
 from codegen_triton.support import Emitted, by_kernels, compare, emit
 from interpreter.specs import example, small_arguments
-from scanc_runtime.launch import forced
+from scanc_runtime.tiling import forced
 
 from scanc.semantics.lower import lower
 

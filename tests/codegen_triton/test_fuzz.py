@@ -7,7 +7,7 @@ from codegen_triton.support import compare, emit
 from fuzz.programs import Case, cases
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from scanc_runtime.launch import forced
+from scanc_runtime.tiling import forced
 
 BLOCKS = st.dictionaries(st.sampled_from(("h", "i", "j")), st.sampled_from((1, 2, 4)))
 

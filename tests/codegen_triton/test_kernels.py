@@ -7,7 +7,7 @@ import torch
 from codegen_triton.support import Emitted, by_kernels, compare, emit
 from interpreter.specs import NAMES, example, small_arguments
 from scanc_runtime.errors import ArgumentError
-from scanc_runtime.launch import forced
+from scanc_runtime.tiling import forced
 
 from scanc.interpreter import random_arguments
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scanc_runtime.launch import forced
+from scanc_runtime.tiling import forced
 
 import scanc
 from scanc.interpreter import random_arguments

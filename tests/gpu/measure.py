@@ -8,7 +8,7 @@ from itertools import cycle
 from pathlib import Path
 
 import torch
-from scanc_runtime.launch import forced
+from scanc_runtime.tiling import forced
 from torch import Tensor
 
 import scanc

@@ -22,6 +22,7 @@ _IMPORTS = (
     "import triton.language as tl",
     "from scanc_runtime import launch",
     "from scanc_runtime import triton_math as tlmath",
+    "from scanc_runtime.tiling import Tiling",
 )
 
 

@@ -26,7 +26,7 @@ def tiling(name: str, kernel: Kernel, program: Program) -> str:
     fields |= {"tiles": kernel.tiles, "resident": kernel.resident, "rows": kernel.rows, "past": kernel.past}
     fields |= {"work": kernel.work}
     text = ", ".join([repr(program.name), *(f"{k}={value!r}" for k, value in fields.items()), "segment=SEGMENT"])
-    return f"{name} = launch.Tiling({text})".replace("'", '"')
+    return f"{name} = Tiling({text})".replace("'", '"')
 
 
 class _Host:

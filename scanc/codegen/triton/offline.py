@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import triton
-from scanc_runtime.launch import warps_of
+from scanc_runtime.tiling import warps_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -38,10 +38,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="5e4aff713443",
+    digest="504d39f25100",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -86,7 +87,7 @@ def step(x, kernel, logit, h, prev_x_0, prev_x_1, prev_x_2):
 
 
 SEGMENT = 16  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "conv_ema",
     grid=(),
     split=("d",),
@@ -99,7 +100,7 @@ FORWARD_TILING = launch.Tiling(
     work=32,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "conv_ema",
     grid=(),
     split=("d",),

@@ -32,10 +32,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="90795d7a503b",
+    digest="08a71d0ca491",
     axes=(
         AxisSpec("d"),
     ),
@@ -67,7 +68,7 @@ def step(x, logit, h):
 
 
 SEGMENT = 16  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "ema",
     grid=(),
     split=("d",),
@@ -80,7 +81,7 @@ FORWARD_TILING = launch.Tiling(
     work=13,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "ema",
     grid=(),
     split=("d",),
@@ -93,7 +94,7 @@ BACKWARD_TILING = launch.Tiling(
     work=32,
     segment=SEGMENT,
 )
-FORWARD_SUMMARY_TILING = launch.Tiling(
+FORWARD_SUMMARY_TILING = Tiling(
     "ema",
     grid=(),
     split=("d",),
@@ -106,7 +107,7 @@ FORWARD_SUMMARY_TILING = launch.Tiling(
     work=14,
     segment=SEGMENT,
 )
-BACKWARD_SUMMARY_TILING = launch.Tiling(
+BACKWARD_SUMMARY_TILING = Tiling(
     "ema",
     grid=(),
     split=("d",),

@@ -39,10 +39,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="f2eb901740e3",
+    digest="a6597c0471ce",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -82,7 +83,7 @@ def step(q, k, v, g, beta, S):
 
 
 SEGMENT = 32  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "gated_delta_rule",
     grid=("h",),
     split=("j",),
@@ -95,7 +96,7 @@ FORWARD_TILING = launch.Tiling(
     work=8,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "gated_delta_rule",
     grid=("h",),
     split=(),

@@ -36,10 +36,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="4a5269424928",
+    digest="a8da5d7fab45",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -75,7 +76,7 @@ def step(q, k, v, g, S):
 
 
 SEGMENT = 32  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "gla",
     grid=("h",),
     split=("j",),
@@ -88,7 +89,7 @@ FORWARD_TILING = launch.Tiling(
     work=5,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "gla",
     grid=("h",),
     split=(),
@@ -101,7 +102,7 @@ BACKWARD_TILING = launch.Tiling(
     work=16,
     segment=SEGMENT,
 )
-FORWARD_SUMMARY_TILING = launch.Tiling(
+FORWARD_SUMMARY_TILING = Tiling(
     "gla",
     grid=("h",),
     split=("i", "j"),
@@ -114,7 +115,7 @@ FORWARD_SUMMARY_TILING = launch.Tiling(
     work=5,
     segment=SEGMENT,
 )
-BACKWARD_SUMMARY_TILING = launch.Tiling(
+BACKWARD_SUMMARY_TILING = Tiling(
     "gla",
     grid=("h",),
     split=("i", "j"),

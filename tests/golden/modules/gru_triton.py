@@ -39,10 +39,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="5860ab645828",
+    digest="dc3ca90ead4b",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -85,7 +86,7 @@ def step(z, r, c, Uz, Ur, Uc, h):
 
 
 SEGMENT = 16  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "gru",
     grid=(),
     split=(),
@@ -98,7 +99,7 @@ FORWARD_TILING = launch.Tiling(
     work=38,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "gru",
     grid=(),
     split=(),

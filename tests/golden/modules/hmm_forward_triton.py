@@ -36,10 +36,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, functions, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="b3c5e85afbc4",
+    digest="ee011a1fb8f8",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -76,7 +77,7 @@ def step(e, A, start, p):
 
 
 SEGMENT = 16  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "hmm_forward",
     grid=(),
     split=(),
@@ -89,7 +90,7 @@ FORWARD_TILING = launch.Tiling(
     work=4,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "hmm_forward",
     grid=(),
     split=(),

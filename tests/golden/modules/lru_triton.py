@@ -42,10 +42,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="e7c588e6dcae",
+    digest="eb34a3163024",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -91,7 +92,7 @@ def step(u, nu, theta, log_gamma, B, C, D, x):
 
 
 SEGMENT = 16  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "lru",
     grid=(),
     split=(),
@@ -104,7 +105,7 @@ FORWARD_TILING = launch.Tiling(
     work=40,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "lru",
     grid=(),
     split=(),

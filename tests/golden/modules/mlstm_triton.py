@@ -48,10 +48,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="fb1305dd28b6",
+    digest="95a728d0cf34",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -104,7 +105,7 @@ def step(q, k, v, ig, fg, C, n, m):
 
 
 SEGMENT = 32  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "mlstm",
     grid=("h",),
     split=("j",),
@@ -117,7 +118,7 @@ FORWARD_TILING = launch.Tiling(
     work=38,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "mlstm",
     grid=("h",),
     split=(),

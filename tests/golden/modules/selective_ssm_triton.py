@@ -39,10 +39,11 @@ import triton
 import triton.language as tl
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, functions, launch
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="c6f1cd937ef4",
+    digest="2e48183ecd77",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -87,7 +88,7 @@ def step(x, delta, B, C, A, D, bias, h):
 
 
 SEGMENT = 32  # steps between two saved states
-FORWARD_TILING = launch.Tiling(
+FORWARD_TILING = Tiling(
     "selective_ssm",
     grid=(),
     split=("d",),
@@ -100,7 +101,7 @@ FORWARD_TILING = launch.Tiling(
     work=27,
     segment=SEGMENT,
 )
-BACKWARD_TILING = launch.Tiling(
+BACKWARD_TILING = Tiling(
     "selective_ssm",
     grid=(),
     split=(),
@@ -113,7 +114,7 @@ BACKWARD_TILING = launch.Tiling(
     work=85,
     segment=SEGMENT,
 )
-FORWARD_SUMMARY_TILING = launch.Tiling(
+FORWARD_SUMMARY_TILING = Tiling(
     "selective_ssm",
     grid=(),
     split=("d", "n"),
@@ -126,7 +127,7 @@ FORWARD_SUMMARY_TILING = launch.Tiling(
     work=25,
     segment=SEGMENT,
 )
-BACKWARD_SUMMARY_TILING = launch.Tiling(
+BACKWARD_SUMMARY_TILING = Tiling(
     "selective_ssm",
     grid=(),
     split=("d", "n"),
