@@ -10,6 +10,7 @@ import torch
 from codegen_triton.support import compare, emit
 from interpreter.specs import example, small_arguments
 from scanc_runtime import launch
+from scanc_runtime.tiling import forced
 from torch import Tensor
 
 BAND, MARK = 64, 7
@@ -29,7 +30,7 @@ def test_bands_around_every_buffer_stay(name: str, form: str, monkeypatch: pytes
 
     monkeypatch.setattr(launch.Call, "new", new)
     spec = emit(example(name))
-    with launch.forced(unroll=2, chunks=2):
+    with forced(unroll=2, chunks=2):
         found = compare(spec, small_arguments(spec.program, time=7), form=form)
     assert all(error < 5e-6 for error in found.values()), found
     assert len(bands) > 6
