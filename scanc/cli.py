@@ -94,7 +94,7 @@ def loaded(path: Path, target: Target = Target.AUTO) -> ScanOperator:
     from scanc.op import load
 
     operator = load(path, target=target.value)
-    for warning in operator.lowered.warnings:
+    for warning in operator.compiled.warnings:
         Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(warning.rstrip())
     return operator
 
@@ -143,7 +143,7 @@ def explain(
     with user_faults():
         operator = loaded(file, target)
         show(operator.explain(form=form.value if form else None).rstrip())
-        for path in write_stages(operator.lowered, dump) if dump else []:
+        for path in write_stages(operator.compiled, dump) if dump else []:
             show(str(path))
 
 
@@ -180,7 +180,7 @@ def run(
     with user_faults():
         where = report.chosen_device(device)
         operator = loaded(file, Target(report.chosen_target(target.value, where)))
-        program = operator.lowered.typed
+        program = operator.compiled.typed
         given = arguments.read(program, inputs) if inputs else {}
         call = arguments.call(
             program, given, sizes=arguments.parse_sizes(size), batch=batch, time=time, dtype=dtype, seed=seed
@@ -222,7 +222,7 @@ def bench(
             require_matplotlib()
         where = report.chosen_device(device)
         operator = loaded(file, Target(report.chosen_target(target.value, where)))
-        sizes = arguments.complete_sizes(operator.lowered.typed, arguments.parse_sizes(size))
+        sizes = arguments.complete_sizes(operator.compiled.typed, arguments.parse_sizes(size))
         cases = measure.grid(
             report.chosen_forms(operator, form), time, batch, sizes, dtype, where,
             backward=backward and measure.differentiable(operator.spec),

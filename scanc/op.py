@@ -73,7 +73,7 @@ class ScanOperator:
         self._token = id(self)
         self._operators: dict[str, Operator] = {}
         self._interpreted: Interpreted | None = None
-        self.lowered: Compiled = compile_text(text, source=source, root=root)
+        self.compiled: Compiled = compile_text(text, source=source, root=root)
         _living[self._token] = self
 
     def __call__(
@@ -106,7 +106,7 @@ class ScanOperator:
 
     @property
     def name(self) -> str:
-        return self.lowered.name
+        return self.compiled.name
 
     @property
     def target(self) -> str:
@@ -128,7 +128,7 @@ class ScanOperator:
     @property
     def classes(self) -> tuple[tuple[tuple[str, ...], str], ...]:
         """The stages in order: their states, and the class of their recurrence in words."""
-        regions = self.lowered.classified.regions
+        regions = self.compiled.classified.regions
         return tuple((region.states, region.recurrence) for region in regions if region.recurrence is not None)
 
     def explain(self, /, *tensors: Tensor, form: str | None = None, **named: Tensor) -> str:
@@ -139,7 +139,7 @@ class ScanOperator:
                 expected=f"one of {', '.join(FORMS)}",
                 hint=did_you_mean(str(form), tuple(FORMS)),
             )
-        text = self.lowered.explain(form)
+        text = self.compiled.explain(form)
         if not tensors and not named:
             return text
         target = self._target_of(chain(tensors, named.values()))
@@ -173,7 +173,7 @@ class ScanOperator:
     def _interface(self, form: str, tensors: Sequence[Tensor], named: dict[str, Tensor]) -> Interface:
         if form == "interpret":
             if self._interpreted is None:
-                self._interpreted = Interpreted(self.lowered)
+                self._interpreted = Interpreted(self.compiled)
             return self._interpreted
         target = self._target_of(chain(tensors, named.values()))
         _prepare(self._token, target)
@@ -197,19 +197,19 @@ class ScanOperator:
     def _source(self, target: str) -> tuple[str, Path | None]:
         fields = {
             "spec": self._origin[0],
-            "ir": print_program(self.lowered.typed),
+            "ir": print_program(self.compiled.typed),
             "target": target,
             "compiler": _fingerprint(),
         }
-        return cached_source(fields, lambda: self.lowered.module_source(target))
+        return cached_source(fields, lambda: self.compiled.module_source(target))
 
 
 class Interpreted(Interface):
     """The interpreter behind the calling convention of operators; differentiable by torch."""
 
-    def __init__(self, lowered: Compiled) -> None:
-        super().__init__(spec_of(lowered.discrete, lowered.text, forms=("interpret",)))
-        self._program: Program = lowered.typed
+    def __init__(self, compiled: Compiled) -> None:
+        super().__init__(spec_of(compiled.discrete, compiled.text, forms=("interpret",)))
+        self._program: Program = compiled.typed
         self._shapes = Shapes(self.spec)
 
     @property

@@ -69,7 +69,7 @@ def compare(operator: ScanOperator, call: Call, forms: Sequence[str], *, backwar
     linear function of all outputs and final states.
     """
     cotangents: dict[str, Tensor] = {}
-    reference = _reference(operator.lowered.typed, call, cotangents, backward)
+    reference = _reference(operator.compiled.typed, call, cotangents, backward)
     device = next(iter(call.tensors.values())).device
     for form in forms:
         results = _run(operator, call, form, cotangents, backward)

@@ -115,7 +115,7 @@ def differentiable(spec: Spec) -> bool:
 
 def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Measurement:
     """Times one case on random tensors."""
-    program = operator.lowered.typed
+    program = operator.compiled.typed
     call = draw(program, batch=case.batch, time=case.time, sizes=dict(case.sizes), dtype=case.dtype).to(case.device)
     device = torch.device(case.device)
     backward = case.direction != "forward"
@@ -147,7 +147,7 @@ def _predicted(operator: ScanOperator, case: Case) -> float:
     on_gpu = case.device.startswith("cuda")
     itemsize = getattr(torch, case.dtype).itemsize
     cost = forward_cost(
-        operator.lowered.classified, case.form, dict(case.sizes), case.batch, case.time, itemsize=itemsize, fused=on_gpu
+        operator.compiled.classified, case.form, dict(case.sizes), case.batch, case.time, itemsize=itemsize, fused=on_gpu
     )
     return cost.time(H200 if on_gpu else CPU)
 

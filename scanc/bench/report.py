@@ -45,7 +45,7 @@ def classes(operator: ScanOperator) -> str:
 
 def sizes_text(operator: ScanOperator, sizes: Mapping[str, int], **leading: int) -> str:
     """Sizes in words; an axis that shares another's is left out."""
-    own = {axis.name: sizes[axis.name] for axis in operator.lowered.typed.axes if axis.like is None}
+    own = {axis.name: sizes[axis.name] for axis in operator.compiled.typed.axes if axis.like is None}
     return ", ".join(f"{axis} = {size}" for axis, size in {**leading, **own}.items())
 
 

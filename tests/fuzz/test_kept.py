@@ -24,7 +24,7 @@ KEPT = {
 @pytest.mark.parametrize("body", KEPT.values(), ids=KEPT.keys())
 def test_kept(body: str, target: str) -> None:
     operator = scanc.compile(f"scan kept\naxes d\ninput a[d], x[d]\n{body}\n", target=target)
-    inputs, params, initial = random_arguments(operator.lowered.typed, batch=2, time=37, sizes={"d": 3})
+    inputs, params, initial = random_arguments(operator.compiled.typed, batch=2, time=37, sizes={"d": 3})
     leaves = {n: t.requires_grad_() for n, t in {**inputs, **params, **initial}.items()}
 
     def results(form: str) -> tuple[torch.Tensor, ...]:

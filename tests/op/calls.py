@@ -53,7 +53,7 @@ def call(
 ) -> Call:
     """A call in fp64 of small sizes, with an initial state, returning the final one; `options` go to the operator."""
     operator = example(name, target)
-    program = operator.lowered.typed
+    program = operator.compiled.typed
     sizes = {a.name: n for a, n in zip(program.axes, cycle((2, 3)), strict=False) if a.size is None and a.like is None}
     inputs, params, states = random_arguments(program, batch=batch, time=time, sizes=sizes, seed=seed)
     arguments = {**inputs, **params}

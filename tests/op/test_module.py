@@ -23,8 +23,8 @@ FUNCTIONS = SimpleNamespace(
 
 
 def assembled(text: str, name: str = "ema") -> str:
-    lowered = example(name).lowered
-    return assemble(text, lowered.discrete, lowered.classified, FUNCTIONS, "0", "torch")
+    compiled = example(name).compiled
+    return assemble(text, compiled.discrete, compiled.classified, FUNCTIONS, "0", "torch")
 
 
 def literal(text: str) -> Spec:
@@ -38,14 +38,14 @@ def literal(text: str) -> Spec:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_spec_survives_its_literal(name):
-    lowered = example(name).lowered
-    spec = spec_of(lowered.discrete, lowered.text, digest="d", forms=("recurrent",), refused=FUNCTIONS.refused)
+    compiled = example(name).compiled
+    spec = spec_of(compiled.discrete, compiled.text, digest="d", forms=("recurrent",), refused=FUNCTIONS.refused)
     assert literal(spec_literal(spec)) == spec
     assert set(spec.order) == {decl.name for decl in spec.inputs + spec.params}
 
 
 def test_initial_values_survive():
-    spec = spec_of(example("ema").lowered.discrete, "")
+    spec = spec_of(example("ema").compiled.discrete, "")
     for init in (float("-inf"), -1.5, 2 + 1j, complex(0, float("inf")), "c0"):
         changed = dataclasses.replace(spec, states=(dataclasses.replace(spec.states[0], init=init),))
         assert literal(spec_literal(changed)) == changed
@@ -55,7 +55,7 @@ def test_initial_values_survive():
 def test_a_real_module_is_safe_and_deterministic(name):
     code = example(name).code("torch")
     check_source(code)
-    assert code == example(name).lowered.module_source("torch")
+    assert code == example(name).compiled.module_source("torch")
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def _digest(source: str) -> str:
 
 
 def test_the_digest_covers_the_functions():
-    lowered = example("ema").lowered
+    compiled = example("ema").compiled
     other = SimpleNamespace(**{**vars(FUNCTIONS), "source": FUNCTIONS.source + "x = 1\n"})
     sources = [
-        assemble("", lowered.discrete, lowered.classified, functions, digest, target)
+        assemble("", compiled.discrete, compiled.classified, functions, digest, target)
         for functions, digest, target in [
             (FUNCTIONS, "0", "torch"),
             (other, "0", "torch"),

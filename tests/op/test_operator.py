@@ -120,7 +120,7 @@ def test_modules_are_cached(tmp_path, monkeypatch):
     monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
     first, again, other = scanc.compile(EMA), scanc.compile(EMA), scanc.compile(EMA + "# a comment\n")
     first.code("torch")
-    monkeypatch.setattr(type(again.lowered), "module_source", None)  # a second generation would fail
+    monkeypatch.setattr(type(again.compiled), "module_source", None)  # a second generation would fail
     assert again.code("torch") == first.code("torch")
     with pytest.raises(TypeError):
         other.code("torch")
