@@ -146,9 +146,8 @@ def _predicted(operator: ScanOperator, case: Case) -> float:
     """Seconds that the cost model expects of a forward call."""
     on_gpu = case.device.startswith("cuda")
     itemsize = getattr(torch, case.dtype).itemsize
-    cost = forward_cost(
-        operator.compiled.classified, case.form, dict(case.sizes), case.batch, case.time, itemsize=itemsize, fused=on_gpu
-    )
+    program, sizes = operator.compiled.classified, dict(case.sizes)
+    cost = forward_cost(program, case.form, sizes, case.batch, case.time, itemsize=itemsize, fused=on_gpu)
     return cost.time(H200 if on_gpu else CPU)
 
 
