@@ -24,6 +24,8 @@ _MOST_STEPS = 32
 _MOST_WORK, _MOST_CODE = 768, 1200  # instructions of a block, for the compiler and for the chip
 _ROWS, _REGISTERS = 80, 150
 """Registers of a thread for rows on their way and states of the past, and for all that a thread holds."""
+_FOLDED, _FOLDED_ROWS, _FOLDED_REGISTERS = 8, 128, 200
+"""Elements of a folded tile in a thread, and the same limits where no layout but one takes registers."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Blocks:
         return prod(self.constants[f"block_{axis}"] for axis in axes)
 
 
+@dataclass(frozen=True)
+class _Laid:
+    """Blocks of axes, the threads along folded ones, warps, and the elements of a tile that a thread has."""
+
+    block: Mapping[str, int]
+    lanes: Mapping[str, int]
+    warps: int
+    share: Callable[[tuple[str, ...]], float]
+
+
 class Sized(Protocol):
     """What blocks are chosen by: the size of each axis, the dtype of computation, the widest input's bytes."""
 
@@ -75,7 +87,8 @@ class Tiling:
     A program has one index of each `grid` axis, a block of each `split` and `summed` axis (those to be split first
     come first; `summed` ones leave partial sums), and all of each `full` one.  `tiles`: the largest that it works on;
     `resident`: those that it holds; `rows`: those that it reads at each step; `past`: those that it keeps of each step
-    of a block; `work`: the instructions of a step; `segment`: the steps between two saved states.
+    of a block; `folds`: the two axes that are folded over threads, if so; `work`: the instructions of a step;
+    `segment`: the steps between two saved states.
     """
 
     name: str
@@ -87,6 +100,7 @@ class Tiling:
     resident: tuple[tuple[str, ...], ...]
     rows: tuple[tuple[str, ...], ...]
     past: tuple[tuple[str, ...], ...]
+    folds: tuple[str, ...]
     work: int
     segment: int
     _known: dict[Any, Blocks] = field(default_factory=dict)
@@ -103,6 +117,23 @@ class Tiling:
         return self._known[key]
 
     def _choose(self, sizes: Mapping[str, int], words: int, width: int) -> Blocks:
+        laid = self._folded(sizes, words) if self.folds else self._plain(sizes, words, width)
+        constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
+        constants.update((f"block_{axis}", size) for axis, size in laid.block.items())
+        constants.update((f"lanes_{axis}", lanes) for axis, lanes in laid.lanes.items())
+        unroll = constants["unroll"] = _forced.unroll or self._steps(laid, width)
+        # Rows are contiguous where blocks fit: then there are lines of the cache to ask for.
+        even = all(sizes[axis] % size == 0 for axis, size in laid.block.items())
+        constants["prefetch"] = max(1, (32 if self.past else 64) // unroll) if even and unroll > 1 else 0
+        if _forced.prefetch is not None:
+            constants["prefetch"] = _forced.prefetch
+        programs = {axis: sizes[axis] for axis in self.grid}
+        spread = (*self.split, *self.summed)
+        programs.update((axis, max(1, -(-sizes[axis] // laid.block[axis]))) for axis in spread)
+        return Blocks(constants, programs, unroll, laid.warps)
+
+    def _plain(self, sizes: Mapping[str, int], words: int, width: int) -> _Laid:
+        """Tiles whose layout is left to Triton."""
         block = {axis: _power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
 
         def elements(tile: tuple[str, ...]) -> int:
@@ -129,35 +160,51 @@ class Tiling:
         held = sum(elements(tile) for tile in self.resident)
         warps = min(16, _power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
         warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
-        constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
-        constants.update((f"block_{axis}", size) for axis, size in block.items())
 
         def share(tile: tuple[str, ...]) -> float:
             return max(1, elements(tile) / (_LANES * warps if len(tile) == len(largest) else _ALONG))
 
-        unroll = constants["unroll"] = _forced.unroll or self._steps(share, width, warps)
-        # Rows are contiguous where blocks fit: then there are lines of the cache to ask for.
-        even = all(sizes[axis] % size == 0 for axis, size in block.items())
-        constants["prefetch"] = max(1, (32 if self.past else 64) // unroll) if even and unroll > 1 else 0
-        if _forced.prefetch is not None:
-            constants["prefetch"] = _forced.prefetch
-        programs = {axis: sizes[axis] for axis in self.grid}
-        programs.update((axis, max(1, -(-sizes[axis] // block[axis]))) for axis in (*self.split, *self.summed))
-        return Blocks(constants, programs, unroll, warps)
+        return _Laid(block, {}, warps, share)
 
-    def _steps(self, share: Callable[[tuple[str, ...]], float], width: int, warps: int) -> int:
-        """The steps of a block; `share`: elements of a tile that a thread has."""
-        work, largest = self.work, max(share(tile) for tile in self.tiles)
+    def _folded(self, sizes: Mapping[str, int], words: int) -> _Laid:
+        """Tiles folded over threads: a thread has `_FOLDED` elements, of which 4 lie along the inner axis."""
+        outer, inner = self.folds
+        spread = (*self.split, *self.summed)
+        block = {axis: _power_of_two(sizes[axis]) for axis in self.folds}
+        if inner in spread:
+            block[inner] = min(block[inner], _LANES * _FOLDED)
+        if inner in _forced.blocks and inner in spread:
+            block[inner] = _forced.blocks[inner]
+        lanes = {inner: min(_LANES, max(1, block[inner] // 4))}
+        lanes[outer] = min(_LANES // lanes[inner], block[outer])
+        if outer in spread:
+            fold = max(1, _FOLDED // (words * block[inner] // lanes[inner]))
+            block[outer] = _forced.blocks.get(outer, min(block[outer], lanes[outer] * fold))
+            lanes[outer] = min(lanes[outer], block[outer])
+        elements = words * block[outer] * block[inner]
+        if elements > MOST_ELEMENTS:
+            self._refuse(self.folds, sizes, elements)
+        warps = _forced.num_warps or min(16, max(1, elements // (_LANES * 2 * _FOLDED)))
+        lanes[outer] = min(_LANES * warps // lanes[inner], block[outer])
+        thread = {axis: block[axis] // lanes[axis] for axis in self.folds}
+        wide = torch.version.hip is not None
+        return _Laid(block, lanes, warps_of(warps, wide=wide), lambda tile: words * prod(thread[axis] for axis in tile))
+
+    def _steps(self, laid: _Laid, width: int) -> int:
+        """The steps of a block."""
+        work, share, warps = self.work, laid.share, laid.warps
+        largest = max(share(tile) for tile in self.tiles)
         if largest > _SMALL:
             return 1
         kept = sum(share(tile) * (1 if len(tile) <= 1 else 3) for tile in self.past)  # and what is computed on the way
         rows = sum(share(tile) * max(width, 2) / 4 for tile in self.rows) + kept
         held = sum(share(tile) for tile in self.resident) + 2 * largest
+        rows_most, held_most = (_FOLDED_ROWS, _FOLDED_REGISTERS) if self.folds else (_ROWS, _REGISTERS)
         most = [
             self.segment if self.past else _MOST_STEPS,
             _MOST_WORK / work,
             _MOST_CODE / (work * largest),
-            min(_ROWS, min(_REGISTERS, 1600 / warps) - held) / max(rows, 1),
+            min(rows_most, min(held_most, 1600 / warps) - held) / max(rows, 1),
         ]
         return _power_of_two(int(max(1, min(most))) + 1) // 2
 

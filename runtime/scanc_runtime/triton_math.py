@@ -40,7 +40,7 @@ def _by_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
 
 if INTERPRETED:
 
-    def cache_lines(row: Any, stride: int, first: int, count: int) -> int:
+    def cache_lines(row: Any, elements: int, stride: int, first: int, count: int) -> int:
         """Nowhere: there is no cache."""
         return 0
 
@@ -65,15 +65,17 @@ if INTERPRETED:
 else:
 
     @triton.jit
-    def cache_lines(row, stride: tl.constexpr, first: tl.constexpr, count: tl.constexpr):
+    def cache_lines(row, elements: tl.constexpr, stride: tl.constexpr, first: tl.constexpr, count: tl.constexpr):
         """The addresses of the 32-byte pieces of `count` rows from the row `first` on, `stride` elements apart.
 
-        `row` points to the elements of row 0, which lie side by side.
+        `row` points to the `elements` elements of row 0, which lie side by side.
         """
         width: tl.constexpr = row.dtype.element_ty.primitive_bitwidth // 8
-        pieces: tl.constexpr = row.numel * width // 32 if row.numel * width > 32 else 1
+        pieces: tl.constexpr = elements * width // 32 if elements * width > 32 else 1
         piece = tl.arange(0, count * pieces)
-        return tl.min(row.to(tl.int64), 0) + (first + piece // pieces) * (stride * width) + piece % pieces * 32
+        return (
+            tl.min(tl.ravel(row.to(tl.int64)), 0) + (first + piece // pieces) * (stride * width) + piece % pieces * 32
+        )
 
     @triton.jit
     def size_in_bytes(row, elements: tl.constexpr):
@@ -217,6 +219,42 @@ def logsumexp(x, axis: tl.constexpr):
     high = tl.max(x, axis, keep_dims=True)
     safe = tl.where(tl.abs(high) == float("inf"), 0.0, high)
     return log(tl.sum(tl.exp(x - safe), axis)) + tl.sum(safe, axis)
+
+
+@triton.jit
+def folded_sum(x, fold: tl.constexpr, lanes: tl.constexpr):
+    """The sum along an axis of a folded tile, in each thread and then across lanes, the same in all of these."""
+    inner = tl.sum(x, fold, keep_dims=True)
+    return tl.broadcast_to(tl.sum(inner, lanes, keep_dims=True), inner.shape)
+
+
+@triton.jit
+def folded_max(x, fold: tl.constexpr, lanes: tl.constexpr):
+    """The maximum along an axis of a folded tile."""
+    inner = tl.max(x, fold, keep_dims=True)
+    return tl.broadcast_to(tl.max(inner, lanes, keep_dims=True), inner.shape)
+
+
+@triton.jit
+def folded_min(x, fold: tl.constexpr, lanes: tl.constexpr):
+    """The minimum along an axis of a folded tile."""
+    inner = tl.min(x, fold, keep_dims=True)
+    return tl.broadcast_to(tl.min(inner, lanes, keep_dims=True), inner.shape)
+
+
+@triton.jit
+def folded_logsumexp(x, fold: tl.constexpr, lanes: tl.constexpr):
+    """log of the sum of exp x along an axis of a folded tile; -inf where x is."""
+    high = folded_max(x, fold, lanes)
+    safe = tl.where(tl.abs(high) == float("inf"), 0.0, high)
+    return log(folded_sum(tl.exp(x - safe), fold, lanes)) + safe
+
+
+@triton.jit
+def one_of(x):
+    """The number that all lanes of a fully reduced tile hold."""
+    flat = tl.ravel(x)
+    return tl.sum(tl.where(tl.arange(0, flat.numel) == 0, flat, tl.zeros_like(flat)), 0)
 
 
 @triton.jit

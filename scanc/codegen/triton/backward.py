@@ -52,7 +52,7 @@ class _Backward:
         self.again = again
         self.wanted = wanted
         self.plan = schedule(adjoint, whole_states=False, alongside=again)
-        self.kernel = KernelWriter(adjoint, self.plan, chunked)
+        self.kernel = KernelWriter([adjoint, again] if again else [adjoint], self.plan, chunked)
         self.frame, self.out = self.kernel.frame, self.kernel.body
         self.step = Step(self.out, self.frame, adjoint, self.plan)
         self.scratch: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from scanc.codegen.expressions import ARITHMETIC, Expr, Infix, Level, number, spell
@@ -156,18 +155,11 @@ class Speller:
         if fn in ("any", "all"):
             truth = arg.expr if fn == "any" else spell(ARITHMETIC["not"], [arg.expr])
             found = f"tl.where({_both(inside, truth)}, 1, 0)"
-            text = self._over(lambda t, at: f"tl.max({t}, axis={at})", found, arg, gone)
+            text = self.frame.reduced("max", found, arg.axes, gone)
             return Tile(Expr(f"{text} {'>' if fn == 'any' else '=='} 0", Level.COMPARE), left, kind)
         neutral = {"sum": "0.0" if kind is Kind.REAL else "0", "min": 'float("inf")'}.get(fn, 'float("-inf")')
         masked = f"tl.where({inside}, {arg.text}, {neutral})"
-        call = "tlmath.logsumexp" if fn == "logsumexp" else f"tl.{fn}"
-        return Tile(Expr(self._over(lambda t, at: f"{call}({t}, axis={at})", masked, arg, gone)), left, kind)
-
-    def _over(self, call: Callable[[str, int], str], text: str, arg: Tile, axes: list[str]) -> str:
-        """`call` along each of the axes, the last first."""
-        for axis in reversed(axes):
-            text = call(text, arg.axes.index(axis))
-        return text
+        return Tile(Expr(self.frame.reduced(fn, masked, arg.axes, gone)), left, kind)
 
     def _rename(self, arg: Tile, moved: dict[str, str], axes: Axes) -> Tile:
         arg = self.tensor(arg)

@@ -21,7 +21,7 @@ def forward_kernel(
 
     Host keys of its tensors: `in:<tensor>`, `start:<state>`, `out:<output>`, `end:<state>`, `saved:<state>`.
     """
-    kernel = KernelWriter(program, schedule, chunked)
+    kernel = KernelWriter([program], schedule, chunked)
     out = kernel.body
     step = Step(out, kernel.frame, program, schedule)
     found, params = reads(program, program.inputs), reads(program, program.params)

@@ -24,7 +24,7 @@ def tiling(name: str, kernel: Kernel, program: Program) -> str:
     plan = kernel.schedule
     fields: dict[str, object] = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full}
     fields |= {"tiles": kernel.tiles, "resident": kernel.resident, "rows": kernel.rows, "past": kernel.past}
-    fields |= {"work": kernel.work}
+    fields |= {"folds": kernel.folds, "work": kernel.work}
     text = ", ".join([repr(program.name), *(f"{k}={value!r}" for k, value in fields.items()), "segment=SEGMENT"])
     return f"{name} = Tiling({text})".replace("'", '"')
 

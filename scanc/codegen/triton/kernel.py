@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scanc.codegen.expressions import ARITHMETIC
 from scanc.codegen.triton.expressions import CALLS
+from scanc.codegen.triton.folds import FoldedFrame, folds
 from scanc.codegen.triton.rows import Row, write_row
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame, partial_dims
@@ -41,7 +42,7 @@ class Kernel:
 
     `tiles` are the largest that it works on, `resident` those that it holds from step to step, `rows` those that it
     reads at each, `past` those that it keeps of each; `work` is about the number of instructions of a step.
-    `chunked`: programs share out the time too.
+    `chunked`: programs share out the time too.  `folds`: the axes of folded tiles.
     """
 
     name: str
@@ -56,14 +57,17 @@ class Kernel:
     past: tuple[Axes, ...]
     work: int
     chunked: bool
+    folds: Axes
 
 
 class KernelWriter:
     """Collects the arguments of a kernel, then its body, then puts the head before them."""
 
-    def __init__(self, program: Program, schedule: Schedule, chunked: bool) -> None:
-        self.program = program
-        self.frame = Frame(program, schedule, chunked)
+    def __init__(self, programs: Sequence[Program], schedule: Schedule, chunked: bool) -> None:
+        self.program = program = programs[0]
+        self.folds = folds(programs, schedule)
+        frame = FoldedFrame(program, schedule, chunked, self.folds) if self.folds else None
+        self.frame = frame or Frame(program, schedule, chunked)
         self.steps, self.skip = ("steps", "skip + ") if chunked else ("T", "")
         self.lead = ROW if chunked else BATCH
         self.arguments: list[Argument] = []
@@ -211,6 +215,7 @@ class KernelWriter:
             tuple(past),
             work,
             self.frame.chunked,
+            self.folds,
         )
 
 

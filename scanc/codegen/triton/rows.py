@@ -73,11 +73,11 @@ class Inputs:
             self._rows[read.value] = write_row(self.out, self.frame, buffer, self._stems[read.value], dict(read.fixed))
         if self._lines:
             with self.out.block("if prefetch > 0 and not tail:"):
-                for value, name in self._lines.items():
-                    row = self._rows[value]
-                    self.out.line(
-                        f"{name} = tlmath.cache_lines({row.at}, way * {row.stride}, {sign}prefetch * unroll, unroll)"
-                    )
+                for read in self.found:
+                    if read.value in self._lines:
+                        row, (axis,) = self._rows[read.value], self.frame.tile(read.axes)
+                        where = f"{row.at}, block_{axis}, way * {row.stride}, {sign}prefetch * unroll, unroll"
+                        self.out.line(f"{self._lines[read.value]} = tlmath.cache_lines({where})")
         self._write_ahead(condition)
 
     def _write_ahead(self, *conditions: str) -> None:

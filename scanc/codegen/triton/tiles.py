@@ -22,16 +22,19 @@ _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
 T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
-moved row chunks chunk span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel
+moved row chunks chunk all_lanes span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel
 backward_kernel forward_summary_kernel backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
 
 
+_ABOUT_AXES = ("size", "block", "lane", "at", "in", "part", "lead", "lanes", "fold", "once")
+
+
 def axis_names(axes: Iterable[str]) -> list[str]:
     """The names that a kernel has for its axes."""
-    return [f"{what}_{axis}" for axis in axes for what in ("size", "block", "lane", "at", "in", "part", "lead")]
+    return [f"{what}_{axis}" for axis in axes for what in _ABOUT_AXES]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,13 @@ class Frame:
         index = ", ".join(":" if axis in own else "None" for axis in wanted)
         return f"{text}[{index}]"
 
+    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str]) -> str:
+        """A tile over `axes` reduced along some of them, the last first."""
+        call = "tlmath.logsumexp" if fn == "logsumexp" else f"tl.{fn}"
+        for axis in reversed([*gone]):
+            text = f"{call}({text}, axis={axes.index(axis)})"
+        return text
+
     def at(self, axis: str, wanted: Axes) -> str:
         """The indices along an axis, shaped for a tile over `wanted`."""
         return self.lifted(f"at_{axis}", self.tile((axis,)), wanted)
@@ -151,8 +161,12 @@ class Frame:
 
     def store(self, address: str, value: str, axes: Iterable[str], *when: str) -> str:
         """A store to the tile at `address`, nothing outside or where a condition does not hold."""
-        mask = self._mask(axes, *when)
+        mask = self._mask(axes, *self._alone(axes), *when)
         return f"tl.store({address}, {value}{f', mask={mask}' if mask else ''})"
+
+    def _alone(self, axes: Iterable[str]) -> list[str]:
+        """Which of the threads that hold the same element stores it."""
+        return []
 
     def _mask(self, axes: Iterable[str], *when: str) -> str:
         tile = self.tile(axes)
@@ -200,6 +214,12 @@ class Frame:
             out.line("steps = tl.minimum((chunk + 1) * span - shift, T) - skip")
         else:
             out.line("b = program")
+        self._write_lanes(out, lanes)
+        for axis in (axis for axis in self.spread if axis in self.leads):
+            out.line(f"lead_{axis} = {self.part(axis)} == 0")
+
+    def _write_lanes(self, out: Writer, lanes: Iterable[str]) -> None:
+        """The program's indices along each axis; `lanes`: the axes of which it needs the place in a block."""
         for axis in self.tile(self.axes):
             if axis in lanes:
                 out.line(f"lane_{axis} = tl.arange(0, block_{axis})")
@@ -210,8 +230,6 @@ class Frame:
                 out.line(f"at_{axis} = {own}.to(tl.int64)")
             whole = f"size_{axis} > 0 and size_{axis} % block_{axis} == 0"
             out.line(f"in_{axis} = (at_{axis} < size_{axis}) | ({whole})")
-        for axis in (axis for axis in self.spread if axis in self.leads):
-            out.line(f"lead_{axis} = {self.part(axis)} == 0")
 
 
 def partial_dims(partial: Axes, dims: Axes) -> Axes:
