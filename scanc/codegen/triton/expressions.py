@@ -24,7 +24,6 @@ from scanc.ir.nodes import (
 from scanc.passes.schedule import Axes
 
 CALLS = {
-    "exp": "tl.exp",
     "sqrt": "tl.sqrt",
     "rsqrt": "tl.rsqrt",
     "abs": "tl.abs",
