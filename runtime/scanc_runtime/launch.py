@@ -154,10 +154,14 @@ class Call:
         tensors: Sequence[Tensor],
         scratch: Sequence[Tensor] = (),
         split: Split | None = None,
+        tiles: int | None = None,
         **flags: Any,
     ) -> None:
-        """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch."""
-        programs = (split.rows if split else self.batch) * blocks.per_sequence
+        """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch.
+
+        `tiles`: tiles of time, for a kernel that has a program for each.
+        """
+        programs = (split.rows if split else self.batch) * blocks.per_sequence * (1 if tiles is None else tiles)
         if programs == 0:
             return
         arguments: list[Any] = []
@@ -168,6 +172,8 @@ class Call:
         times = {"T": self.time}
         if split:
             times |= {"chunks": split.chunks, "span": split.span, "shift": split.shift}
+        if tiles is not None:
+            times["batch"] = self.batch
         constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
         options = {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]

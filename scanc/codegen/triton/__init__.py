@@ -9,6 +9,8 @@ from scanc.codegen.torch.step import write_step
 from scanc.codegen.triton.backward import backward_kernel, rerun, smooth
 from scanc.codegen.triton.forward import forward_kernel
 from scanc.codegen.triton.host import tiling, write_backward, write_carries, write_chunked, write_forward, write_saved
+from scanc.codegen.triton.lookback import lookback
+from scanc.codegen.triton.lookback_host import lookback_tiling, write_backward_parallel, write_forward_parallel
 from scanc.codegen.triton.summary import summary
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
@@ -23,6 +25,12 @@ _IMPORTS = (
     "from scanc_runtime import launch",
     "from scanc_runtime import triton_math as tlmath",
     "from scanc_runtime.tiling import Tiling",
+)
+
+_LOOKBACK_IMPORTS = (
+    "from scanc_runtime import lookback",
+    "from scanc_runtime import triton_scan as tlscan",
+    "from scanc_runtime.lookback import LookbackTiling",
 )
 
 
@@ -52,6 +60,7 @@ def emit_functions(
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
     backward_text = backward_kernel(adjoint, forward, chunked)
     kernels = {"FORWARD": forward_text, "BACKWARD": backward_text}
+    single = lookback(forward, adjoint)
     if ahead is not None and back is not None:
         for name, found in (("forward", ahead), ("backward", back)):
             text = forward_kernel(found.program, schedule(found.program), [], True, f"{name}_summary_kernel")
@@ -65,7 +74,11 @@ def emit_functions(
     out.line(f"SEGMENT = {segment}", "steps between two saved states")
     for name, kernel in kernels.items():
         out.line(tiling(f"{name}_TILING", kernel, discrete))
-    for kernel in kernels.values():
+    if single is not None:
+        for name, kernel in (("FORWARD", single.forward), ("BACKWARD", single.backward)):
+            backward = name == "BACKWARD"
+            out.line(lookback_tiling(f"{name}_LOOKBACK_TILING", kernel, single, discrete, backward=backward))
+    for kernel in (*kernels.values(), *([single.forward, single.backward] if single else [])):
         out.blank(2)
         for line in kernel.source.splitlines():
             out.line(line) if line else out.blank()
@@ -82,14 +95,20 @@ def emit_functions(
         out.blank(2)
         write_chunked(out)
     out.blank(2)
+    if single is not None:
+        write_forward_parallel(out, single.forward, discrete, kept)
+        out.blank(2)
+        write_backward_parallel(out, single.backward, discrete, kept)
+        out.blank(2)
     write_saved(out, kept)
     out.blank(2)
-    forms = ("recurrent", "chunked") if chunked else ("recurrent",)
+    forms = ("recurrent", *(["chunked"] if chunked else []), *(["parallel"] if single else []))
     for way in ("forward", "backward"):
         functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = tuple((form, why) for form, why in _REFUSED if form not in forms)
-    return TritonFunctions(out.text(), (*_IMPORTS, *_step_imports(out.text())), forms, refused)
+    imports = (*_IMPORTS, *(_LOOKBACK_IMPORTS if single else ()), *_step_imports(out.text()))
+    return TritonFunctions(out.text(), imports, forms, refused)
 
 
 def _step_imports(source: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ where a segment has several blocks, a program writes the states at their starts 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from scanc.codegen.triton.forward import origin
@@ -46,6 +47,20 @@ def smooth(adjoint: Program) -> Program:
     return replace(adjoint, states=states, next=tuple(pair for pair in adjoint.next if pair[0] in kept))
 
 
+def beside(step: Step, again: Program) -> Step:
+    """The step that runs forward again beside an adjoint one, with names of its own where values differ."""
+    own = {instr.name: instr for instr in step.program.instrs}
+    states = {state.name for state in again.states}
+    other = {instr.name for instr in again.instrs if own.get(instr.name, instr) != instr}
+
+    def key(name: str) -> str:
+        return f"{name}#now" if name in states else f"{name}#again" if name in other else name
+
+    found = Step(step.out, step.frame, again, replace(step.schedule, spreads=()), key)
+    found.tiles.update((name, tile) for name, tile in step.tiles.items() if name not in states | other)
+    return found
+
+
 class _Backward:
     def __init__(self, adjoint: Program, again: Program | None, wanted: tuple[str, ...], chunked: bool) -> None:
         self.adjoint = adjoint
@@ -65,7 +80,7 @@ class _Backward:
 
     def write(self) -> Kernel:
         kernel, step, out, adjoint = self.kernel, self.step, self.out, self.adjoint
-        found = _distinct([*self.inputs, *self.again_inputs])
+        found = distinct([*self.inputs, *self.again_inputs])
         kernel.declare([*found, *self.params, *self.again_params])
         starts = kernel.starts(adjoint.states)
         saved, scratch = self._past()
@@ -202,22 +217,14 @@ class _Backward:
     def _write_params(self) -> Step | None:
         """Loads of params and the work on them alone, for both steps; returns the step that runs forward again."""
         step, out = self.step, self.out
-        params = _distinct([*self.params, *self.again_params])
+        params = distinct([*self.params, *self.again_params])
         if params:
             out.blank()
             step.write_params(params, self.kernel.buffers)
         step.write(step.instrs(RegionKind.PARAMS))
         if self.again is None:
             return None
-        own = {instr.name: instr for instr in self.adjoint.instrs}
-        states = {state.name for state in self.again.states}
-        other = {instr.name for instr in self.again.instrs if own.get(instr.name, instr) != instr}
-
-        def key(name: str) -> str:
-            return f"{name}#now" if name in states else f"{name}#again" if name in other else name
-
-        again = Step(out, self.frame, self.again, replace(self.plan, spreads=()), key)
-        again.tiles.update((name, tile) for name, tile in step.tiles.items() if name not in states | other)
+        again = beside(step, self.again)
         again.write(again.instrs(RegionKind.PARAMS))
         return again
 
@@ -251,5 +258,6 @@ class _Backward:
         self.kernel.write_next(step, "alive")
 
 
-def _distinct(found: list[Read]) -> list[Read]:
+def distinct(found: Iterable[Read]) -> list[Read]:
+    """Each of some reads once."""
     return list(dict.fromkeys(found))

@@ -12,6 +12,8 @@ from scanc.ir.nodes import Kind, Program, State, Tensor
 from scanc.passes.differentiate import DIFFERENTIABLE
 
 _OWN = """
+lookback forward_parallel backward_parallel forward_lookback_kernel backward_lookback_kernel FORWARD_LOOKBACK_TILING
+BACKWARD_LOOKBACK_TILING
 inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
 backward_recurrent forward_chunked backward_chunked forward_carries backward_carries split chunks forward_kernel
 backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_TILING BACKWARD_SUMMARY_TILING
@@ -29,7 +31,7 @@ def tiling(name: str, kernel: Kernel, program: Program) -> str:
     return f"{name} = Tiling({text})".replace("'", '"')
 
 
-class _Host:
+class Host:
     """One launching function: the variable that holds the tensor of each kernel argument, by its host key."""
 
     def __init__(self, out: Writer, kernel: Kernel, suffixes: dict[str, str]) -> None:
@@ -42,6 +44,7 @@ class _Host:
         self._buffers = {argument.host: argument.buffer for argument in arguments}
 
     def variable(self, key: str) -> str:
+        """The variable that holds the tensor of a key."""
         if key not in self._variables:
             role, name = key.split(":")
             self._variables[key] = self._names.fresh(name + self._suffixes.get(role, ""))
@@ -49,21 +52,22 @@ class _Host:
 
     def unpack(self, source: str, keys: Sequence[tuple[str, Kind]]) -> None:
         """Names the tensors of a tuple; a complex one that the kernel reads is taken apart."""
-        used = [any(part in self._buffers for part in _parts(key, kind)) for key, kind in keys]
+        used = [any(part in self._buffers for part in parts_of(key, kind)) for key, kind in keys]
         if not any(used):
             return
         targets = [self.variable(key) if need else "_" for (key, _), need in zip(keys, used, strict=True)]
-        self.out.line(f"{_tuple(targets) if len(targets) == 1 else ', '.join(targets)} = {source}")
+        self.out.line(f"{tuple_of(targets) if len(targets) == 1 else ', '.join(targets)} = {source}")
         for (key, kind), need in zip(keys, used, strict=True):
             if need:
                 self._take_apart(key, kind)
 
     def _take_apart(self, key: str, kind: Kind) -> None:
         if kind is Kind.COMPLEX:
-            re, im = (self.variable(part) for part in _parts(key, kind))
+            re, im = (self.variable(part) for part in parts_of(key, kind))
             self.out.line(f"{re}, {im} = launch.halves({self.variable(key)})")
 
     def begin(self, tiling_name: str) -> None:
+        """The call, and how the kernel is laid out for it."""
         self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
         self.out.line(f"blocks = {tiling_name}.blocks(call)")
 
@@ -73,28 +77,36 @@ class _Host:
         The halves of a complex one are views of it, or tensors of their own where they are partial sums.
         """
         if kind is Kind.COMPLEX and not self._halved(key):
-            self.out.line(f"{self.variable(key)} = call.new({_tuple(dims)}, {dtype})")
+            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype})")
             self._take_apart(key, kind)
             return
-        for part in _parts(key, kind):
+        for part in parts_of(key, kind):
             over = self._partial(part)
             parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
-            real = _compute(Kind.REAL) if kind is Kind.COMPLEX else dtype
-            self.out.line(f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{_tuple(dims)}, {real})")
+            real = computed(Kind.REAL) if kind is Kind.COMPLEX else dtype
+            self.out.line(f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real})")
 
     def _halved(self, key: str) -> bool:
         """Whether the halves of a complex result are tensors of their own."""
-        return any(self._partial(part) for part in _parts(key, Kind.COMPLEX))
+        return any(self._partial(part) for part in parts_of(key, Kind.COMPLEX))
 
     def _partial(self, part: str) -> tuple[str, ...]:
         """The spread axes along which programs leave their own shares of a result."""
         dims = self._buffers[part].dims if part in self._buffers else ()
         return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
 
-    def launch(self, reverse: str = "reverse", split: str = "split") -> None:
-        tensors = ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
+    def tensors(self) -> str:
+        """The tensors that the kernel takes."""
+        return ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
+
+    def flags(self, reverse: str = "reverse") -> list[str]:
+        """The kernel's compile-time arguments besides those about axes."""
         given = {"segment": "SEGMENT", "save": "save", "reverse": reverse}
-        flags = [f"{flag}={given[flag]}" for flag in self.kernel.flags if flag in given]
+        return [f"{flag}={given[flag]}" for flag in self.kernel.flags if flag in given]
+
+    def launch(self, reverse: str = "reverse", split: str = "split") -> None:
+        """Launches the kernel."""
+        tensors, flags = self.tensors(), self.flags(reverse)
         if self.kernel.chunked:
             flags.append(f"split={split}")
         if self.kernel.scratches:
@@ -104,7 +116,7 @@ class _Host:
     def result(self, key: str, kind: Kind, leading: int = 0) -> str:
         """A result with its partial sums, and `leading` further dimensions, added up."""
         if kind is Kind.COMPLEX and self._halved(key):
-            return f"torch.complex({', '.join(self._total(part, leading) for part in _parts(key, kind))})"
+            return f"torch.complex({', '.join(self._total(part, leading) for part in parts_of(key, kind))})"
         return self._total(key, leading)
 
     def _total(self, key: str, leading: int) -> str:
@@ -119,31 +131,31 @@ def write_carries(
     groups = "inputs, params, grad_outputs, grad_final" if gradients else "inputs, params, states"
     with out.block(f"def {name}(call, split, {groups}, reverse):"):
         out.docstring("The gradients of states behind each chunk." if gradients else "The states before each chunk.")
-        host = _Host(out, kernel, {"end": "_end", "start": "_start"})
-        host.unpack("inputs", _keys("in", program.inputs))
-        host.unpack("params", _keys("in", program.params))
+        host = Host(out, kernel, {"end": "_end", "start": "_start"})
+        host.unpack("inputs", tensor_keys("in", program.inputs))
+        host.unpack("params", tensor_keys("in", program.params))
         if gradients:
             cotangents = [(f"in:dy.{o.name}", program.types[o.value].kind) for o in program.outputs]
             host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
         out.line(f"blocks = {tiling_name}.blocks(call)")
         types, pairs = found.program.types, dict(found.products)
         for part in (*pairs, *pairs.values()):
-            dims = ["split.rows", *_dims(types[part].axes)]
+            dims = ["split.rows", *dims_in_call(types[part].axes)]
             begin = float(part not in pairs)
-            out.line(f"{host.variable(f'start:{part}')} = call.constant({begin}, {_tuple(dims)})")
-            host.new(f"end:{part}", Kind.REAL, dims, _compute(Kind.REAL))
+            out.line(f"{host.variable(f'start:{part}')} = call.constant({begin}, {tuple_of(dims)})")
+            host.new(f"end:{part}", Kind.REAL, dims, computed(Kind.REAL))
         host.launch(*(("not reverse", "split.back") if gradients else ()))
         whole, prefix = ("grad_final", "d.") if gradients else ("states", "")
         states = [s for s in program.states if not gradients or s.type.kind in DIFFERENTIABLE]
         results = []
         for position, state in enumerate(states):
-            for i, part in enumerate(_parts(f"{prefix}{state.name}", state.type.kind)):
+            for i, part in enumerate(parts_of(f"{prefix}{state.name}", state.type.kind)):
                 start = f"{whole}[{position}]"
                 if state.type.kind is Kind.COMPLEX:
                     start = f"launch.halves({start})[{i}]"
                 ends, decays = host.variable(f"end:{part}"), host.variable(f"end:{pairs[part]}")
                 results.append(f"call.carries({start}, {ends}, {decays}, split, behind={gradients})")
-        out.line(f"return {_tuple(results)}")
+        out.line(f"return {tuple_of(results)}")
 
 
 def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State]) -> None:
@@ -152,20 +164,20 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
     chunks = ", chunks=1" if kernel.chunked else ""
     with out.block(f"def forward_recurrent(inputs, params, states, reverse, save{chunks}):"):
         out.docstring("Outputs, final states, and the states at the start of every SEGMENT steps if `save`.")
-        host = _Host(out, kernel, {"end": "_end", "saved": "_saved"})
-        host.unpack("inputs", _keys("in", program.inputs))
-        host.unpack("params", _keys("in", program.params))
-        host.unpack("states", _keys("start", program.states))
+        host = Host(out, kernel, {"end": "_end", "saved": "_saved"})
+        host.unpack("inputs", tensor_keys("in", program.inputs))
+        host.unpack("params", tensor_keys("in", program.params))
+        host.unpack("states", tensor_keys("start", program.states))
         host.begin("FORWARD_TILING")
         rows = _write_split(host, "", program.states, "forward_carries", "states")
         outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
         for position, (key, type_) in enumerate(outputs):
-            host.new(key, type_.kind, ["call.batch", "call.time", *_dims(type_.axes)], f"call.output({position})")
+            host.new(key, type_.kind, ["call.batch", "call.time", *dims_in_call(type_.axes)], f"call.output({position})")
         for state in program.states:
-            host.new(f"end:{state.name}", state.type.kind, [rows, *_dims(state.type.axes)], _compute(state.type.kind))
+            host.new(f"end:{state.name}", state.type.kind, [rows, *dims_in_call(state.type.axes)], computed(state.type.kind))
         for state in kept:
-            dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *_dims(state.type.axes)]
-            host.new(f"saved:{state.name}", state.type.kind, dims, _compute(state.type.kind))
+            dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
+            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind))
         with out.block("if save:"):
             backward = "BACKWARD_TILING, backward_kernel, backward_recurrent"
             out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse)")
@@ -175,7 +187,7 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
         if kernel.chunked:
             ends = [f"split.last({end})" for end in ends]
         saved = [host.variable(f"saved:{state.name}") for state in kept]
-        out.line(f"return {_tuple(results)}, {_tuple(ends)}, {_tuple(saved)}")
+        out.line(f"return {tuple_of(results)}, {tuple_of(ends)}, {tuple_of(saved)}")
 
 
 def write_backward(
@@ -187,10 +199,10 @@ def write_backward(
     header = f"def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse{chunks}):"
     with out.block(header):
         out.docstring("Gradients of inputs, params and initial states.")
-        host = _Host(out, kernel, {"start": "_end", "end": "_start", "saved": "_saved", "scratch": "_scratch"})
+        host = Host(out, kernel, {"start": "_end", "end": "_start", "saved": "_saved", "scratch": "_scratch"})
         outputs = [(f"in:dy.{output.name}", types[output.value].kind) for output in program.outputs]
-        host.unpack("inputs", _keys("in", program.inputs))
-        host.unpack("params", _keys("in", program.params))
+        host.unpack("inputs", tensor_keys("in", program.inputs))
+        host.unpack("params", tensor_keys("in", program.params))
         host.unpack("saved", [(f"saved:{state.name}", state.type.kind) for state in kept])
         host.unpack("grad_outputs", [(key, kind) for key, kind in outputs if kind in DIFFERENTIABLE])
         states = [state for state in program.states if state.type.kind in DIFFERENTIABLE]
@@ -200,20 +212,20 @@ def write_backward(
         for position, tensor in enumerate(program.inputs):
             if tensor.type.kind in DIFFERENTIABLE:
                 key = f"out:d.{tensor.name}"
-                kind, dims = tensor.type.kind, ["call.batch", "call.time", *_dims(tensor.type.axes)]
+                kind, dims = tensor.type.kind, ["call.batch", "call.time", *dims_in_call(tensor.type.axes)]
                 host.new(key, kind, dims, f"inputs[{position}].dtype")
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         for tensor in params:
-            dims = [rows, *_dims(tensor.type.axes)]
-            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, _compute(tensor.type.kind))
+            dims = [rows, *dims_in_call(tensor.type.axes)]
+            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
         for state in states:
-            dims = [rows, *_dims(state.type.axes)]
-            host.new(f"end:d.{state.name}", state.type.kind, dims, _compute(state.type.kind))
+            dims = [rows, *dims_in_call(state.type.axes)]
+            host.new(f"end:d.{state.name}", state.type.kind, dims, computed(state.type.kind))
         tile = {*kernel.schedule.split, *kernel.schedule.full}
         for state in again:
             cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
             dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
-            host.new(f"scratch:{state.name}", state.type.kind, dims, _compute(state.type.kind))
+            host.new(f"scratch:{state.name}", state.type.kind, dims, computed(state.type.kind))
         host.launch()
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
@@ -223,17 +235,17 @@ def write_backward(
         ]
         if kernel.chunked:
             groups[2] = [f"split.first({end})" for end in groups[2]]
-        out.line(f"return {', '.join(_tuple(group) for group in groups)}")
+        out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
 
 
-def _write_split(host: _Host, prefix: str, states: Sequence[State], carries: str, given: str) -> str:
+def _write_split(host: Host, prefix: str, states: Sequence[State], carries: str, given: str) -> str:
     """How the time is split, and the states that chunks start from; returns how many rows there are of these."""
     if not host.kernel.chunked:
         return "call.batch"
     host.out.line("split = call.split(blocks, chunks, SEGMENT)")
-    starts = [part for state in states for part in _parts(f"start:{prefix}{state.name}", state.type.kind)]
+    starts = [part for state in states for part in parts_of(f"start:{prefix}{state.name}", state.type.kind)]
     with host.out.block("if split.chunks > 1:"):
-        targets = _tuple([host.variable(start) for start in starts])
+        targets = tuple_of([host.variable(start) for start in starts])
         host.out.line(f"{targets} = {carries}(call, split, inputs, params, {given}, reverse)")
     return "split.rows"
 
@@ -262,22 +274,26 @@ def write_saved(out: Writer, kept: Sequence[State]) -> None:
         for state in kept:
             dims = ", ".join(["batch", "segments", *(f'sizes["{axis}"]' for axis in state.type.axes)])
             shapes.append(f'(({dims}), "{state.type.kind.value}")')
-        out.line(f"return {_tuple(shapes)}")
+        out.line(f"return {tuple_of(shapes)}")
 
 
-def _keys(role: str, tensors: Iterable[Tensor | State]) -> list[tuple[str, Kind]]:
+def tensor_keys(role: str, tensors: Iterable[Tensor | State]) -> list[tuple[str, Kind]]:
+    """Host keys of tensors, with their kinds."""
     return [(f"{role}:{tensor.name}", tensor.type.kind) for tensor in tensors]
 
 
-def _dims(axes: Sequence[str]) -> list[str]:
+def dims_in_call(axes: Sequence[str]) -> list[str]:
+    """Sizes of axes, in words of the host."""
     return [f'call.sizes["{axis}"]' for axis in axes]
 
 
-def _compute(kind: Kind) -> str:
+def computed(kind: Kind) -> str:
+    """The dtype in which values of a kind are computed, in words of the host."""
     return f'call.dtype("{kind.value}")'
 
 
-def _tuple(items: Sequence[str]) -> str:
+def tuple_of(items: Sequence[str]) -> str:
+    """A tuple as source."""
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
@@ -285,6 +301,6 @@ def _quoted(axis: str) -> str:
     return f'"{axis}"'
 
 
-def _parts(key: str, kind: Kind) -> tuple[str, ...]:
+def parts_of(key: str, kind: Kind) -> tuple[str, ...]:
     """The kernel's keys of a tensor: two of a complex one."""
     return (f"{key}.re", f"{key}.im") if kind is Kind.COMPLEX else (key,)

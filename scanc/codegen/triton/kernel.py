@@ -25,6 +25,7 @@ class Argument:
 
     buffer: Buffer
     host: str
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,13 @@ class Kernel:
 class KernelWriter:
     """Collects the arguments of a kernel, then its body, then puts the head before them."""
 
-    def __init__(self, programs: Sequence[Program], schedule: Schedule, chunked: bool) -> None:
+    def __init__(
+        self, programs: Sequence[Program], schedule: Schedule, chunked: bool, frame: Frame | None = None
+    ) -> None:
         self.program = program = programs[0]
         self.folds = folds(programs, schedule)
-        frame = FoldedFrame(program, schedule, chunked, self.folds) if self.folds else None
+        if frame is None and self.folds:
+            frame = FoldedFrame(program, schedule, chunked, self.folds)
         self.frame = frame or Frame(program, schedule, chunked)
         self.steps, self.skip = ("steps", "skip + ") if chunked else ("T", "")
         self.lead = ROW if chunked else BATCH
@@ -83,10 +87,10 @@ class KernelWriter:
         self.arguments.append(Argument(buffer, host))
         return buffer
 
-    def scratch(self, stem: str, host: str) -> Buffer:
-        """A new argument for memory that each program has a part of; it stands behind all tensors."""
+    def scratch(self, stem: str, host: str, about: str = "[programs, blocks of a segment, block …]") -> Buffer:
+        """A new argument for memory that programs have parts of, `about` says which; it stands behind all tensors."""
         buffer = self.frame.buffer(stem, ())
-        self.scratches.append(Argument(buffer, host))
+        self.scratches.append(Argument(buffer, host, about))
         return buffer
 
     def declare(self, found: Iterable[Read]) -> None:
@@ -181,13 +185,13 @@ class KernelWriter:
         it reads at each, `past` the tiles of states that it keeps of each.
         """
         head = Writer()
-        times = ["T", *(["chunks", "span", "shift"] if self.frame.chunked else [])]
+        times = self.frame.times
         head.line(f"@triton.jit(do_not_specialize=[{', '.join(map(_quoted, times))}])")
         with head.block(f"def {name}("):
             for argument in self.arguments:
                 _write_argument(head, argument.buffer)
             for argument in self.scratches:
-                head.line(f"{argument.buffer.pointer},", "[programs, blocks of a segment, block …]")
+                head.line(f"{argument.buffer.pointer},", argument.about)
             head.line(f"{', '.join(times)},")
             for constant in (*self.frame.constants(), *flags):
                 head.line(f"{constant}: tl.constexpr,")

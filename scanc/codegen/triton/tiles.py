@@ -67,14 +67,14 @@ _PUBLIC = {BATCH: "B", TIME: "T", SEGMENT: "segments", ROW: "B * chunks"}
 class Frame:
     """The axes of one kernel, and how values and memory are spelled over them."""
 
-    def __init__(self, program: Program, schedule: Schedule, chunked: bool) -> None:
+    def __init__(self, program: Program, schedule: Schedule, chunked: bool, own: Iterable[str] = ()) -> None:
         self.program = program
         self.chunked = chunked
         self.schedule = schedule
         used = {*schedule.grid, *schedule.split, *schedule.full}
         self.axes = program.canonical(frozenset(used))
         self.spread = tuple(axis for axis in self.axes if axis in schedule.grid or axis in schedule.split)
-        self.names = Names([*RESERVED, *axis_names(self.axes)])
+        self.names = Names([*RESERVED, *own, *axis_names(self.axes)])
         self.leads: set[str] = set()
 
     # --- tiles ---
@@ -190,6 +190,11 @@ class Frame:
 
     # --- the head of a kernel ---
 
+    @property
+    def times(self) -> tuple[str, ...]:
+        """The arguments about time."""
+        return ("T", *(("chunks", "span", "shift") if self.chunked else ()))
+
     def constants(self) -> list[str]:
         """The compile-time arguments about axes."""
         sizes = [f"size_{axis}" for axis in self.axes]
@@ -199,13 +204,7 @@ class Frame:
         """Which sequence and which share of the axes this program has; `scratch`: the tiles it keeps in memory."""
         lanes = {axis for tile in scratch for axis in tile} | set(self.schedule.split)
         out.line("program = tl.program_id(0).to(tl.int64)")
-        for axis in reversed(self.spread):
-            if axis in self.schedule.grid:
-                out.line(f"at_{axis} = program % size_{axis}")
-                out.line(f"program = program // size_{axis}")
-            else:
-                out.line(f"part_{axis} = program % tl.cdiv(size_{axis}, block_{axis})")
-                out.line(f"program = program // tl.cdiv(size_{axis}, block_{axis})")
+        self._write_spread(out)
         if self.chunked:
             out.line("row = program")
             out.line("b = row // chunks")
@@ -215,6 +214,19 @@ class Frame:
         else:
             out.line("b = program")
         self._write_lanes(out, lanes)
+        self._write_leads(out)
+
+    def _write_spread(self, out: Writer) -> None:
+        """Takes the program's share of the spread axes out of its number."""
+        for axis in reversed(self.spread):
+            if axis in self.schedule.grid:
+                out.line(f"at_{axis} = program % size_{axis}")
+                out.line(f"program = program // size_{axis}")
+            else:
+                out.line(f"part_{axis} = program % tl.cdiv(size_{axis}, block_{axis})")
+                out.line(f"program = program // tl.cdiv(size_{axis}, block_{axis})")
+
+    def _write_leads(self, out: Writer) -> None:
         for axis in (axis for axis in self.spread if axis in self.leads):
             out.line(f"lead_{axis} = {self.part(axis)} == 0")
 

@@ -1,0 +1,126 @@
+"""Scans in one pass over memory, the time shared out between programs: how they are laid out, and launched.
+
+A program has one tile of time: `chunks` stretches of `steps` steps, of a block of channels, one stretch of few channels
+to a thread.  What comes before a tile it learns by looking back (`triton_scan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanc_runtime.errors import ArgumentError
+from scanc_runtime.launch import Call
+from scanc_runtime.tiling import Blocks, Sized, warps_of
+from scanc_runtime.triton_scan import HEAD
+
+_CELLS, _LANES, _WARPS = 2, 32, 4
+"""Channels of a thread: rows and words then lie over threads alike, so that nothing moves between these."""
+_BLOCK = 64
+_GROUP = 8
+_ROWS = 128  # registers of a thread for the rows of a tile
+
+
+@dataclass
+class LookbackTiling:
+    """What the compiler knows of a kernel's tiles.
+
+    `axis` is shared out in blocks, `grid` axes one index a program.  Of each step a thread reads `rows` and keeps
+    `past` states; it takes at most `most` steps, and a whole number of `segment`s if it starts from saved states.
+    `states`: the states that are carried.
+    """
+
+    name: str
+    axis: str
+    grid: tuple[str, ...]
+    states: int
+    rows: int
+    past: int
+    most: int
+    segment: int
+    _known: dict[Any, Blocks] = field(default_factory=dict)
+
+    def blocks(self, call: Sized) -> Blocks:
+        """How to lay the kernel over programs. Raises ArgumentError where states take more than 32 bits."""
+        if call.real != torch.float32:
+            raise ArgumentError(
+                f"{self.name}: form parallel carries states in 32 bits",
+                expected="a call that computes in float32",
+                got=f"one that computes in {str(call.real).removeprefix('torch.')}",
+                hint='form="chunked" takes it',
+            )
+        key = (tuple(call.sizes[axis] for axis in (*self.grid, self.axis)), call.width, _forced)
+        if key not in self._known:
+            self._known[key] = self._choose(call)
+        return self._known[key]
+
+    def tiles(self, call: Call) -> int:
+        """Tiles of time of a call."""
+        blocks = self.blocks(call)
+        return max(1, -(-call.time // (blocks.constants["chunks"] * blocks.unroll)))
+
+    def _choose(self, call: Sized) -> Blocks:
+        size = call.sizes[self.axis]
+        warps = _forced.num_warps or warps_of(_WARPS, wide=torch.version.hip is not None)
+        wide = 64 if torch.version.hip is not None else _LANES
+        block = _forced.block or min(_BLOCK, max(8, 1 << max(0, size - 1).bit_length()))
+        chunks = _forced.chunks or max(1, _CELLS * wide * warps // block)
+        per_step = _CELLS * (self.rows * max(call.width, 2) / 4 + self.past)
+        least = self.segment if self.past else 4
+        steps = max(self.most, least)
+        while steps > least and steps * per_step > _ROWS:
+            steps //= 2
+        constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, self.axis)}
+        constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": _forced.steps or steps}
+        constants["group"] = _forced.group or max(_GROUP, chunks)
+        programs = {axis: call.sizes[axis] for axis in self.grid} | {self.axis: max(1, -(-size // block))}
+        return Blocks(constants, programs, constants["unroll"], warps)
+
+
+def run(call: Call, tiling: LookbackTiling, kernel: Any, tensors: Sequence[Tensor], **flags: Any) -> None:
+    """Launches `kernel`: a program per tile of time, row of the batch and block of channels."""
+    blocks = tiling.blocks(call)
+    constants = blocks.constants
+    rows = call.batch * blocks.per_sequence
+    count = tiling.tiles(call)
+    words = (count + -(-count // constants["group"])) * rows * constants[f"block_{tiling.axis}"]
+    scratch = call.new((HEAD.value + tiling.states * words,), torch.int64).fill_(-1)  # -1: not there yet
+    call.run(kernel, blocks, tensors, [scratch], tiles=count, **flags)
+
+
+# --- for tests and tuning: another layout than the chosen one ---
+
+
+@dataclass(frozen=True)
+class _Forced:
+    block: int | None = None
+    chunks: int | None = None
+    steps: int | None = None
+    group: int | None = None
+    num_warps: int | None = None
+
+
+_forced = _Forced()
+
+
+@contextmanager
+def forced_lookback(
+    block: int | None = None,
+    chunks: int | None = None,
+    steps: int | None = None,
+    group: int | None = None,
+    num_warps: int | None = None,
+) -> Iterator[None]:
+    """Within, tiles have the given channels, chunks and steps of each; groups the given tiles."""
+    global _forced
+    before = _forced
+    _forced = _Forced(block, chunks, steps, group, num_warps)
+    try:
+        yield
+    finally:
+        _forced = before
