@@ -59,10 +59,12 @@ class LookbackTiling:
             self._known[key] = self._choose(call)
         return self._known[key]
 
-    def tiles(self, call: Call) -> int:
-        """Tiles of time of a call."""
-        blocks = self.blocks(call)
-        return max(1, -(-call.time // (blocks.constants["chunks"] * blocks.unroll)))
+    def run(self, call: Call, blocks: Blocks, kernel: Any, tensors: Sequence[Tensor], **flags: Any) -> None:
+        """Launches `kernel`: a program per tile of time, row of the batch and block of channels."""
+        count, cells = tiles(call, blocks), blocks.cells(self.axis)
+        words = (count + -(-count // blocks.constants["group"])) * call.batch * blocks.per_sequence * cells
+        scratch = call.new((HEAD.value + self.states * words,), torch.int64).fill_(-1)  # -1: not there yet
+        call.run(kernel, blocks, tensors, [scratch], tiles=count, **flags)
 
     def _choose(self, call: Sized) -> Blocks:
         size = call.sizes[self.axis]
@@ -82,15 +84,9 @@ class LookbackTiling:
         return Blocks(constants, programs, constants["unroll"], warps)
 
 
-def run(call: Call, tiling: LookbackTiling, kernel: Any, tensors: Sequence[Tensor], **flags: Any) -> None:
-    """Launches `kernel`: a program per tile of time, row of the batch and block of channels."""
-    blocks = tiling.blocks(call)
-    constants = blocks.constants
-    rows = call.batch * blocks.per_sequence
-    count = tiling.tiles(call)
-    words = (count + -(-count // constants["group"])) * rows * constants[f"block_{tiling.axis}"]
-    scratch = call.new((HEAD.value + tiling.states * words,), torch.int64).fill_(-1)  # -1: not there yet
-    call.run(kernel, blocks, tensors, [scratch], tiles=count, **flags)
+def tiles(call: Call, blocks: Blocks) -> int:
+    """Tiles of time of a call."""
+    return max(1, -(-call.time // (blocks.constants["chunks"] * blocks.unroll)))
 
 
 # --- for tests and tuning: another layout than the chosen one ---

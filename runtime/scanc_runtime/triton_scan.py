@@ -42,9 +42,20 @@ def carried(state, product, end):
 
 
 @triton.jit
+def compose_both(product, end, inner, before, later_product, later_end, later_inner, later_before):
+    """Two stretches of time as one, with and without their last chunk."""
+    whole, behind = compose(product, end, later_product, later_end)
+    inner, before = compose(product, end, later_inner, later_before)
+    return whole, behind, inner, before
+
+
+@triton.jit
 def prefixes(product, end):
-    """Each chunk together with all chunks of the tile before it."""
-    return tl.associative_scan((product, end), 0, compose)
+    """Each chunk with all chunks of the tile before it, (P, E); and those before it alone, (P, E).
+
+    Both by one scan: what a chunk leaves is never moved to the next one, which would cost a change of layouts.
+    """
+    return tl.associative_scan((product, end, tl.full(end.shape, 1.0, end.dtype), tl.zeros_like(end)), 0, compose_both)
 
 
 @triton.jit
@@ -73,7 +84,7 @@ def state_words(words_ptr, which: tl.constexpr, tiles, rows, block: tl.constexpr
 
 @triton.jit
 def publish(words, rows, slot, tile, product, end, group: tl.constexpr):
-    """Writes what the tile does to the state; `product` and `end` are prefixes.
+    """Writes what the tile does to the state; `product` and `end` are prefixes with the chunk itself.
 
     The last tile of a group need not: nobody looks at it but through the group.
     """
@@ -86,8 +97,8 @@ def publish(words, rows, slot, tile, product, end, group: tl.constexpr):
 
 
 @triton.jit
-def look_back(words, tiles, rows, slot, tile, product, end, group: tl.constexpr):
-    """The states before each chunk of the tile; `product` and `end` are prefixes.
+def look_back(words, tiles, rows, slot, tile, product, end, inner, before, group: tl.constexpr):
+    """The states before each chunk of the tile, from the prefixes with it and those before it.
 
     A tile reads a fixed window: the state behind the previous group, and the tiles of its own group before it.  So
     the association is always the same.
@@ -97,16 +108,16 @@ def look_back(words, tiles, rows, slot, tile, product, end, group: tl.constexpr)
     chunk = tl.arange(0, chunks)[:, None]
     lane = tl.arange(0, block)[None, :]
     place = tile % group
-    before = (tile // group).to(tl.int64)
+    first = (tile // group).to(tl.int64)
     groups = words + tiles.to(tl.int64) * rows * block
     # Row 0 of the window is the previous group, row i the i-th tile of this one.  Every element belongs to one thread.
     i = tl.arange(0, group)[:, None]
     at = tl.where(
         i == 0,
-        groups + ((before - 1) * rows + slot) * block + lane,
-        words + ((before * group + i - 1) * rows + slot) * block + lane,
+        groups + ((first - 1) * rows + slot) * block + lane,
+        words + ((first * group + i - 1) * rows + slot) * block + lane,
     )
-    wanted = (i <= place) & (i + before > 0) & (lane >= 0)
+    wanted = (i <= place) & (i + first > 0) & (lane >= 0)
     word = tl.load(at, mask=wanted, other=0, volatile=True)
     while tl.max(tl.max((word == -1).to(tl.int32), 1), 0) > 0:
         word = tl.load(at, mask=wanted, other=0, volatile=True)
@@ -114,8 +125,7 @@ def look_back(words, tiles, rows, slot, tile, product, end, group: tl.constexpr)
     _, seen = tl.associative_scan((tl.where(wanted, product_of(word), 1.0), seen), 0, compose)
     state = tl.sum(tl.where(i == group - 1, seen, 0.0), 0)[None, :]
     behind = carried(state, product, end)
-    at = groups + (before * rows + slot) * block + lane + chunk * 0
+    at = groups + (first * rows + slot) * block + lane + chunk * 0
     mask = (chunk == chunks - 1) & (lane >= 0) & (place == group - 1)
     tl.store(at, pack(tl.zeros([chunks, block], tl.float32), behind), mask=mask)
-    earlier = tl.where(chunk > 0, chunk - 1, 0) + tl.zeros([chunks, block], tl.int32)
-    return tl.where(chunk > 0, tl.gather(behind, earlier, 0), state)
+    return carried(state, inner, before)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import pytest
 import torch
-from codegen_triton.support import DEVICE, Emitted, by_interpreter, by_kernels, compare, cotangents, emit, errors
+import triton
+import triton.language as tl
+from codegen_triton.support import DEVICE, Emitted, by_interpreter, by_kernels, compare, cotangents, emit
 from interpreter.specs import example, small_arguments
 from scanc_runtime.errors import ArgumentError
 from scanc_runtime.lookback import forced_lookback
-from scanc_runtime.triton_scan import compose
+from scanc_runtime.triton_scan import compose_both
 from torch import Tensor
 
 from scanc.semantics.lower import lower
@@ -67,6 +69,7 @@ output h[n,d]
         "scan turn\naxes d\ninput g[d], x[d]: complex\nstate z[d]: complex\nz = sigmoid(g)*z + x\noutput z[d]\n"
     ),
 }
+Maps = tuple[Tensor, ...]
 SMALL = {"block": 8, "chunks": 4, "steps": 4, "group": 2}
 
 
@@ -230,15 +233,39 @@ def test_other_recurrences_are_not_admitted(name: str) -> None:
     assert "parallel" not in emitted(name).functions.forms
 
 
-def test_the_combine_is_associative() -> None:
-    """Triton's interpreter folds from one end; a GPU takes a tree."""
+def in_tree_order(parts: Sequence[Maps], combine: Callable[..., tuple[Tensor, ...]]) -> Maps:
+    """The combination of all, halves first, as a GPU takes it; Triton's interpreter folds from one end."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return combine(*in_tree_order(parts[:half], combine), *in_tree_order(parts[half:], combine))
+
+
+def test_combines_agree_in_tree_order() -> None:
     generator = torch.Generator().manual_seed(3)
-    maps = [tuple(torch.randn(2, 16, generator=generator, dtype=torch.float64)) for _ in range(8)]
+    decays, writes = (torch.randn(11, 16, generator=generator, dtype=torch.float64) for _ in range(2))
+    decays[4], writes[:2] = 0.0, 0.0
+    h = start = torch.randn(16, generator=generator, dtype=torch.float64)
+    states = [start]
+    for decay, write in zip(decays, writes, strict=True):
+        h = decay * h + write
+        states.append(h)
 
-    def both(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return a[0] * b[0], b[0] * a[1] + b[1]
+    @triton.jit
+    def four(out, a, b, c, d, e, f, g, i, n: tl.constexpr):
+        at = tl.arange(0, n)
+        load = lambda p: tl.load(p + at)  # noqa: E731
+        found = compose_both(load(a), load(b), load(c), load(d), load(e), load(f), load(g), load(i))
+        for k in tl.static_range(4):
+            tl.store(out + k * n + at, found[k])
 
-    del compose
-    assert maps
-    assert both
-    assert errors
+    def combine(*parts: Tensor) -> tuple[Tensor, ...]:
+        out = torch.empty(4, 16, dtype=torch.float64)
+        four[(1,)](out, *(part.contiguous() for part in parts), n=16)
+        return tuple(out)
+
+    one, zero = torch.ones(16).double(), torch.zeros(16).double()
+    parts = [(decay, write, one, zero) for decay, write in zip(decays, writes, strict=True)]
+    product, end, inner, before = in_tree_order(parts, combine)
+    assert torch.allclose(product * start + end, states[-1], rtol=1e-12)
+    assert torch.allclose(inner * start + before, states[-2], rtol=1e-12)

@@ -177,6 +177,10 @@ class _Pass:
     def product(self, state: str) -> str:
         return self.frame.names.of(f"{state}#product")
 
+    def _prefixes(self, state: str) -> tuple[str, str]:
+        """The variables of what the chunks before each chunk do."""
+        return self.frame.names.of(f"{state}#inner"), self.frame.names.of(f"{state}#before")
+
     def write_firsts(self, local: Step, starts: dict[str, Buffer]) -> None:
         """What a chunk starts with: nothing, but for the very first one."""
         for state in self.program.states:
@@ -205,11 +209,14 @@ class _Pass:
             words = names[state.name] = self.frame.names.fresh(f"{self.step.identifier(state.name)}_words")
             block = f"block_{self.frame.axis}"
             out.line(f"{words} = tlscan.state_words({self.frame.words}, {which}, tiles, rows, {block}, group)")
-            out.line(f"{product}, {end} = tlscan.prefixes({product}, {end})", self.frame.comment(state.type.axes))
+            inner, before = self._prefixes(state.name)
+            found = f"{product}, {end}, {inner}, {before} = tlscan.prefixes({product}, {end})"
+            out.line(found, self.frame.comment(state.type.axes))
             out.line(f"tlscan.publish({words}, rows, slot, tile, {product}, {end}, group)")
         for state in self.program.states:
             end, product = local.identifier(state.name), self.product(state.name)
-            found = f"tlscan.look_back({names[state.name]}, tiles, rows, slot, tile, {product}, {end}, group)"
+            prefixes = ", ".join([product, end, *self._prefixes(state.name)])
+            found = f"tlscan.look_back({names[state.name]}, tiles, rows, slot, tile, {prefixes}, group)"
             name = self.step.define(state.name)
             out.line(f"{name} = {found} + {self._firsts[state.name]}", self.frame.comment(state.type.axes))
 

@@ -34,7 +34,7 @@ def write_forward_parallel(out: Writer, kernel: Kernel, program: Program, kept: 
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
         host.unpack("states", tensor_keys("start", program.states))
-        out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
+        host.begin("FORWARD_LOOKBACK_TILING")
         outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
         for position, (key, type_) in enumerate(outputs):
             dims = ["call.batch", "call.time", *dims_in_call(type_.axes)]
@@ -68,14 +68,14 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
         host.unpack("grad_outputs", [(key, kind) for key, kind in outputs if kind in DIFFERENTIABLE])
         states = [state for state in program.states if state.type.kind in DIFFERENTIABLE]
         host.unpack("grad_final", [(f"start:d.{state.name}", state.type.kind) for state in states])
-        out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
+        host.begin("BACKWARD_LOOKBACK_TILING")
         for position, tensor in enumerate(program.inputs):
             if tensor.type.kind in DIFFERENTIABLE:
                 dims = ["call.batch", "call.time", *dims_in_call(tensor.type.axes)]
                 host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, f"inputs[{position}].dtype")
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         if params:
-            out.line("rows = BACKWARD_LOOKBACK_TILING.tiles(call) * call.batch")
+            out.line("rows = lookback.tiles(call, blocks) * call.batch")
         for tensor in params:
             dims = ["rows", *dims_in_call(tensor.type.axes)]
             host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
@@ -93,5 +93,5 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
 
 
 def _write_launch(host: Host, way: str) -> None:
-    given = [f"lookback.run(call, {way}_LOOKBACK_TILING, {host.kernel.name}, [{host.tensors()}]", *host.flags()]
+    given = [f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, [{host.tensors()}]", *host.flags()]
     host.out.line(", ".join(given) + ")")
