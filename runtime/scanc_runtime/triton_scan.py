@@ -23,22 +23,19 @@ def ticket(words_ptr):
 
 
 @triton.jit
-def times(product, decay):
-    """A product with one decay more; 0 where that is 0, though the product may have overflowed."""
-    return tl.where(decay == 0, 0.0, product * decay)
-
-
-@triton.jit
 def compose(product, end, later_product, later_end):
     """Two stretches of time as one."""
-    gone = (product == 0) | (later_product == 0)
-    return tl.where(gone, 0.0, product * later_product), carried(end, later_product, later_end)
+    return product * later_product, carried(end, later_product, later_end)
 
 
 @triton.jit
 def carried(state, product, end):
-    """The state behind a stretch of time; a product may have overflowed where nothing is carried."""
-    return tl.where(state == 0, 0.0, product * state) + end
+    """The state behind a stretch of time.
+
+    A product may have overflowed where nothing is carried.  It is NaN where it had overflowed and a decay was 0, so
+    that it stands for 0; where a decay was NaN, so is the end.
+    """
+    return tl.where((product == product) & (state != 0), product * state, 0.0) + end
 
 
 @triton.jit
@@ -60,8 +57,8 @@ def prefixes(product, end):
 
 @triton.jit
 def pack(product, end):
-    """Both in one word, which is never -1: where a decay is NaN, the end says so."""
-    product = tl.where(product == product, product, 1.0)
+    """Both in one word, which is never -1."""
+    product = tl.where(product == product, product, 0.0)
     high = product.to(tl.int32, bitcast=True).to(tl.int64) << 32
     return high | (end.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF)
 

@@ -197,7 +197,7 @@ class _Pass:
         for state, decay in self.found.of:
             if decay is not None:
                 name = self.product(state)
-                text = f"tlscan.times({name}, {local.tensor(decay)})"
+                text = f"{name} * {local.tensor(decay)}"
                 self.out.line(f"{name} = tl.where(alive, {text}, {name})" if alive else f"{name} = {text}")
         self.kernel.write_next(local, "alive" if alive else "")
 
