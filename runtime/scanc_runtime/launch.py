@@ -176,6 +176,8 @@ class Call:
             times["batch"] = self.batch
         constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
         options = {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
+        if blocks.registers is not None:
+            options["maxnreg"] = blocks.registers
         with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
             if _rehearsing():
                 kernel.warmup(*arguments, **times, **constants, **options, grid=(1,))

@@ -6,9 +6,10 @@ to a thread.  What comes before a tile it learns by looking back (`triton_scan`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from scanc_runtime.launch import Call
 from scanc_runtime.tiling import Blocks, Sized, warps_of
 from scanc_runtime.triton_scan import HEAD
 
-_CELLS, _LANES, _WARPS = 2, 32, 4
+_CELLS, _LANES = 2, 32
 """Channels of a thread: rows and words then lie over threads alike, so that nothing moves between these."""
+_WARPS, _WARPS_ALONE, _ALONE = 4, 8, 4  # of a program; of one of so few to a sequence, which has many tiles in flight
 _BLOCK = 64
-_GROUP = 8
+_AT_ONCE, _LARGEST_GROUP = 512, 32
+"""Programs that run at once, about; and the most tiles of a group."""
 _ROWS = 128  # registers of a thread for the rows of a tile
 
 
@@ -68,10 +71,11 @@ class LookbackTiling:
 
     def _choose(self, call: Sized) -> Blocks:
         size = call.sizes[self.axis]
-        warps = _forced.num_warps or warps_of(_WARPS, wide=torch.version.hip is not None)
-        wide = 64 if torch.version.hip is not None else _LANES
         block = _forced.block or min(_BLOCK, max(8, 1 << max(0, size - 1).bit_length()))
-        chunks = _forced.chunks or max(1, _CELLS * wide * warps // block)
+        programs = {axis: call.sizes[axis] for axis in self.grid} | {self.axis: max(1, -(-size // block))}
+        warps = _WARPS_ALONE if prod(programs.values()) <= _ALONE else _WARPS
+        chunks = _forced.chunks or max(1, _CELLS * _LANES * warps // block)
+        warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
         per_step = _CELLS * (self.rows * max(call.width, 2) / 4 + self.past)
         least = self.segment if self.past else 4
         steps = max(self.most, least)
@@ -79,9 +83,16 @@ class LookbackTiling:
             steps //= 2
         constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, self.axis)}
         constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": _forced.steps or steps}
-        constants["group"] = _forced.group or max(_GROUP, chunks)
-        programs = {axis: call.sizes[axis] for axis in self.grid} | {self.axis: max(1, -(-size // block))}
-        return Blocks(constants, programs, constants["unroll"], warps)
+        constants["group"] = _forced.group or self._group(programs, chunks)
+        return Blocks(constants, programs, constants["unroll"], warps, _forced.registers)
+
+    def _group(self, programs: Mapping[str, int], chunks: int) -> int:
+        """Tiles of a group: about as many as groups that run at once, of one sequence alone.
+
+        A tile reads the words of all before it in its group, and waits for one group after the other.
+        """
+        at_once = max(1, _AT_ONCE // max(1, prod(programs.values())))
+        return max(chunks, min(_LARGEST_GROUP, 2 << (at_once.bit_length() // 2)))
 
 
 def tiles(call: Call, blocks: Blocks) -> int:
@@ -99,6 +110,7 @@ class _Forced:
     steps: int | None = None
     group: int | None = None
     num_warps: int | None = None
+    registers: int | None = None
 
 
 _forced = _Forced()
@@ -111,11 +123,13 @@ def forced_lookback(
     steps: int | None = None,
     group: int | None = None,
     num_warps: int | None = None,
+    registers: int | None = None,
 ) -> Iterator[None]:
-    """Within, tiles have the given channels, chunks and steps of each; groups the given tiles."""
+    """Within, tiles have the given channels, chunks and steps of each; groups the given tiles; threads at most the
+    given registers."""
     global _forced
     before = _forced
-    _forced = _Forced(block, chunks, steps, group, num_warps)
+    _forced = _Forced(block, chunks, steps, group, num_warps, registers)
     try:
         yield
     finally:

@@ -33,13 +33,14 @@ class Blocks:
     """How a kernel is laid over programs for some sizes.
 
     `constants` are its compile-time sizes and blocks, `programs` the programs along each spread axis, `unroll` the
-    steps of a block.
+    steps of a block, `registers` the most that a thread may have, if the compiler is to be held to it.
     """
 
     constants: Mapping[str, int]
     programs: Mapping[str, int]
     unroll: int
     num_warps: int
+    registers: int | None = None
 
     def starts(self, segment: int) -> int:
         """Blocks of steps of a segment, if there are several: how many starts a program writes down."""

@@ -36,7 +36,7 @@ _TYPES = {
     torch.int32: "*i32",
     torch.bool: "*i1",
 }
-_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Recorder:
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, **kwargs: Any) -> None:
-            options = {name: kwargs.pop(name) for name in _OPTIONS}
+            options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
             arguments = {**dict(zip(self._kernel.arg_names, args, strict=False)), **kwargs}
             self._found.append(Launch(self._kernel, arguments, options))
 
