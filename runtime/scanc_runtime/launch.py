@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import triton.language as tl
@@ -19,7 +19,7 @@ from torch import Tensor
 from scanc_runtime.dtypes import differentiable, value_dtype
 from scanc_runtime.shapes import Shapes
 from scanc_runtime.spec import Spec
-from scanc_runtime.tiling import Blocks, Tiling, forced_chunks
+from scanc_runtime.tiling import Blocks, Sized, forced_chunks
 from scanc_runtime.triton_math import carry_kernel
 
 ENOUGH, FULL, SHORTEST = 1.2, 5, 128
@@ -188,7 +188,14 @@ class Call:
             kernel[(programs,)](*arguments, **times, **constants, **options)
 
     def ahead(
-        self, tiling: Tiling, kernel: Any, backward: Backward, saved: Saved, groups: Groups, reverse: bool
+        self,
+        tiling: Laid,
+        kernel: Any,
+        backward: Backward,
+        saved: Saved,
+        groups: Groups,
+        reverse: bool,
+        form: str = "recurrent",
     ) -> None:
         """Begins to compile a backward kernel in a thread, while this one goes on to compile the forward kernel.
 
@@ -202,7 +209,7 @@ class Call:
         def meta(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
             return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
-        shapes = saved("recurrent", self.batch, self.time, self.sizes)
+        shapes = saved(form, self.batch, self.time, self.sizes)
         kept = tuple(meta(shape, self.dtype(kind)) for shape, kind in shapes)
         spec, results = self._spec, self._results
         leads = [(self.batch, self.time)] * len(spec.outputs) + [(self.batch,)] * len(spec.states)
@@ -222,6 +229,14 @@ class Call:
 
 Backward = Callable[..., object]
 Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+class Laid(Protocol):
+    """What knows how a kernel is laid over programs."""
+
+    def blocks(self, call: Sized) -> Blocks: ...
+
+
 Saved = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int], str]]]
 
 _begun: set[Any] = set()

@@ -24,9 +24,10 @@ _CELLS, _LANES = 2, 32
 """Channels of a thread: rows and words then lie over threads alike, so that nothing moves between these."""
 _WARPS, _WARPS_ALONE, _ALONE = 4, 8, 4  # of a program; of one of so few to a sequence, which has many tiles in flight
 _BLOCK = 64
-_AT_ONCE, _LARGEST_GROUP = 512, 32
+_AT_ONCE, _LARGEST_GROUP = 512, 16
 """Programs that run at once, about; and the most tiles of a group."""
 _ROWS = 128  # registers of a thread for the rows of a tile
+_FEW, _REGISTERS = 96, 128  # registers for rows with which these are enough in all, for 16 warps a multiprocessor
 
 
 @dataclass
@@ -35,7 +36,7 @@ class LookbackTiling:
 
     `axis` is shared out in blocks, `grid` axes one index a program.  Of each step a thread reads `rows` and keeps
     `past` states; it takes at most `most` steps, and a whole number of `segment`s if it starts from saved states.
-    `states`: the states that are carried.
+    `states`: the states that are carried.  `light`: a step is little work.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LookbackTiling:
     rows: int
     past: int
     most: int
+    light: bool
     segment: int
     _known: dict[Any, Blocks] = field(default_factory=dict)
 
@@ -79,12 +81,15 @@ class LookbackTiling:
         per_step = _CELLS * (self.rows * max(call.width, 2) / 4 + self.past)
         least = self.segment if self.past else 4
         steps = max(self.most, least)
-        while steps > least and steps * per_step > _ROWS:
+        while steps > least and (steps * per_step > _ROWS or (self.past and not self.light)):
             steps //= 2
+        few = self.light and steps * per_step <= _FEW and torch.version.hip is None
         constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, self.axis)}
         constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": _forced.steps or steps}
         constants["group"] = _forced.group or self._group(programs, chunks)
-        return Blocks(constants, programs, constants["unroll"], warps, _forced.registers)
+        return Blocks(
+            constants, programs, constants["unroll"], warps, _forced.registers or (_REGISTERS if few else None)
+        )
 
     def _group(self, programs: Mapping[str, int], chunks: int) -> int:
         """Tiles of a group: about as many as groups that run at once, of one sequence alone.

@@ -37,7 +37,18 @@ _FORBIDDEN_ATTRIBUTES = frozenset(
 )
 _RUNTIME = frozenset(
     f"scanc_runtime{suffix}"
-    for suffix in ("", ".spec", ".functions", ".scans", ".segments", ".triton_math", ".triton_scan", ".launch", ".tiling", ".lookback")
+    for suffix in (
+        "",
+        ".spec",
+        ".functions",
+        ".scans",
+        ".segments",
+        ".triton_math",
+        ".triton_scan",
+        ".launch",
+        ".tiling",
+        ".lookback",
+    )
 )
 _MODULES = frozenset({"math", "torch", "triton", "triton.language", "torch.nn.functional"}) | _RUNTIME
 _FUNCTIONAL = _words("conv1d gelu log_softmax logsigmoid pad relu silu softmax softplus")

@@ -147,7 +147,9 @@ def test_no_batch() -> None:
     assert all(error == 0 for error in found.values()), found
 
 
-def run(gates: Tensor, x: Tensor, h: Tensor, given: Tensor, final: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def run(
+    gates: Tensor, x: Tensor, h: Tensor, given: Tensor, final: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     found = by_kernels(
         emitted("gated"), {"a": gates, "x": x}, {}, {"h": h}, {"h": given}, {"h": final}, False, "parallel"
     )
@@ -173,6 +175,7 @@ def test_log_gates(log_gate: float) -> None:
     assert all(error < 1e-5 for error in found.values()), found
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_nothing_carried_stays_nothing_though_decays_overflow() -> None:
     """Gates above 1 whose product is infinite, a reset among them, and inputs that only begin at the end."""
     gates, x = torch.full((1, 96, 3), 1e3), torch.zeros(1, 96, 3)
@@ -186,6 +189,7 @@ def test_nothing_carried_stays_nothing_though_decays_overflow() -> None:
     assert torch.equal(values["h"][:, 94:95], x[:, 94:95])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("at", [5, 16, 40])
 def test_a_token_that_is_not_finite_reaches_only_what_follows(bad: float, at: int) -> None:

@@ -10,6 +10,7 @@ from scanc.codegen.triton.backward import backward_kernel, rerun, smooth
 from scanc.codegen.triton.forward import forward_kernel
 from scanc.codegen.triton.host import tiling, write_backward, write_carries, write_chunked, write_forward, write_saved
 from scanc.codegen.triton.lookback import lookback
+from scanc.codegen.triton.lookback_host import SEGMENTS as LOOKBACK_SEGMENTS
 from scanc.codegen.triton.lookback_host import lookback_tiling, write_backward_parallel, write_forward_parallel
 from scanc.codegen.triton.summary import summary
 from scanc.codegen.writer import Writer
@@ -65,6 +66,7 @@ def emit_functions(
         for name, found in (("forward", ahead), ("backward", back)):
             text = forward_kernel(found.program, schedule(found.program), [], True, f"{name}_summary_kernel")
             kernels[f"{name.upper()}_SUMMARY"] = text
+    lookback_segment = segment or LOOKBACK_SEGMENTS[single is not None and single.light]
     if segment is None:
         segment = SEGMENTS[max((len(tile) for tile in backward_text.past), default=0) > 1]
 
@@ -75,6 +77,7 @@ def emit_functions(
     for name, kernel in kernels.items():
         out.line(tiling(f"{name}_TILING", kernel, discrete))
     if single is not None:
+        out.line(f"LOOKBACK_SEGMENT = {lookback_segment}", "the same, of the form parallel")
         for name, kernel in (("FORWARD", single.forward), ("BACKWARD", single.backward)):
             backward = name == "BACKWARD"
             out.line(lookback_tiling(f"{name}_LOOKBACK_TILING", kernel, single, discrete, backward=backward))
@@ -100,7 +103,7 @@ def emit_functions(
         out.blank(2)
         write_backward_parallel(out, single.backward, discrete, kept)
         out.blank(2)
-    write_saved(out, kept)
+    write_saved(out, kept, parallel=single is not None)
     out.blank(2)
     forms = ("recurrent", *(["chunked"] if chunked else []), *(["parallel"] if single else []))
     for way in ("forward", "backward"):

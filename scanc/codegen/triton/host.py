@@ -13,7 +13,7 @@ from scanc.passes.differentiate import DIFFERENTIABLE
 
 _OWN = """
 lookback forward_parallel backward_parallel forward_lookback_kernel backward_lookback_kernel FORWARD_LOOKBACK_TILING
-BACKWARD_LOOKBACK_TILING
+BACKWARD_LOOKBACK_TILING LOOKBACK_SEGMENT
 inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
 backward_recurrent forward_chunked backward_chunked forward_carries backward_carries split chunks forward_kernel
 backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_TILING BACKWARD_SUMMARY_TILING
@@ -84,7 +84,9 @@ class Host:
             over = self._partial(part)
             parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
             real = computed(Kind.REAL) if kind is Kind.COMPLEX else dtype
-            self.out.line(f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real})")
+            self.out.line(
+                f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real})"
+            )
 
     def _halved(self, key: str) -> bool:
         """Whether the halves of a complex result are tensors of their own."""
@@ -99,9 +101,9 @@ class Host:
         """The tensors that the kernel takes."""
         return ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
 
-    def flags(self, reverse: str = "reverse") -> list[str]:
+    def flags(self, reverse: str = "reverse", segment: str = "SEGMENT") -> list[str]:
         """The kernel's compile-time arguments besides those about axes."""
-        given = {"segment": "SEGMENT", "save": "save", "reverse": reverse}
+        given = {"segment": segment, "save": "save", "reverse": reverse}
         return [f"{flag}={given[flag]}" for flag in self.kernel.flags if flag in given]
 
     def launch(self, reverse: str = "reverse", split: str = "split") -> None:
@@ -172,9 +174,13 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
         rows = _write_split(host, "", program.states, "forward_carries", "states")
         outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
         for position, (key, type_) in enumerate(outputs):
-            host.new(key, type_.kind, ["call.batch", "call.time", *dims_in_call(type_.axes)], f"call.output({position})")
+            host.new(
+                key, type_.kind, ["call.batch", "call.time", *dims_in_call(type_.axes)], f"call.output({position})"
+            )
         for state in program.states:
-            host.new(f"end:{state.name}", state.type.kind, [rows, *dims_in_call(state.type.axes)], computed(state.type.kind))
+            host.new(
+                f"end:{state.name}", state.type.kind, [rows, *dims_in_call(state.type.axes)], computed(state.type.kind)
+            )
         for state in kept:
             dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
             host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind))
@@ -262,14 +268,17 @@ def write_chunked(out: Writer) -> None:
         out.line(f"return backward_recurrent({given}, chunks=None)")
 
 
-def write_saved(out: Writer, kept: Sequence[State]) -> None:
-    """`saved`: the shapes of what forward keeps."""
+def write_saved(out: Writer, kept: Sequence[State], *, parallel: bool) -> None:
+    """`saved`: the shapes of what forward keeps; `parallel`: that form is among them."""
     with out.block("def saved(form, batch, time, sizes):"):
         out.docstring("Shapes and kinds of what forward saves for backward.")
         if not kept:
             out.line("return ()")
             return
-        out.line("segments = -(-time // SEGMENT)")
+        if parallel:
+            out.line('segments = -(-time // (LOOKBACK_SEGMENT if form == "parallel" else SEGMENT))')
+        else:
+            out.line("segments = -(-time // SEGMENT)")
         shapes = []
         for state in kept:
             dims = ", ".join(["batch", "segments", *(f'sizes["{axis}"]' for axis in state.type.axes)])

@@ -205,7 +205,7 @@ class KernelWriter:
         schedule = self.frame.schedule
         tiles, resident = _working_tiles(programs, schedule), _resident_tiles(programs, schedule)
         rows = tuple(self.frame.tile(read.axes) for read in found)
-        work = sum(_work(instr) for program in programs for instr in program.instrs)
+        work = sum(work_of(instr) for program in programs for instr in program.instrs)
         return Kernel(
             name,
             head.text(),
@@ -238,7 +238,7 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _work(instr: Instr) -> int:
+def work_of(instr: Instr) -> int:
     """About how many instructions of the chip an instruction is, per element of a thread."""
     if not isinstance(instr.op, Map) or instr.op.fn in ARITHMETIC or instr.op.fn in CALLS:
         return 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from scanc.codegen.triton.backward import beside, distinct, rerun, smooth, states_read
 from scanc.codegen.triton.decays import Decays, decays
-from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving
+from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, work_of
 from scanc.codegen.triton.rows import WAY, Row, write_row
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame
@@ -25,16 +25,21 @@ _OWN = """
 tlscan batch ticket tile tiles rows slot chunk group start count span holds behind
 forward_lookback_kernel backward_lookback_kernel
 """
+_LIGHT = 16  # instructions of a step forward and back
 
 
 @dataclass(frozen=True)
 class Lookback:
-    """The kernels of the form `parallel`, the axis that is shared out, and what a thread keeps of each step."""
+    """The kernels of the form `parallel`, the axis that is shared out, and what a thread keeps of each step.
+
+    `light`: a step is so little work that a chunk of many holds few registers.
+    """
 
     forward: Kernel
     backward: Kernel
     axis: str
     kept: int
+    light: bool
 
 
 def lookback(forward: Program, adjoint: Program) -> Lookback | None:
@@ -51,7 +56,11 @@ def lookback(forward: Program, adjoint: Program) -> Lookback | None:
         return None
     (axis,) = plans[0].split
     first = _Forward(forward, plans[0], ahead, [state.name for state in again.states] if again else []).write()
-    return Lookback(first, _Backward(adjoint, plans[1], back, again, wanted).write(), axis, len(wanted))
+    last = _Backward(adjoint, plans[1], back, again, wanted).write()
+    steps = [adjoint, again] if again else [adjoint]
+    regions = [region for step in steps for region in step.regions if region.kind is not RegionKind.PARAMS]
+    work = sum(work_of(instr) for region in regions for instr in region.instrs)
+    return Lookback(first, last, axis, len(wanted), work <= _LIGHT)
 
 
 def _fits(program: Program, plan: Schedule) -> bool:
@@ -400,4 +409,3 @@ class _Backward(_Pass):
         axes = self.frame.tile(self.program.types[total.value].axes)
         text = f"tl.sum({name}, axis=0, keep_dims=True)" if axes else f"tl.sum({name})"
         self.kernel.write_store(self.step, address, total.value, text, *(["(chunk == 0)"] if axes else []))
-

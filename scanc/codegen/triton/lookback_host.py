@@ -11,8 +11,10 @@ from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program, State
 from scanc.passes.differentiate import DIFFERENTIABLE
 
-STEPS = 16, 32
-"""The most steps of a chunk, forward and backward."""
+STEPS = 16
+"""The most steps of a chunk."""
+SEGMENTS = 8, 16
+"""Steps between two saved states, of a body with much work to a step and of one with little."""
 
 
 def lookback_tiling(name: str, kernel: Kernel, found: Lookback, program: Program, *, backward: bool) -> str:
@@ -20,8 +22,10 @@ def lookback_tiling(name: str, kernel: Kernel, found: Lookback, program: Program
     states = sum(argument.host.startswith("start:") for argument in kernel.arguments)
     rows = sum(bool(tile) for tile in kernel.rows)
     fields: dict[str, object] = {"axis": found.axis, "grid": kernel.schedule.grid, "states": states, "rows": rows}
-    fields |= {"past": found.kept if backward else 0, "most": STEPS[backward]}
-    text = ", ".join([repr(program.name), *(f"{k}={value!r}" for k, value in fields.items()), "segment=SEGMENT"])
+    fields |= {"past": found.kept if backward else 0, "most": STEPS, "light": found.light}
+    text = ", ".join(
+        [repr(program.name), *(f"{k}={value!r}" for k, value in fields.items()), "segment=LOOKBACK_SEGMENT"]
+    )
     return f"{name} = LookbackTiling({text})".replace("'", '"')
 
 
@@ -43,11 +47,11 @@ def write_forward_parallel(out: Writer, kernel: Kernel, program: Program, kept: 
             dims = ["call.batch", *dims_in_call(state.type.axes)]
             host.new(f"end:{state.name}", state.type.kind, dims, computed(state.type.kind))
         for state in kept:
-            dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
+            dims = ["call.batch", "call.segments(LOOKBACK_SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
             host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind))
         with out.block("if save:"):
             backward = "BACKWARD_LOOKBACK_TILING, backward_lookback_kernel, backward_parallel"
-            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse)")
+            out.line(f'call.ahead({backward}, saved, (inputs, params, states), reverse, form="parallel")')
         _write_launch(host, "FORWARD")
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
@@ -93,5 +97,8 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
 
 
 def _write_launch(host: Host, way: str) -> None:
-    given = [f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, [{host.tensors()}]", *host.flags()]
+    given = [
+        f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, [{host.tensors()}]",
+        *host.flags(segment="LOOKBACK_SEGMENT"),
+    ]
     host.out.line(", ".join(given) + ")")
