@@ -14,7 +14,7 @@ from scanc_runtime.register import BackwardFn, ForwardFn, Kernels, SavedFn, Step
 from scanc_runtime.shapes import Tensors
 from scanc_runtime.spec import Spec
 
-_PREFERENCE = ("chunked", "parallel", "recurrent")
+_PREFERENCE = ("chunked", "recurrent", "parallel")
 
 
 class Operator(Interface):

@@ -22,7 +22,7 @@ BATCH, TIME = 2, 64
 
 
 def launches(emitted: Emitted) -> list[Launch]:
-    """The forward and the backward launch of a training step on bf16 inputs."""
+    """The forward and the backward launches of training steps on bf16 inputs, recurrent and with look-back."""
     program, spec = emitted.program, emitted.spec
     free = [axis.name for axis in program.axes if axis.size is None and axis.like is None]
     sizes = {axis.name: axis.size for axis in program.axes if axis.size is not None}
@@ -46,8 +46,9 @@ def launches(emitted: Emitted) -> list[Launch]:
     given = tensors(smooth[0], (BATCH, TIME), torch.bfloat16), tensors(smooth[1], (BATCH,), torch.float32)
 
     def train() -> None:
-        *_, saved = emitted.module.FORWARD["recurrent"](*primals, False, True)
-        emitted.module.BACKWARD["recurrent"](*primals, saved, *given, False)
+        for form in {"recurrent", "parallel"} & emitted.module.FORWARD.keys():
+            *_, saved = emitted.module.FORWARD[form](*primals, False, True)
+            emitted.module.BACKWARD[form](*primals, saved, *given, False)
 
     return record(emitted.module, train)
 

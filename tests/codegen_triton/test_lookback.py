@@ -63,6 +63,11 @@ state h[n,d]
 h = sigmoid(g + w)*h + x
 output h[n,d]
 """,
+    "a write before the decay": "scan early\naxes d\ninput a[d], x[d]\nstate h[d]\nh = sigmoid(a)*(h + x)\noutput h[d]\n",
+    "a state that nothing changes": "scan kept\naxes d\ninput a[d], x[d]\nstate h[d]\ny = a*h + x\noutput y[d]\n",
+    "a state that reads no input": (
+        "scan alone\naxes d\ninput a[d], x[d]\nparam p[d]\nstate h[d]\nh = p*h + p\ny = a*h + x\noutput y[d]\n"
+    ),
     "a reset": "scan reset\naxes d\ninput a[d], x[d]\nstate h[d]\nh = where(a > 0, h, 0) + x\noutput h[d]\n",
     "steps of a product": "scan part\naxes d\ninput z[d], x[d]\nstate h[d]\nh = h - sigmoid(z)*h + x\noutput h[d]\n",
     "a complex state with a real decay": (

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SPILLED = 40  # bytes of a thread: what the backward of a GRU of width 64, six matrices in registers, spills on sm_100
 GOLDEN = ("ema", "gla", "gated_delta_rule", "gru", "selective_ssm")
+TWICE = 1  # ema has look-back kernels too
 
 
 def compiled(names: tuple[str, ...], target: str) -> tuple[list[dict[str, object]], str]:
@@ -30,7 +31,7 @@ def compiled(names: tuple[str, ...], target: str) -> tuple[list[dict[str, object
 def test_golden_kernels_compile(target: str) -> None:
     found, stderr = compiled(GOLDEN, target)
     assert not stderr
-    assert len(found) == 2 * len(GOLDEN)
+    assert len(found) == 2 * (len(GOLDEN) + TWICE)
     for usage in found:
         print(usage)
         assert int(str(usage["spilled"])) <= SPILLED, usage

@@ -36,7 +36,8 @@ def test_kept(body: str, target: str) -> None:
         return (*values, *torch.autograd.grad(sum(real), list(leaves.values()), materialize_grads=True))
 
     expected = results("interpret")
-    for form in operator.forms:
+    fp64 = [form for form in operator.forms if (target, form) != ("triton", "parallel")]  # that one has fp32 alone
+    for form in fp64:
         with forced(unroll=2, chunks=2):
             found = results(form)
         for got, wanted in zip(found, expected, strict=True):

@@ -82,8 +82,8 @@ class _Decay:
             case ("add" | "sub", [True, True]):
                 return self.builder.map(fn, self._whole(args[0]), self._whole(args[1]))
             case ("where", [False, a, b]) if a or b:
-                parts = [self._whole(arg) if s else self.builder.const(0.0) for arg, s in zip(args[1:], (a, b))]
-                return self.builder.map("where", args[0], *parts)
+                first, second = (self._whole(args[i]) if sloped[i] else self.builder.const(0.0) for i in (1, 2))
+                return self.builder.map("where", args[0], first, second)
         raise _NotAffine
 
     def _whole(self, value: str) -> str:

@@ -18,7 +18,7 @@ from scanc.codegen.triton.rows import WAY, Row, write_row
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame
 from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Broadcast, Const, Contract, Map, Program, Reduce, RegionKind, Size, State
+from scanc.ir.nodes import Broadcast, Const, Contract, Map, Program, Reduce, RegionKind, Size
 from scanc.passes.schedule import Axes, Schedule, schedule
 
 _OWN = """
@@ -67,7 +67,7 @@ def _fits(program: Program, plan: Schedule) -> bool:
     """Whether a step has tiles over one axis alone, which its states have, and does nothing along it but sum."""
     if len(plan.split) != 1 or plan.full:
         return False
-    if any(not {*plan.split, *plan.grid} == {*state.type.axes} for state in program.states):
+    if any({*plan.split, *plan.grid} != {*state.type.axes} for state in program.states):
         return False
     for instr in program.instrs:
         match instr.op:

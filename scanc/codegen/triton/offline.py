@@ -97,12 +97,12 @@ def compile_for(launch: Launch, target: str) -> Any:
         if isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
             attrs[(position,)] = [["tt.divisibility", 16]]
-        elif parameter.is_constexpr or (name != "T" and value == 1):
+        elif parameter.is_constexpr or (not parameter.do_not_specialize and value == 1):
             signature[name] = "constexpr"
             constants[name] = value
         else:
             signature[name] = "i32"
-            if name != "T" and value % 16 == 0:
+            if not parameter.do_not_specialize and value % 16 == 0:
                 attrs[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(launch.kernel, signature, constexprs=constants, attrs=attrs)
     wide = TARGETS[target].warp_size == 64

@@ -3,8 +3,7 @@
 Stages:
     h: time-invariant: diagonal over d, the same at every step, decay in [0, 1]; writes elementwise
 
-Forms: recurrent, chunked.
-    not parallel: the triton target splits the time instead: form chunked
+Forms: recurrent, chunked, parallel.
 
 ema(x, logit):
     input   x      [B, T, d]
@@ -30,13 +29,15 @@ ema(x, logit):
 import torch
 import triton
 import triton.language as tl
-from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
+from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch, lookback
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime import triton_scan as tlscan
+from scanc_runtime.lookback import LookbackTiling
 from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="08a71d0ca491",
+    digest="42789dd63f3d",
     axes=(
         AxisSpec("d"),
     ),
@@ -52,10 +53,8 @@ SPEC = Spec(
     outputs=(
         TensorSpec("h", (("d",),), ("d",), declared="output h[d]", line=13),
     ),
-    forms=("recurrent", "chunked"),
-    refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-    ),
+    forms=("recurrent", "chunked", "parallel"),
+    refused=(),
     order=("x", "logit"),
 )
 
@@ -78,6 +77,7 @@ FORWARD_TILING = Tiling(
     resident=(("d",), ("d",)),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=13,
     segment=SEGMENT,
 )
@@ -91,6 +91,7 @@ BACKWARD_TILING = Tiling(
     resident=(("d",), ("d",), ("d",), ("d",)),
     rows=(("d",), ("d",)),
     past=(("d",),),
+    folds=(),
     work=32,
     segment=SEGMENT,
 )
@@ -104,6 +105,7 @@ FORWARD_SUMMARY_TILING = Tiling(
     resident=(("d",), ("d",), ("d",)),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=14,
     segment=SEGMENT,
 )
@@ -117,8 +119,16 @@ BACKWARD_SUMMARY_TILING = Tiling(
     resident=(("d",), ("d",), ("d",)),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=11,
     segment=SEGMENT,
+)
+LOOKBACK_SEGMENT = 16  # the same, of the form parallel
+FORWARD_LOOKBACK_TILING = LookbackTiling(
+    "ema", axis="d", grid=(), states=1, rows=1, past=0, most=16, light=True, segment=LOOKBACK_SEGMENT
+)
+BACKWARD_LOOKBACK_TILING = LookbackTiling(
+    "ema", axis="d", grid=(), states=1, rows=2, past=1, most=16, light=True, segment=LOOKBACK_SEGMENT
 )
 
 
@@ -170,7 +180,7 @@ def forward_kernel(
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [d]
@@ -278,8 +288,8 @@ def backward_kernel(
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
-            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, block_d, way * dy_h_stride_t, -prefetch * unroll, unroll)
         x_ahead = ()
         dy_h_ahead = ()
         for u in tl.static_range(unroll):
@@ -446,7 +456,7 @@ def forward_summary_kernel(
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [d]
@@ -539,7 +549,7 @@ def backward_summary_kernel(
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
-            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, block_d, way * dy_h_stride_t, prefetch * unroll, unroll)
         dy_h_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [d]
@@ -585,6 +595,215 @@ def backward_summary_kernel(
         d_h_product_end_ptr + row * d_h_product_end_stride_row + at_d * d_h_product_end_stride_d
     )
     tl.store(d_h_product_end_at, d_h_product, mask=in_d)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def forward_lookback_kernel(
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    h_start_ptr, h_start_stride_b, h_start_stride_d: tl.constexpr,  # [B, d]
+    h_out_ptr, h_out_stride_b, h_out_stride_t: tl.constexpr, h_out_stride_d: tl.constexpr,  # [B, T, d]
+    h_end_ptr, h_end_stride_b, h_end_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
+    words_ptr,  # what tiles of time do to states
+    T, batch,
+    size_d: tl.constexpr,
+    block_d: tl.constexpr,
+    chunks: tl.constexpr,
+    unroll: tl.constexpr,
+    group: tl.constexpr,
+    segment: tl.constexpr,
+    save: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: a tile of time of one sequence, a block of channels; tiles before it by looking back."""
+    ticket = tlscan.ticket(words_ptr)
+    rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
+    tile = ticket // rows
+    tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
+    slot = ticket % rows
+    program = slot.to(tl.int64)
+    part_d = program % tl.cdiv(size_d, block_d)
+    program = program // tl.cdiv(size_d, block_d)
+    b = program
+    row = tile.to(tl.int64) * batch + b
+    chunk = tl.arange(0, chunks)[:, None]
+    at_d = part_d * block_d + tl.arange(0, block_d)[None, :] + tl.zeros([chunks, 1], tl.int64)  # [chunk, d]
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+
+    logit_at = logit_ptr + at_d * logit_stride_d  # [chunk, d]
+    logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [chunk, d]
+    # spec line 10
+    a = tlmath.sigmoid(logit)  # [chunk, d]
+    # spec line 11
+    t_2 = 1.0 - a  # [chunk, d]
+
+    way: tl.constexpr = -1 if reverse else 1
+    start = (tile * chunks + chunk) * unroll  # [chunk]: its first step
+    count = tl.minimum(T - start, unroll)  # [chunk]: its steps
+    origin = (T - 1 - start if reverse else start).to(tl.int64)
+    x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [chunk, d]
+    x_rows = ()
+    for u in tl.static_range(unroll):
+        x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
+    h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [chunk, d]
+    h_first = tl.load(h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
+    h_local = h_first
+    h_product = tl.full([chunks, block_d], 1.0, acc)
+    for u in tl.static_range(unroll):
+        x = x_rows[u].to(acc)  # [chunk, d]
+        # spec line 11
+        h_2 = a * h_local + t_2 * x  # [chunk, d]
+        h_product = h_product * a
+        h_local = h_2
+    h_words = tlscan.state_words(words_ptr, 0, tiles, rows, block_d, group)
+    h_product, h_local, h_inner, h_before = tlscan.prefixes(h_product, h_local)  # [chunk, d]
+    tlscan.publish(h_words, rows, slot, tile, h_product, h_local, group)
+    # [chunk, d]
+    h = (
+        tlscan.look_back(h_words, tiles, rows, slot, tile, h_product, h_local, h_inner, h_before, group)
+        + h_first
+    )
+    h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [chunk, d]
+    for u in tl.static_range(unroll):
+        alive = u < count
+        if save and u % segment == 0:
+            checkpoint = ((start + u) // segment).to(tl.int64)
+            # [chunk, d]
+            h_saved_at = (
+                h_saved_ptr
+                + b * h_saved_stride_b
+                + checkpoint * h_saved_stride_segment
+                + at_d * h_saved_stride_d
+            )
+            tl.store(h_saved_at, h, mask=in_d & alive & ((start + u) % segment == 0))
+        x = x_rows[u].to(acc)  # [chunk, d]
+        # spec line 11
+        h_2 = a * h + t_2 * x  # [chunk, d]
+        tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
+        h = tl.where(alive, h_2, h)
+    last = tl.maximum(T - 1, 0)
+    holds = (start <= last) & (last < start + unroll)  # [chunk]: whether it ends with the sequence
+    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [chunk, d]
+    tl.store(h_end_at, h, mask=in_d & holds)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_lookback_kernel(
+    x_ptr, x_stride_b, x_stride_t: tl.constexpr, x_stride_d: tl.constexpr,  # [B, T, d]
+    dy_h_ptr, dy_h_stride_b, dy_h_stride_t: tl.constexpr, dy_h_stride_d: tl.constexpr,  # [B, T, d]
+    logit_ptr, logit_stride_d: tl.constexpr,  # [d]
+    d_h_start_ptr, d_h_start_stride_b, d_h_start_stride_d: tl.constexpr,  # [B, d]
+    h_saved_ptr, h_saved_stride_b, h_saved_stride_segment, h_saved_stride_d: tl.constexpr,  # [B, segments, d]
+    # [B, T, d]
+    d_x_out_ptr, d_x_out_stride_b, d_x_out_stride_t: tl.constexpr, d_x_out_stride_d: tl.constexpr,
+    d_logit_out_ptr, d_logit_out_stride_row, d_logit_out_stride_d: tl.constexpr,  # [B * chunks, d]
+    d_h_end_ptr, d_h_end_stride_b, d_h_end_stride_d: tl.constexpr,  # [B, d]
+    words_ptr,  # what tiles of time do to states
+    T, batch,
+    size_d: tl.constexpr,
+    block_d: tl.constexpr,
+    chunks: tl.constexpr,
+    unroll: tl.constexpr,
+    group: tl.constexpr,
+    segment: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: a tile of time of one sequence, a block of channels; tiles behind it by looking back."""
+    ticket = tlscan.ticket(words_ptr)
+    rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
+    tile = ticket // rows
+    tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
+    slot = ticket % rows
+    program = slot.to(tl.int64)
+    part_d = program % tl.cdiv(size_d, block_d)
+    program = program // tl.cdiv(size_d, block_d)
+    b = program
+    row = tile.to(tl.int64) * batch + b
+    chunk = tl.arange(0, chunks)[:, None]
+    at_d = part_d * block_d + tl.arange(0, block_d)[None, :] + tl.zeros([chunks, 1], tl.int64)  # [chunk, d]
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+
+    logit_at = logit_ptr + at_d * logit_stride_d  # [chunk, d]
+    logit = tl.load(logit_at, mask=in_d, other=0.0).to(acc)  # [chunk, d]
+    # spec line 10
+    a = tlmath.sigmoid(logit)  # [chunk, d]
+    # spec line 11
+    t_2 = 1.0 - a  # [chunk, d]
+    # spec line 10
+    t_6 = a * t_2  # [chunk, d]
+
+    way: tl.constexpr = -1 if reverse else 1
+    start = ((tiles - tile) * chunks - 1 - chunk) * unroll  # [chunk]: its first step
+    count = tl.minimum(T - start, unroll)  # [chunk]: its steps
+    origin = (T - 1 - start if reverse else start).to(tl.int64)
+    x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [chunk, d]
+    x_rows = ()
+    dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [chunk, d]
+    dy_h_rows = ()
+    for u in tl.static_range(unroll):
+        x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
+        # [chunk, d]
+        dy_h_rows += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d & (u < count), other=0.0),)
+    checkpoint = (start // segment).to(tl.int64)
+    # [chunk, d]
+    h_saved_at = (
+        h_saved_ptr + b * h_saved_stride_b + checkpoint * h_saved_stride_segment + at_d * h_saved_stride_d
+    )
+    h_now = tl.load(h_saved_at, mask=in_d & (count > 0), other=0.0).to(acc)
+    h_kept = ()
+    for u in tl.static_range(unroll):
+        h_kept += (h_now,)
+        x = x_rows[u].to(acc)  # [chunk, d]
+        # spec line 11
+        h_2 = a * h_now + t_2 * x  # [chunk, d]
+        h_now = h_2
+    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [chunk, d]
+    d_h_first = tl.load(d_h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
+    d_h_local = d_h_first
+    d_h_product = tl.full([chunks, block_d], 1.0, acc)
+    for u in tl.static_range(unroll - 1, -1, -1):
+        alive = u < count
+        dy_h = dy_h_rows[u].to(acc)  # [chunk, d]
+        # spec line 11
+        d_h_2 = (dy_h + d_h_local) * a  # [chunk, d]
+        d_h_product = tl.where(alive, d_h_product * a, d_h_product)
+        d_h_local = tl.where(alive, d_h_2, d_h_local)
+    d_h_words = tlscan.state_words(words_ptr, 0, tiles, rows, block_d, group)
+    d_h_product, d_h_local, d_h_inner, d_h_before = tlscan.prefixes(d_h_product, d_h_local)  # [chunk, d]
+    tlscan.publish(d_h_words, rows, slot, tile, d_h_product, d_h_local, group)
+    # [chunk, d]
+    d_h = (
+        tlscan.look_back(
+            d_h_words, tiles, rows, slot, tile, d_h_product, d_h_local, d_h_inner, d_h_before, group
+        )
+        + d_h_first
+    )
+    # [chunk, d]
+    d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
+    d_logit_sum = tl.full([chunks, block_d], 0.0, acc)  # [chunk, d]
+    for u in tl.static_range(unroll - 1, -1, -1):
+        alive = u < count
+        h = h_kept[u]  # [chunk, d]
+        x = x_rows[u].to(acc)  # [chunk, d]
+        dy_h = dy_h_rows[u].to(acc)  # [chunk, d]
+        # spec line 11
+        d_h_2_2 = dy_h + d_h  # [chunk, d]
+        d_h_2 = d_h_2_2 * a  # [chunk, d]
+        d_x = d_h_2_2 * t_2  # [chunk, d]
+        d_a = d_h_2_2 * h  # [chunk, d]
+        # spec line 10
+        t_7 = (-d_h_2_2 * x + d_a) * t_6  # [chunk, d]
+        tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x, mask=in_d & alive)
+        d_logit_sum += tl.where(alive, t_7, 0.0)
+        d_h = tl.where(alive, d_h_2, d_h)
+    # [chunk, d]
+    d_logit_out_at = d_logit_out_ptr + row * d_logit_out_stride_row + at_d * d_logit_out_stride_d
+    tl.store(d_logit_out_at, tl.sum(d_logit_sum, axis=0, keep_dims=True), mask=in_d & (chunk == 0))
+    d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [chunk, d]
+    tl.store(d_h_end_at, d_h, mask=in_d & (tile == tiles - 1) & (chunk == chunks - 1))
 
 
 def forward_carries(call, split, inputs, params, states, reverse):
@@ -696,14 +915,72 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     return backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=None)
 
 
+def forward_parallel(inputs, params, states, reverse, save):
+    """The same in one pass over memory, the time shared out; not in fp64."""
+    (x,) = inputs
+    (logit,) = params
+    (h,) = states
+    call = launch.Call(SPEC, (*inputs, *params, *states))
+    blocks = FORWARD_LOOKBACK_TILING.blocks(call)
+    h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    h_saved = call.new(
+        (call.batch, call.segments(LOOKBACK_SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
+    )
+    if save:
+        call.ahead(
+            BACKWARD_LOOKBACK_TILING,
+            backward_lookback_kernel,
+            backward_parallel,
+            saved,
+            (inputs, params, states),
+            reverse,
+            form="parallel",
+        )
+    FORWARD_LOOKBACK_TILING.run(
+        call,
+        blocks,
+        forward_lookback_kernel,
+        [x, logit, h, h_2, h_end, h_saved],
+        segment=LOOKBACK_SEGMENT,
+        save=save,
+        reverse=reverse,
+    )
+    return (h_2,), (h_end,), (h_saved,)
+
+
+def backward_parallel(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+    """Gradients of inputs, params and initial states."""
+    (x,) = inputs
+    (logit,) = params
+    (h_saved,) = saved
+    (dy_h,) = grad_outputs
+    (d_h_end,) = grad_final
+    call = launch.Call(SPEC, (*inputs, *params, *states))
+    blocks = BACKWARD_LOOKBACK_TILING.blocks(call)
+    d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
+    rows = lookback.tiles(call, blocks) * call.batch
+    d_logit = call.new((rows, call.sizes["d"]), call.dtype("real"))
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    BACKWARD_LOOKBACK_TILING.run(
+        call,
+        blocks,
+        backward_lookback_kernel,
+        [x, dy_h, logit, d_h_end, h_saved, d_x, d_logit, d_h_start],
+        segment=LOOKBACK_SEGMENT,
+        reverse=reverse,
+    )
+    return (d_x,), (launch.total(d_logit, 1),), (d_h_start,)
+
+
 def saved(form, batch, time, sizes):
     """Shapes and kinds of what forward saves for backward."""
-    segments = -(-time // SEGMENT)
+    segments = -(-time // (LOOKBACK_SEGMENT if form == "parallel" else SEGMENT))
     return (((batch, segments, sizes["d"]), "real"),)
 
 
-FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
-BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
+FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked, "parallel": forward_parallel}
+BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked, "parallel": backward_parallel}
 
 operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
 ema = operator

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="a6597c0471ce",
+    digest="b0d485c9984c",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -93,7 +93,8 @@ FORWARD_TILING = Tiling(
     resident=(("i", "j"),),
     rows=(("i",), ("i",), ("j",), (), ()),
     past=(),
-    work=8,
+    folds=("j", "i"),
+    work=15,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -106,7 +107,8 @@ BACKWARD_TILING = Tiling(
     resident=(("i", "j"), ("i", "j")),
     rows=(("i",), ("i",), ("j",), (), (), ("j",)),
     past=(("i", "j"),),
-    work=29,
+    folds=("j", "i"),
+    work=43,
     segment=SEGMENT,
 )
 
@@ -135,6 +137,8 @@ def forward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     unroll: tl.constexpr,
@@ -149,11 +153,26 @@ def forward_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
-    at_i = tl.arange(0, block_i).to(tl.int64)
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -162,10 +181,10 @@ def forward_kernel(
         S_start_ptr
         + b * S_start_stride_b
         + at_h * S_start_stride_h
-        + at_i[:, None] * S_start_stride_i
-        + at_j[None, :] * S_start_stride_j
+        + at_i * S_start_stride_i
+        + at_j * S_start_stride_j
     )
-    S = tl.load(S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -176,9 +195,9 @@ def forward_kernel(
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h  # scalar
         beta_at = beta_ptr + b * beta_stride_b + origin * beta_stride_t + at_h * beta_stride_h  # scalar
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
         q_ahead = ()
         k_ahead = ()
         v_ahead = ()
@@ -274,35 +293,31 @@ def forward_kernel(
                             + b * S_saved_stride_b
                             + checkpoint * S_saved_stride_segment
                             + at_h * S_saved_stride_h
-                            + at_i[:, None] * S_saved_stride_i
-                            + at_j[None, :] * S_saved_stride_j
+                            + at_i * S_saved_stride_i
+                            + at_j * S_saved_stride_j
                         )
-                        tl.store(S_saved_at, S, mask=in_i[:, None] & in_j[None, :])
+                        tl.store(S_saved_at, S, mask=in_i & in_j)
                 q = q_block[u].to(acc)  # [i]
                 k = k_block[u].to(acc)  # [i]
                 v = v_block[u].to(acc)  # [j]
                 g = g_block[u].to(acc)  # scalar
                 beta = beta_block[u].to(acc)  # scalar
                 # spec line 11
-                exp_g = tl.exp(g)  # scalar
+                exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S  # [i, j]
                 # spec line 12
-                t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
-                S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
+                S_3 = S_2 + (beta * k) * (v - t_3)  # [i, j]
                 # spec line 13
-                o = tl.sum(tl.where(in_i[:, None], q[:, None] * S_3, 0.0), axis=0)  # [j]
-                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & alive)
+                o = tlmath.folded_sum(tl.where(in_i, q * S_3, 0.0), 1, 3)  # [j]
+                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & once_i & alive)
                 S = tl.where(alive, S_3, S)
             o_out_at += way * (short if tail else unroll) * o_out_stride_t
     # [i, j]
     S_end_at = (
-        S_end_ptr
-        + b * S_end_stride_b
-        + at_h * S_end_stride_h
-        + at_i[:, None] * S_end_stride_i
-        + at_j[None, :] * S_end_stride_j
+        S_end_ptr + b * S_end_stride_b + at_h * S_end_stride_h + at_i * S_end_stride_i + at_j * S_end_stride_j
     )
-    tl.store(S_end_at, S, mask=in_i[:, None] & in_j[None, :])
+    tl.store(S_end_at, S, mask=in_i & in_j)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -347,6 +362,8 @@ def backward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
@@ -360,30 +377,45 @@ def backward_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
-    lane_i = tl.arange(0, block_i)
-    at_i = lane_i.to(tl.int64)
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
+    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     # [i, j]
     S_scratch_at = (
         S_scratch_ptr
         + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i * block_j
-        + lane_i[:, None] * block_j
-        + lane_j[None, :]
+        + lane_i * block_j
+        + lane_j
     )
     # [i, j]
     d_S_start_at = (
         d_S_start_ptr
         + b * d_S_start_stride_b
         + at_h * d_S_start_stride_h
-        + at_i[:, None] * d_S_start_stride_i
-        + at_j[None, :] * d_S_start_stride_j
+        + at_i * d_S_start_stride_i
+        + at_j * d_S_start_stride_j
     )
-    d_S = tl.load(d_S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -403,10 +435,10 @@ def backward_kernel(
             + at_j * dy_o_stride_j
         )
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, -prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, -prefetch * unroll, unroll)
-            dy_o_lines = tlmath.cache_lines(dy_o_at, way * dy_o_stride_t, -prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
+            dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, -prefetch * unroll, unroll)
         q_ahead = ()
         k_ahead = ()
         v_ahead = ()
@@ -446,15 +478,11 @@ def backward_kernel(
                 + b * S_saved_stride_b
                 + checkpoint * S_saved_stride_segment
                 + at_h * S_saved_stride_h
-                + at_i[:, None] * S_saved_stride_i
-                + at_j[None, :] * S_saved_stride_j
+                + at_i * S_saved_stride_i
+                + at_j * S_saved_stride_j
             )
             # [i, j]
-            S_ahead = tl.load(
-        S_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < T), other=0.0
-    ).to(
-                acc
-            )
+            S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < T), other=0.0).to(acc)
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -546,11 +574,10 @@ def backward_kernel(
                         + b * S_saved_stride_b
                         + checkpoint * S_saved_stride_segment
                         + at_h * S_saved_stride_h
-                        + at_i[:, None] * S_saved_stride_i
-                        + at_j[None, :] * S_saved_stride_j
+                        + at_i * S_saved_stride_i
+                        + at_j * S_saved_stride_j
                     )
-                    # [i, j]
-                    S_now = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+                    S_now = tl.load(S_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
                     for starts in range(early, block):
@@ -562,11 +589,11 @@ def backward_kernel(
                             g = tl.load(g_at + way * gap * g_stride_t).to(acc)  # scalar
                             beta = tl.load(beta_at + way * gap * beta_stride_t).to(acc)  # scalar
                             # spec line 11
-                            exp_g = tl.exp(g)  # scalar
+                            exp_g = tlmath.exp(g)  # scalar
                             S_2 = exp_g * S_now  # [i, j]
                             # spec line 12
-                            t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
-                            S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
+                            t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
+                            S_3 = S_2 + (beta * k) * (v - t_3)  # [i, j]
                             S_now = S_3
                     tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
                 tl.debug_barrier()
@@ -581,10 +608,10 @@ def backward_kernel(
                     + b * S_saved_stride_b
                     + checkpoint * S_saved_stride_segment
                     + at_h * S_saved_stride_h
-                    + at_i[:, None] * S_saved_stride_i
-                    + at_j[None, :] * S_saved_stride_j
+                    + at_i * S_saved_stride_i
+                    + at_j * S_saved_stride_j
                 )
-                S_ahead = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+                S_ahead = tl.load(S_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
             S_kept = ()
             for u in tl.static_range(unroll):
                 S_kept += (S_now,)
@@ -593,11 +620,11 @@ def backward_kernel(
                 g = g_block[u].to(acc)  # scalar
                 beta = beta_block[u].to(acc)  # scalar
                 # spec line 11
-                exp_g = tl.exp(g)  # scalar
+                exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S_now  # [i, j]
                 # spec line 12
-                t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
-                S_3 = S_2 + (beta * k)[:, None] * (v - t_3)[None, :]  # [i, j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
+                S_3 = S_2 + (beta * k) * (v - t_3)  # [i, j]
                 S_now = S_3
             for u in tl.static_range(unroll - 1, -1, -1):
                 alive = first + u < T if tail else True
@@ -609,38 +636,35 @@ def backward_kernel(
                 beta = beta_block[u].to(acc)  # scalar
                 dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 11
-                exp_g = tl.exp(g)  # scalar
+                exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S  # [i, j]
                 # spec line 12
                 t_2 = beta * k  # [i]
-                t_3 = tl.sum(tl.where(in_i[:, None], k[:, None] * S_2, 0.0), axis=0)  # [j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
                 t_4 = v - t_3  # [j]
                 # spec line 13
-                # [i]
-                d_q = tl.sum(
-                    tl.where(in_j[None, :], dy_o[None, :] * (S_2 + t_2[:, None] * t_4[None, :]), 0.0), axis=1
-                )
+                d_q = tlmath.folded_sum(tl.where(in_j, dy_o * (S_2 + t_2 * t_4), 0.0), 0, 2)  # [i]
                 # spec line 12
-                d_S_2 = d_S + dy_o[None, :] * q[:, None]  # [i, j]
-                d_t_4 = tl.sum(tl.where(in_i[:, None], d_S_2 * t_2[:, None], 0.0), axis=0)  # [j]
+                d_S_2 = d_S + dy_o * q  # [i, j]
+                d_t_4 = tlmath.folded_sum(tl.where(in_i, d_S_2 * t_2, 0.0), 1, 3)  # [j]
                 t = -d_t_4  # [j]
                 # spec line 11
-                d_S_5 = d_S_2 + t[None, :] * k[:, None]  # [i, j]
+                d_S_5 = d_S_2 + t * k  # [i, j]
                 d_S_3 = d_S_5 * exp_g  # [i, j]
                 # spec line 12
-                d_t_2 = tl.sum(tl.where(in_j[None, :], d_S_2 * t_4[None, :], 0.0), axis=1)  # [i]
-                d_k = tl.sum(tl.where(in_j[None, :], t[None, :] * S_2, 0.0), axis=1)  # [i]
-                d_beta = tl.sum(tl.where(in_i, d_t_2 * k, 0.0), axis=0)  # scalar
+                d_t_2 = tlmath.folded_sum(tl.where(in_j, d_S_2 * t_4, 0.0), 0, 2)  # [i]
+                d_k = tlmath.folded_sum(tl.where(in_j, t * S_2, 0.0), 0, 2)  # [i]
+                d_beta = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_2 * k, 0.0), 1, 3))  # scalar
                 # spec line 11
                 # scalar
-                d_exp_g = tl.sum(
-                    tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_S_5 * S, 0.0), axis=1), axis=0
+                d_exp_g = tlmath.one_of(
+                    tlmath.folded_sum(tlmath.folded_sum(tl.where(in_i & in_j, d_S_5 * S, 0.0), 1, 3), 0, 2)
                 )
                 t_6 = d_exp_g * exp_g  # scalar
                 d_k_3 = d_k + d_t_2 * beta  # [i]
-                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & alive)
-                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k_3, mask=in_i & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_t_4, mask=in_j & alive)
+                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & once_j & alive)
+                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k_3, mask=in_i & once_j & alive)
+                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_t_4, mask=in_j & once_i & alive)
                 tl.store(d_g_out_at + way * u * d_g_out_stride_t, t_6, mask=alive)
                 tl.store(d_beta_out_at + way * u * d_beta_out_stride_t, d_beta, mask=alive)
                 d_S = tl.where(alive, d_S_3, d_S)
@@ -654,10 +678,10 @@ def backward_kernel(
         d_S_end_ptr
         + b * d_S_end_stride_b
         + at_h * d_S_end_stride_h
-        + at_i[:, None] * d_S_end_stride_i
-        + at_j[None, :] * d_S_end_stride_j
+        + at_i * d_S_end_stride_i
+        + at_j * d_S_end_stride_j
     )
-    tl.store(d_S_end_at, d_S, mask=in_i[:, None] & in_j[None, :])
+    tl.store(d_S_end_at, d_S, mask=in_i & in_j)
 
 
 def forward_recurrent(inputs, params, states, reverse, save):

@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="a8da5d7fab45",
+    digest="96c79df14ce7",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -86,7 +86,8 @@ FORWARD_TILING = Tiling(
     resident=(("i", "j"),),
     rows=(("i",), ("i",), ("j",), ("i",)),
     past=(),
-    work=5,
+    folds=("j", "i"),
+    work=12,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -99,7 +100,8 @@ BACKWARD_TILING = Tiling(
     resident=(("i", "j"), ("i", "j")),
     rows=(("i",), ("i",), ("j",), ("i",), ("j",)),
     past=(("i", "j"),),
-    work=16,
+    folds=("i", "j"),
+    work=30,
     segment=SEGMENT,
 )
 FORWARD_SUMMARY_TILING = Tiling(
@@ -112,7 +114,8 @@ FORWARD_SUMMARY_TILING = Tiling(
     resident=(("i", "j"), ("i", "j")),
     rows=(("i",), ("j",), ("i",)),
     past=(),
-    work=5,
+    folds=("i", "j"),
+    work=12,
     segment=SEGMENT,
 )
 BACKWARD_SUMMARY_TILING = Tiling(
@@ -125,7 +128,8 @@ BACKWARD_SUMMARY_TILING = Tiling(
     resident=(("i", "j"), ("i", "j")),
     rows=(("i",), ("i",), ("j",)),
     past=(),
-    work=5,
+    folds=("i", "j"),
+    work=12,
     segment=SEGMENT,
 )
 
@@ -155,6 +159,8 @@ def forward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     unroll: tl.constexpr,
@@ -175,12 +181,26 @@ def forward_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_i = tl.arange(0, block_i)
-    at_i = part_i * block_i + lane_i
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = part_i * block_i + lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -189,10 +209,10 @@ def forward_kernel(
         S_start_ptr
         + row * S_start_stride_row
         + at_h * S_start_stride_h
-        + at_i[:, None] * S_start_stride_i
-        + at_j[None, :] * S_start_stride_j
+        + at_i * S_start_stride_i
+        + at_j * S_start_stride_j
     )
-    S = tl.load(S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -202,10 +222,10 @@ def forward_kernel(
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
-            g_lines = tlmath.cache_lines(g_at, way * g_stride_t, prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
+            g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
         q_ahead = ()
         k_ahead = ()
         v_ahead = ()
@@ -303,20 +323,20 @@ def forward_kernel(
                             + b * S_saved_stride_b
                             + checkpoint * S_saved_stride_segment
                             + at_h * S_saved_stride_h
-                            + at_i[:, None] * S_saved_stride_i
-                            + at_j[None, :] * S_saved_stride_j
+                            + at_i * S_saved_stride_i
+                            + at_j * S_saved_stride_j
                         )
-                        tl.store(S_saved_at, S, mask=in_i[:, None] & in_j[None, :])
+                        tl.store(S_saved_at, S, mask=in_i & in_j)
                 q = q_block[u].to(acc)  # [i]
                 k = k_block[u].to(acc)  # [i]
                 v = v_block[u].to(acc)  # [j]
                 g = g_block[u].to(acc)  # [i]
                 # spec line 11
-                exp_g = tl.exp(g)  # [i]
-                S_2 = exp_g[:, None] * S + k[:, None] * v[None, :]  # [i, j]
+                exp_g = tlmath.exp(g)  # [i]
+                S_2 = exp_g * S + k * v  # [i, j]
                 # spec line 12
-                o = tl.sum(tl.where(in_i[:, None], q[:, None] * S_2, 0.0), axis=0)  # [j]
-                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & alive)
+                o = tlmath.folded_sum(tl.where(in_i, q * S_2, 0.0), 1, 3)  # [j]
+                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & once_i & alive)
                 S = tl.where(alive, S_2, S)
             o_out_at += way * (short if tail else unroll) * o_out_stride_t
     # [i, j]
@@ -324,10 +344,10 @@ def forward_kernel(
         S_end_ptr
         + row * S_end_stride_row
         + at_h * S_end_stride_h
-        + at_i[:, None] * S_end_stride_i
-        + at_j[None, :] * S_end_stride_j
+        + at_i * S_end_stride_i
+        + at_j * S_end_stride_j
     )
-    tl.store(S_end_at, S, mask=in_i[:, None] & in_j[None, :])
+    tl.store(S_end_at, S, mask=in_i & in_j)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -371,6 +391,8 @@ def backward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_i: tl.constexpr,
+    lanes_j: tl.constexpr,
     segment: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
@@ -390,30 +412,45 @@ def backward_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_i = tl.arange(0, block_i)
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_i, lanes_j], tl.int64)
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, :, None] * fold_i
+        + tl.arange(0, fold_i)[:, None, None, None]
+        + all_lanes
+    )
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, None, :] * fold_j
+        + tl.arange(0, fold_j)[None, :, None, None]
+        + all_lanes
+    )
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    once_i = tl.arange(0, lanes_i)[None, None, :, None] + all_lanes == 0
+    once_j = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     # [i, j]
     S_scratch_at = (
         S_scratch_ptr
         + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i * block_j
-        + lane_i[:, None] * block_j
-        + lane_j[None, :]
+        + lane_i * block_j
+        + lane_j
     )
     # [i, j]
     d_S_start_at = (
         d_S_start_ptr
         + row * d_S_start_stride_row
         + at_h * d_S_start_stride_h
-        + at_i[:, None] * d_S_start_stride_i
-        + at_j[None, :] * d_S_start_stride_j
+        + at_i * d_S_start_stride_i
+        + at_j * d_S_start_stride_j
     )
-    d_S = tl.load(d_S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -432,11 +469,11 @@ def backward_kernel(
             + at_j * dy_o_stride_j
         )
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, -prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, -prefetch * unroll, unroll)
-            g_lines = tlmath.cache_lines(g_at, way * g_stride_t, -prefetch * unroll, unroll)
-            dy_o_lines = tlmath.cache_lines(dy_o_at, way * dy_o_stride_t, -prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
+            g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, -prefetch * unroll, unroll)
+            dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, -prefetch * unroll, unroll)
         q_ahead = ()
         k_ahead = ()
         v_ahead = ()
@@ -483,13 +520,11 @@ def backward_kernel(
                 + b * S_saved_stride_b
                 + checkpoint * S_saved_stride_segment
                 + at_h * S_saved_stride_h
-                + at_i[:, None] * S_saved_stride_i
-                + at_j[None, :] * S_saved_stride_j
+                + at_i * S_saved_stride_i
+                + at_j * S_saved_stride_j
             )
             # [i, j]
-            S_ahead = tl.load(
-        S_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < steps), other=0.0
-    ).to(
+            S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < steps), other=0.0).to(
                 acc
             )
         # [i]
@@ -575,11 +610,10 @@ def backward_kernel(
                         + b * S_saved_stride_b
                         + checkpoint * S_saved_stride_segment
                         + at_h * S_saved_stride_h
-                        + at_i[:, None] * S_saved_stride_i
-                        + at_j[None, :] * S_saved_stride_j
+                        + at_i * S_saved_stride_i
+                        + at_j * S_saved_stride_j
                     )
-                    # [i, j]
-                    S_now = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+                    S_now = tl.load(S_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
                     for starts in range(early, block):
@@ -590,8 +624,8 @@ def backward_kernel(
                             v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
                             g = tl.load(g_at + way * gap * g_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
                             # spec line 11
-                            exp_g = tl.exp(g)  # [i]
-                            S_2 = exp_g[:, None] * S_now + k[:, None] * v[None, :]  # [i, j]
+                            exp_g = tlmath.exp(g)  # [i]
+                            S_2 = exp_g * S_now + k * v  # [i, j]
                             S_now = S_2
                     tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
                 tl.debug_barrier()
@@ -606,10 +640,10 @@ def backward_kernel(
                     + b * S_saved_stride_b
                     + checkpoint * S_saved_stride_segment
                     + at_h * S_saved_stride_h
-                    + at_i[:, None] * S_saved_stride_i
-                    + at_j[None, :] * S_saved_stride_j
+                    + at_i * S_saved_stride_i
+                    + at_j * S_saved_stride_j
                 )
-                S_ahead = tl.load(S_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+                S_ahead = tl.load(S_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
             S_kept = ()
             for u in tl.static_range(unroll):
                 S_kept += (S_now,)
@@ -617,8 +651,8 @@ def backward_kernel(
                 v = v_block[u].to(acc)  # [j]
                 g = g_block[u].to(acc)  # [i]
                 # spec line 11
-                exp_g = tl.exp(g)  # [i]
-                S_2 = exp_g[:, None] * S_now + k[:, None] * v[None, :]  # [i, j]
+                exp_g = tlmath.exp(g)  # [i]
+                S_2 = exp_g * S_now + k * v  # [i, j]
                 S_now = S_2
             for u in tl.static_range(unroll - 1, -1, -1):
                 alive = first + u < steps if tail else True
@@ -629,26 +663,20 @@ def backward_kernel(
                 g = g_block[u].to(acc)  # [i]
                 dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 11
-                exp_g = tl.exp(g)  # [i]
+                exp_g = tlmath.exp(g)  # [i]
                 # spec line 12
-                # [i]
-                d_q = tl.sum(
-                    tl.where(
-                        in_j[None, :], dy_o[None, :] * (exp_g[:, None] * S + k[:, None] * v[None, :]), 0.0
-                    ),
-                    axis=1,
-                )
+                d_q = tlmath.folded_sum(tl.where(in_j, dy_o * (exp_g * S + k * v), 0.0), 1, 3)  # [i]
                 # spec line 11
-                d_S_3 = d_S + dy_o[None, :] * q[:, None]  # [i, j]
-                d_S_2 = d_S_3 * exp_g[:, None]  # [i, j]
-                d_k = tl.sum(tl.where(in_j[None, :], d_S_3 * v[None, :], 0.0), axis=1)  # [i]
-                d_v = tl.sum(tl.where(in_i[:, None], d_S_3 * k[:, None], 0.0), axis=0)  # [j]
-                d_exp_g = tl.sum(tl.where(in_j[None, :], d_S_3 * S, 0.0), axis=1)  # [i]
+                d_S_3 = d_S + dy_o * q  # [i, j]
+                d_S_2 = d_S_3 * exp_g  # [i, j]
+                d_k = tlmath.folded_sum(tl.where(in_j, d_S_3 * v, 0.0), 1, 3)  # [i]
+                d_v = tlmath.folded_sum(tl.where(in_i, d_S_3 * k, 0.0), 0, 2)  # [j]
+                d_exp_g = tlmath.folded_sum(tl.where(in_j, d_S_3 * S, 0.0), 1, 3)  # [i]
                 t_3 = d_exp_g * exp_g  # [i]
-                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & alive)
-                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & alive)
-                tl.store(d_g_out_at + way * u * d_g_out_stride_t, t_3, mask=in_i & alive)
+                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & once_j & alive)
+                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & once_j & alive)
+                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & once_i & alive)
+                tl.store(d_g_out_at + way * u * d_g_out_stride_t, t_3, mask=in_i & once_j & alive)
                 d_S = tl.where(alive, d_S_2, d_S)
             d_q_out_at -= way * unroll * d_q_out_stride_t
             d_k_out_at -= way * unroll * d_k_out_stride_t
@@ -659,10 +687,10 @@ def backward_kernel(
         d_S_end_ptr
         + row * d_S_end_stride_row
         + at_h * d_S_end_stride_h
-        + at_i[:, None] * d_S_end_stride_i
-        + at_j[None, :] * d_S_end_stride_j
+        + at_i * d_S_end_stride_i
+        + at_j * d_S_end_stride_j
     )
-    tl.store(d_S_end_at, d_S, mask=in_i[:, None] & in_j[None, :])
+    tl.store(d_S_end_at, d_S, mask=in_i & in_j)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -687,6 +715,8 @@ def forward_summary_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_i: tl.constexpr,
+    lanes_j: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
     reverse: tl.constexpr,
@@ -705,10 +735,23 @@ def forward_summary_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_i = tl.arange(0, block_i)
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_i, lanes_j], tl.int64)
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, :, None] * fold_i
+        + tl.arange(0, fold_i)[:, None, None, None]
+        + all_lanes
+    )
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, None, :] * fold_j
+        + tl.arange(0, fold_j)[None, :, None, None]
+        + all_lanes
+    )
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
 
@@ -719,19 +762,19 @@ def forward_summary_kernel(
         S_start_ptr
         + row * S_start_stride_row
         + at_h * S_start_stride_h
-        + at_i[:, None] * S_start_stride_i
-        + at_j[None, :] * S_start_stride_j
+        + at_i * S_start_stride_i
+        + at_j * S_start_stride_j
     )
-    S = tl.load(S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     # [i, j]
     S_product_start_at = (
         S_product_start_ptr
         + row * S_product_start_stride_row
         + at_h * S_product_start_stride_h
-        + at_i[:, None] * S_product_start_stride_i
-        + at_j[None, :] * S_product_start_stride_j
+        + at_i * S_product_start_stride_i
+        + at_j * S_product_start_stride_j
     )
-    S_product = tl.load(S_product_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    S_product = tl.load(S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -740,9 +783,9 @@ def forward_summary_kernel(
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
         if prefetch > 0 and not tail:
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
-            g_lines = tlmath.cache_lines(g_at, way * g_stride_t, prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
+            g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
         k_ahead = ()
         v_ahead = ()
         g_ahead = ()
@@ -809,9 +852,9 @@ def forward_summary_kernel(
                 v = v_block[u].to(acc)  # [j]
                 g = g_block[u].to(acc)  # [i]
                 # spec line 11
-                exp_g = tl.exp(g)  # [i]
-                S_2 = exp_g[:, None] * S + k[:, None] * v[None, :]  # [i, j]
-                t_3 = exp_g[:, None] * S_product  # [i, j]
+                exp_g = tlmath.exp(g)  # [i]
+                S_2 = exp_g * S + k * v  # [i, j]
+                t_3 = exp_g * S_product  # [i, j]
                 S = tl.where(alive, S_2, S)
                 S_product = tl.where(alive, t_3, S_product)
     # [i, j]
@@ -819,19 +862,19 @@ def forward_summary_kernel(
         S_end_ptr
         + row * S_end_stride_row
         + at_h * S_end_stride_h
-        + at_i[:, None] * S_end_stride_i
-        + at_j[None, :] * S_end_stride_j
+        + at_i * S_end_stride_i
+        + at_j * S_end_stride_j
     )
-    tl.store(S_end_at, S, mask=in_i[:, None] & in_j[None, :])
+    tl.store(S_end_at, S, mask=in_i & in_j)
     # [i, j]
     S_product_end_at = (
         S_product_end_ptr
         + row * S_product_end_stride_row
         + at_h * S_product_end_stride_h
-        + at_i[:, None] * S_product_end_stride_i
-        + at_j[None, :] * S_product_end_stride_j
+        + at_i * S_product_end_stride_i
+        + at_j * S_product_end_stride_j
     )
-    tl.store(S_product_end_at, S_product, mask=in_i[:, None] & in_j[None, :])
+    tl.store(S_product_end_at, S_product, mask=in_i & in_j)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -858,6 +901,8 @@ def backward_summary_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_i: tl.constexpr,
+    lanes_j: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
     reverse: tl.constexpr,
@@ -876,10 +921,23 @@ def backward_summary_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_i = tl.arange(0, block_i)
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_i, lanes_j], tl.int64)
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, :, None] * fold_i
+        + tl.arange(0, fold_i)[:, None, None, None]
+        + all_lanes
+    )
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, None, :] * fold_j
+        + tl.arange(0, fold_j)[None, :, None, None]
+        + all_lanes
+    )
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
 
@@ -890,20 +948,19 @@ def backward_summary_kernel(
         d_S_start_ptr
         + row * d_S_start_stride_row
         + at_h * d_S_start_stride_h
-        + at_i[:, None] * d_S_start_stride_i
-        + at_j[None, :] * d_S_start_stride_j
+        + at_i * d_S_start_stride_i
+        + at_j * d_S_start_stride_j
     )
-    d_S = tl.load(d_S_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     # [i, j]
     d_S_product_start_at = (
         d_S_product_start_ptr
         + row * d_S_product_start_stride_row
         + at_h * d_S_product_start_stride_h
-        + at_i[:, None] * d_S_product_start_stride_i
-        + at_j[None, :] * d_S_product_start_stride_j
+        + at_i * d_S_product_start_stride_i
+        + at_j * d_S_product_start_stride_j
     )
-    # [i, j]
-    d_S_product = tl.load(d_S_product_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    d_S_product = tl.load(d_S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -919,9 +976,9 @@ def backward_summary_kernel(
             + at_j * dy_o_stride_j
         )
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
-            g_lines = tlmath.cache_lines(g_at, way * g_stride_t, prefetch * unroll, unroll)
-            dy_o_lines = tlmath.cache_lines(dy_o_at, way * dy_o_stride_t, prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
+            g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
+            dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, prefetch * unroll, unroll)
         q_ahead = ()
         g_ahead = ()
         dy_o_ahead = ()
@@ -992,9 +1049,9 @@ def backward_summary_kernel(
                 g = g_block[u].to(acc)  # [i]
                 dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 11
-                exp_g = tl.exp(g)  # [i]
-                d_S_2 = (d_S + dy_o[None, :] * q[:, None]) * exp_g[:, None]  # [i, j]
-                t_4 = d_S_product * exp_g[:, None]  # [i, j]
+                exp_g = tlmath.exp(g)  # [i]
+                d_S_2 = (d_S + dy_o * q) * exp_g  # [i, j]
+                t_4 = d_S_product * exp_g  # [i, j]
                 d_S = tl.where(alive, d_S_2, d_S)
                 d_S_product = tl.where(alive, t_4, d_S_product)
     # [i, j]
@@ -1002,19 +1059,19 @@ def backward_summary_kernel(
         d_S_end_ptr
         + row * d_S_end_stride_row
         + at_h * d_S_end_stride_h
-        + at_i[:, None] * d_S_end_stride_i
-        + at_j[None, :] * d_S_end_stride_j
+        + at_i * d_S_end_stride_i
+        + at_j * d_S_end_stride_j
     )
-    tl.store(d_S_end_at, d_S, mask=in_i[:, None] & in_j[None, :])
+    tl.store(d_S_end_at, d_S, mask=in_i & in_j)
     # [i, j]
     d_S_product_end_at = (
         d_S_product_end_ptr
         + row * d_S_product_end_stride_row
         + at_h * d_S_product_end_stride_h
-        + at_i[:, None] * d_S_product_end_stride_i
-        + at_j[None, :] * d_S_product_end_stride_j
+        + at_i * d_S_product_end_stride_i
+        + at_j * d_S_product_end_stride_j
     )
-    tl.store(d_S_product_end_at, d_S_product, mask=in_i[:, None] & in_j[None, :])
+    tl.store(d_S_product_end_at, d_S_product, mask=in_i & in_j)
 
 
 def forward_carries(call, split, inputs, params, states, reverse):

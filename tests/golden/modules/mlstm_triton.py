@@ -52,7 +52,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="95a728d0cf34",
+    digest="6f872dc9e5c9",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -115,7 +115,8 @@ FORWARD_TILING = Tiling(
     resident=(("i",), ("i", "j")),
     rows=(("i",), ("i",), ("j",), (), ()),
     past=(),
-    work=38,
+    folds=("j", "i"),
+    work=59,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -128,7 +129,8 @@ BACKWARD_TILING = Tiling(
     resident=(("i",), ("i",), ("i", "j"), ("i", "j")),
     rows=(("i",), ("i",), ("j",), (), (), ("j",)),
     past=(("i", "j"), ("i",), ()),
-    work=138,
+    folds=("j", "i"),
+    work=173,
     segment=SEGMENT,
 )
 
@@ -164,6 +166,8 @@ def forward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     unroll: tl.constexpr,
@@ -178,11 +182,27 @@ def forward_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
-    at_i = tl.arange(0, block_i).to(tl.int64)
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
+    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -194,10 +214,10 @@ def forward_kernel(
         C_start_ptr
         + b * C_start_stride_b
         + at_h * C_start_stride_h
-        + at_i[:, None] * C_start_stride_i
-        + at_j[None, :] * C_start_stride_j
+        + at_i * C_start_stride_i
+        + at_j * C_start_stride_j
     )
-    C = tl.load(C_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    C = tl.load(C_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     n_start_at = n_start_ptr + b * n_start_stride_b + at_h * n_start_stride_h + at_i * n_start_stride_i  # [i]
     n = tl.load(n_start_at, mask=in_i, other=0.0).to(acc)  # [i]
     m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
@@ -212,9 +232,9 @@ def forward_kernel(
         ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
         fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
         q_ahead = ()
         k_ahead = ()
         v_ahead = ()
@@ -309,10 +329,10 @@ def forward_kernel(
                             + b * C_saved_stride_b
                             + checkpoint * C_saved_stride_segment
                             + at_h * C_saved_stride_h
-                            + at_i[:, None] * C_saved_stride_i
-                            + at_j[None, :] * C_saved_stride_j
+                            + at_i * C_saved_stride_i
+                            + at_j * C_saved_stride_j
                         )
-                        tl.store(C_saved_at, C, mask=in_i[:, None] & in_j[None, :])
+                        tl.store(C_saved_at, C, mask=in_i & in_j)
                         # [i]
                         n_saved_at = (
                             n_saved_ptr
@@ -321,7 +341,7 @@ def forward_kernel(
                             + at_h * n_saved_stride_h
                             + at_i * n_saved_stride_i
                         )
-                        tl.store(n_saved_at, n, mask=in_i & lead_j)
+                        tl.store(n_saved_at, n, mask=in_i & once_j & lead_j)
                         # scalar
                         m_saved_at = (
                             m_saved_ptr
@@ -341,36 +361,32 @@ def forward_kernel(
                 t = log_f + m  # scalar
                 top = tl.maximum(t, ig)  # scalar
                 # spec line 13
-                keep = tl.exp(t - top)  # scalar
+                keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                write = tl.exp(ig - top) * k * t_10  # [i]
+                write = tlmath.exp(ig - top) * k * t_10  # [i]
                 # spec line 18
                 neg_top = -top  # scalar
                 # spec line 15
-                C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
+                C_2 = keep * C + write * v  # [i, j]
                 # spec line 18
-                t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
+                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
-                t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
-                y = t_17 / tl.maximum(tl.abs(t_18), tl.exp(neg_top))  # [j]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_j & alive)
+                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
+                y = t_17 / tl.maximum(tl.abs(t_18), tlmath.exp(neg_top))  # [j]
+                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_j & once_i & alive)
                 C = tl.where(alive, C_2, C)
                 n = tl.where(alive, n_2, n)
                 m = tl.where(alive, top, m)
             y_out_at += way * (short if tail else unroll) * y_out_stride_t
     # [i, j]
     C_end_at = (
-        C_end_ptr
-        + b * C_end_stride_b
-        + at_h * C_end_stride_h
-        + at_i[:, None] * C_end_stride_i
-        + at_j[None, :] * C_end_stride_j
+        C_end_ptr + b * C_end_stride_b + at_h * C_end_stride_h + at_i * C_end_stride_i + at_j * C_end_stride_j
     )
-    tl.store(C_end_at, C, mask=in_i[:, None] & in_j[None, :])
+    tl.store(C_end_at, C, mask=in_i & in_j)
     n_end_at = n_end_ptr + b * n_end_stride_b + at_h * n_end_stride_h + at_i * n_end_stride_i  # [i]
-    tl.store(n_end_at, n, mask=in_i & lead_j)
+    tl.store(n_end_at, n, mask=in_i & once_j & lead_j)
     m_end_at = m_end_ptr + b * m_end_stride_b + at_h * m_end_stride_h  # scalar
     tl.store(m_end_at, m, mask=lead_j)
 
@@ -426,6 +442,8 @@ def backward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
@@ -439,12 +457,27 @@ def backward_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
-    lane_i = tl.arange(0, block_i)
-    at_i = lane_i.to(tl.int64)
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
+    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -454,8 +487,8 @@ def backward_kernel(
     C_scratch_at = (
         C_scratch_ptr
         + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i * block_j
-        + lane_i[:, None] * block_j
-        + lane_j[None, :]
+        + lane_i * block_j
+        + lane_j
     )
     # [i]
     n_scratch_at = n_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i + lane_i
@@ -465,10 +498,10 @@ def backward_kernel(
         d_C_start_ptr
         + b * d_C_start_stride_b
         + at_h * d_C_start_stride_h
-        + at_i[:, None] * d_C_start_stride_i
-        + at_j[None, :] * d_C_start_stride_j
+        + at_i * d_C_start_stride_i
+        + at_j * d_C_start_stride_j
     )
-    d_C = tl.load(d_C_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    d_C = tl.load(d_C_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     # [i]
     d_n_start_at = (
         d_n_start_ptr + b * d_n_start_stride_b + at_h * d_n_start_stride_h + at_i * d_n_start_stride_i
@@ -495,10 +528,10 @@ def backward_kernel(
             + at_j * dy_y_stride_j
         )
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, -prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, -prefetch * unroll, unroll)
-            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
+            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, block_j, way * dy_y_stride_t, -prefetch * unroll, unroll)
         q_ahead = ()
         k_ahead = ()
         v_ahead = ()
@@ -540,15 +573,11 @@ def backward_kernel(
                 + b * C_saved_stride_b
                 + checkpoint * C_saved_stride_segment
                 + at_h * C_saved_stride_h
-                + at_i[:, None] * C_saved_stride_i
-                + at_j[None, :] * C_saved_stride_j
+                + at_i * C_saved_stride_i
+                + at_j * C_saved_stride_j
             )
             # [i, j]
-            C_ahead = tl.load(
-        C_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < T), other=0.0
-    ).to(
-                acc
-            )
+            C_ahead = tl.load(C_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < T), other=0.0).to(acc)
             # [i]
             n_saved_at = (
                 n_saved_ptr
@@ -657,11 +686,10 @@ def backward_kernel(
                         + b * C_saved_stride_b
                         + checkpoint * C_saved_stride_segment
                         + at_h * C_saved_stride_h
-                        + at_i[:, None] * C_saved_stride_i
-                        + at_j[None, :] * C_saved_stride_j
+                        + at_i * C_saved_stride_i
+                        + at_j * C_saved_stride_j
                     )
-                    # [i, j]
-                    C_now = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+                    C_now = tl.load(C_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                     # [i]
                     n_saved_at = (
                         n_saved_ptr
@@ -697,11 +725,11 @@ def backward_kernel(
                             t = log_f + m_now  # scalar
                             top = tl.maximum(t, ig)  # scalar
                             # spec line 13
-                            keep = tl.exp(t - top)  # scalar
+                            keep = tlmath.exp(t - top)  # scalar
                             # spec line 14
-                            write = tl.exp(ig - top) * k * t_10  # [i]
+                            write = tlmath.exp(ig - top) * k * t_10  # [i]
                             # spec line 15
-                            C_2 = keep * C_now + write[:, None] * v[None, :]  # [i, j]
+                            C_2 = keep * C_now + write * v  # [i, j]
                             # spec line 16
                             n_2 = keep * n_now + write  # [i]
                             C_now = C_2
@@ -726,10 +754,10 @@ def backward_kernel(
                     + b * C_saved_stride_b
                     + checkpoint * C_saved_stride_segment
                     + at_h * C_saved_stride_h
-                    + at_i[:, None] * C_saved_stride_i
-                    + at_j[None, :] * C_saved_stride_j
+                    + at_i * C_saved_stride_i
+                    + at_j * C_saved_stride_j
                 )
-                C_ahead = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+                C_ahead = tl.load(C_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                 # [i]
                 n_saved_at = (
                     n_saved_ptr
@@ -764,11 +792,11 @@ def backward_kernel(
                 t = log_f + m_now  # scalar
                 top = tl.maximum(t, ig)  # scalar
                 # spec line 13
-                keep = tl.exp(t - top)  # scalar
+                keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                write = tl.exp(ig - top) * k * t_10  # [i]
+                write = tlmath.exp(ig - top) * k * t_10  # [i]
                 # spec line 15
-                C_2 = keep * C_now + write[:, None] * v[None, :]  # [i, j]
+                C_2 = keep * C_now + write * v  # [i, j]
                 # spec line 16
                 n_2 = keep * n_now + write  # [i]
                 C_now = C_2
@@ -791,46 +819,47 @@ def backward_kernel(
                 t = log_f + m  # scalar
                 top = tl.maximum(t, ig)  # scalar
                 # spec line 13
-                keep = tl.exp(t - top)  # scalar
+                keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                t_7 = tl.exp(ig - top)  # scalar
+                t_7 = tlmath.exp(ig - top)  # scalar
                 write = t_7 * k * t_10  # [i]
                 # spec line 15
-                C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
+                C_2 = keep * C + write * v  # [i, j]
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
-                t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
-                t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
+                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
+                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
                 t_19 = tl.abs(t_18)  # scalar
                 neg_top = -top  # scalar
-                t_20 = tl.exp(neg_top)  # scalar
+                t_20 = tlmath.exp(neg_top)  # scalar
                 t_21 = tl.maximum(t_19, t_20)  # scalar
                 y = t_17 / t_21  # [j]
                 t_2 = dy_y / t_21  # [j]
-                t_14 = tl.sum(tl.where(in_j, -dy_y * (y / t_21), 0.0), axis=0)  # scalar
+                # scalar
+                t_14 = tlmath.one_of(tlmath.folded_sum(tl.where(in_j, -dy_y * (y / t_21), 0.0), 0, 2))
                 # scalar
                 t_23 = tl.where(t_19 == t_20, t_14 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))
                 t_31 = tl.where(t_19 > t_20, t_14, t_23) * tlmath.sign(t_18)  # scalar
                 d_q = t_31 * n_2  # [i]
-                d_q_2 = tl.sum(tl.where(in_j[None, :], t_2[None, :] * C_2, 0.0), axis=1)  # [i]
+                d_q_2 = tlmath.folded_sum(tl.where(in_j, t_2 * C_2, 0.0), 0, 2)  # [i]
                 d_q_3 = d_q + d_q_2  # [i]
                 # spec line 15
-                d_C_3 = d_C + t_2[None, :] * q[:, None]  # [i, j]
+                d_C_3 = d_C + t_2 * q  # [i, j]
                 d_C_2 = d_C_3 * keep  # [i, j]
-                d_write = tl.sum(tl.where(in_j[None, :], d_C_3 * v[None, :], 0.0), axis=1)  # [i]
-                d_v = tl.sum(tl.where(in_i[:, None], d_C_3 * write[:, None], 0.0), axis=0)  # [j]
+                d_write = tlmath.folded_sum(tl.where(in_j, d_C_3 * v, 0.0), 0, 2)  # [i]
+                d_v = tlmath.folded_sum(tl.where(in_i, d_C_3 * write, 0.0), 1, 3)  # [j]
                 # scalar
-                d_keep_2 = tl.sum(
-                    tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_C_3 * C, 0.0), axis=1), axis=0
+                d_keep_2 = tlmath.one_of(
+                    tlmath.folded_sum(tlmath.folded_sum(tl.where(in_i & in_j, d_C_3 * C, 0.0), 1, 3), 0, 2)
                 )
                 # spec line 16
                 d_n_3 = d_n + t_31 * q  # [i]
                 d_n_2 = d_n_3 * keep  # [i]
-                d_keep = tl.sum(tl.where(in_i, d_n_3 * n, 0.0), axis=0)  # scalar
+                d_keep = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_n_3 * n, 0.0), 1, 3))  # scalar
                 # spec line 14
                 d_t_8 = (d_n_3 + d_write) * t_10  # [i]
-                d_t_7 = tl.sum(tl.where(in_i, d_t_8 * k, 0.0), axis=0)  # scalar
+                d_t_7 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_8 * k, 0.0), 1, 3))  # scalar
                 d_k = d_t_8 * t_7  # [i]
                 t_36 = d_t_7 * t_7  # scalar
                 # spec line 13
@@ -844,9 +873,9 @@ def backward_kernel(
                 # spec line 11
                 t_49 = d_t * tlmath.sigmoid(-fg)  # scalar
                 d_ig = t_36 + tl.where(ig > t, d_top_3, t_42)  # scalar
-                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q_3, mask=in_i & alive)
-                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & alive)
+                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q_3, mask=in_i & once_j & alive)
+                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & once_j & alive)
+                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & once_i & alive)
                 tl.store(d_ig_out_at + way * u * d_ig_out_stride_t, d_ig, mask=alive)
                 tl.store(d_fg_out_at + way * u * d_fg_out_stride_t, t_49, mask=alive)
                 d_C = tl.where(alive, d_C_2, d_C)
@@ -862,10 +891,10 @@ def backward_kernel(
         d_C_end_ptr
         + b * d_C_end_stride_b
         + at_h * d_C_end_stride_h
-        + at_i[:, None] * d_C_end_stride_i
-        + at_j[None, :] * d_C_end_stride_j
+        + at_i * d_C_end_stride_i
+        + at_j * d_C_end_stride_j
     )
-    tl.store(d_C_end_at, d_C, mask=in_i[:, None] & in_j[None, :])
+    tl.store(d_C_end_at, d_C, mask=in_i & in_j)
     # [i]
     d_n_end_at = (
         d_n_end_ptr
@@ -874,7 +903,7 @@ def backward_kernel(
         + at_h * d_n_end_stride_h
         + at_i * d_n_end_stride_i
     )
-    tl.store(d_n_end_at, d_n, mask=in_i)
+    tl.store(d_n_end_at, d_n, mask=in_i & once_j)
     # scalar
     d_m_end_at = d_m_end_ptr + part_j * d_m_end_stride_part_j + b * d_m_end_stride_b + at_h * d_m_end_stride_h
     tl.store(d_m_end_at, d_m)

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="2e48183ecd77",
+    digest="c585b57716aa",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -98,7 +98,8 @@ FORWARD_TILING = Tiling(
     resident=(("d",), ("d",), ("d", "n"), ("d", "n")),
     rows=(("d",), ("d",), ("n",), ("n",)),
     past=(),
-    work=27,
+    folds=("d", "n"),
+    work=34,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -111,7 +112,8 @@ BACKWARD_TILING = Tiling(
     resident=(("d",), ("d",), ("d",), ("d",), ("d", "n"), ("d", "n"), ("d", "n"), ("d", "n")),
     rows=(("d",), ("d",), ("n",), ("n",), ("d",)),
     past=(("d", "n"),),
-    work=85,
+    folds=("d", "n"),
+    work=99,
     segment=SEGMENT,
 )
 FORWARD_SUMMARY_TILING = Tiling(
@@ -124,7 +126,8 @@ FORWARD_SUMMARY_TILING = Tiling(
     resident=(("d",), ("d", "n"), ("d", "n"), ("d", "n")),
     rows=(("d",), ("d",), ("n",)),
     past=(),
-    work=25,
+    folds=("d", "n"),
+    work=32,
     segment=SEGMENT,
 )
 BACKWARD_SUMMARY_TILING = Tiling(
@@ -137,7 +140,8 @@ BACKWARD_SUMMARY_TILING = Tiling(
     resident=(("d",), ("d", "n"), ("d", "n"), ("d", "n")),
     rows=(("d",), ("n",), ("d",)),
     past=(),
-    work=15,
+    folds=("d", "n"),
+    work=22,
     segment=SEGMENT,
 )
 
@@ -165,6 +169,8 @@ def forward_kernel(
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
+    lanes_d: tl.constexpr,
+    lanes_n: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     unroll: tl.constexpr,
@@ -183,16 +189,30 @@ def forward_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_d = tl.arange(0, block_d)
+    fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
+    fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
+    # [d]
+    lane_d = (
+        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
+        + tl.arange(0, fold_d)[:, None, None, None]
+        + all_lanes
+    )
+    # [n]
+    lane_n = (
+        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
+        + tl.arange(0, fold_n)[None, :, None, None]
+        + all_lanes
+    )
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
+    once_n = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes == 0
     lead_n = part_n == 0
 
-    A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
-    A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    A_at = A_ptr + at_d * A_stride_d + at_n * A_stride_n  # [d, n]
+    A = tl.load(A_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
@@ -201,13 +221,8 @@ def forward_kernel(
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [d, n]
-    h_start_at = (
-        h_start_ptr
-        + row * h_start_stride_row
-        + at_d[:, None] * h_start_stride_d
-        + at_n[None, :] * h_start_stride_n
-    )
-    h = tl.load(h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d + at_n * h_start_stride_n
+    h = tl.load(h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -217,10 +232,12 @@ def forward_kernel(
         B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
         C_at = C_ptr + b * C_stride_b + origin * C_stride_t + at_n * C_stride_n  # [n]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
-            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, prefetch * unroll, unroll)
-            B_lines = tlmath.cache_lines(B_at, way * B_stride_t, prefetch * unroll, unroll)
-            C_lines = tlmath.cache_lines(C_at, way * C_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(
+                delta_at, block_d, way * delta_stride_t, prefetch * unroll, unroll
+            )
+            B_lines = tlmath.cache_lines(B_at, block_n, way * B_stride_t, prefetch * unroll, unroll)
+            C_lines = tlmath.cache_lines(C_at, block_n, way * C_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         delta_ahead = ()
         B_ahead = ()
@@ -321,10 +338,10 @@ def forward_kernel(
                             h_saved_ptr
                             + b * h_saved_stride_b
                             + checkpoint * h_saved_stride_segment
-                            + at_d[:, None] * h_saved_stride_d
-                            + at_n[None, :] * h_saved_stride_n
+                            + at_d * h_saved_stride_d
+                            + at_n * h_saved_stride_n
                         )
-                        tl.store(h_saved_at, h, mask=in_d[:, None] & in_n[None, :])
+                        tl.store(h_saved_at, h, mask=in_d & in_n)
                 x = x_block[u].to(acc)  # [d]
                 delta = delta_block[u].to(acc)  # [d]
                 B = B_block[u].to(acc)  # [n]
@@ -332,23 +349,20 @@ def forward_kernel(
                 # spec line 10
                 step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_[:, None] * A  # [d, n]
-                h_decay = tl.exp(h_z)  # [d, n]
-                h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                h_z = step_ * A  # [d, n]
+                h_decay = tlmath.exp(h_z)  # [d, n]
+                h_write = step_ * (B * x)  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 # spec line 12
-                t_7 = tl.sum(tl.where(in_n[None, :], C[None, :] * h_next, 0.0), axis=1)  # [d]
+                t_7 = tlmath.folded_sum(tl.where(in_n, C * h_next, 0.0), 1, 3)  # [d]
                 y = t_7 + tl.where(lead_n, D * x, 0.0)  # [d]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & alive)
+                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & once_n & alive)
                 h = tl.where(alive, h_next, h)
             y_out_at += way * (short if tail else unroll) * y_out_stride_t
-    # [d, n]
-    h_end_at = (
-        h_end_ptr + row * h_end_stride_row + at_d[:, None] * h_end_stride_d + at_n[None, :] * h_end_stride_n
-    )
-    tl.store(h_end_at, h, mask=in_d[:, None] & in_n[None, :])
+    h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d + at_n * h_end_stride_n  # [d, n]
+    tl.store(h_end_at, h, mask=in_d & in_n)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -391,6 +405,8 @@ def backward_kernel(
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
+    lanes_d: tl.constexpr,
+    lanes_n: tl.constexpr,
     segment: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
@@ -408,16 +424,31 @@ def backward_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_d = tl.arange(0, block_d)
+    fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
+    fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
+    # [d]
+    lane_d = (
+        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
+        + tl.arange(0, fold_d)[:, None, None, None]
+        + all_lanes
+    )
+    # [n]
+    lane_n = (
+        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
+        + tl.arange(0, fold_n)[None, :, None, None]
+        + all_lanes
+    )
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
+    once_d = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes == 0
+    once_n = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes == 0
     lead_n = part_n == 0
 
-    A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
-    A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    A_at = A_ptr + at_d * A_stride_d + at_n * A_stride_n  # [d, n]
+    A = tl.load(A_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
@@ -428,20 +459,17 @@ def backward_kernel(
     h_scratch_at = (
         h_scratch_ptr
         + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d * block_n
-        + lane_d[:, None] * block_n
-        + lane_n[None, :]
+        + lane_d * block_n
+        + lane_n
     )
     # [d, n]
     d_h_start_at = (
-        d_h_start_ptr
-        + row * d_h_start_stride_row
-        + at_d[:, None] * d_h_start_stride_d
-        + at_n[None, :] * d_h_start_stride_n
+        d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d + at_n * d_h_start_stride_n
     )
-    d_h = tl.load(d_h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    d_A_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
-    d_D_sum = tl.full([block_d], 0.0, acc)  # [d]
-    d_bias_sum = tl.full([block_d], 0.0, acc)  # [d]
+    d_h = tl.load(d_h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    d_A_sum = tl.full([fold_d, fold_n, lanes_d, lanes_n], 0.0, acc)  # [d, n]
+    d_D_sum = tl.full([fold_d, 1, lanes_d, lanes_n], 0.0, acc)  # [d]
+    d_bias_sum = tl.full([fold_d, 1, lanes_d, lanes_n], 0.0, acc)  # [d]
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -453,11 +481,13 @@ def backward_kernel(
         C_at = C_ptr + b * C_stride_b + origin * C_stride_t + at_n * C_stride_n  # [n]
         dy_y_at = dy_y_ptr + b * dy_y_stride_b + origin * dy_y_stride_t + at_d * dy_y_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
-            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, -prefetch * unroll, unroll)
-            B_lines = tlmath.cache_lines(B_at, way * B_stride_t, -prefetch * unroll, unroll)
-            C_lines = tlmath.cache_lines(C_at, way * C_stride_t, -prefetch * unroll, unroll)
-            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, -prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(
+                delta_at, block_d, way * delta_stride_t, -prefetch * unroll, unroll
+            )
+            B_lines = tlmath.cache_lines(B_at, block_n, way * B_stride_t, -prefetch * unroll, unroll)
+            C_lines = tlmath.cache_lines(C_at, block_n, way * C_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, block_d, way * dy_y_stride_t, -prefetch * unroll, unroll)
         x_ahead = ()
         delta_ahead = ()
         B_ahead = ()
@@ -505,13 +535,11 @@ def backward_kernel(
                 h_saved_ptr
                 + b * h_saved_stride_b
                 + checkpoint * h_saved_stride_segment
-                + at_d[:, None] * h_saved_stride_d
-                + at_n[None, :] * h_saved_stride_n
+                + at_d * h_saved_stride_d
+                + at_n * h_saved_stride_n
             )
             # [d, n]
-            h_ahead = tl.load(
-        h_saved_at, mask=in_d[:, None] & in_n[None, :] & (begin >= 0) & (begin < steps), other=0.0
-    ).to(
+            h_ahead = tl.load(h_saved_at, mask=in_d & in_n & (begin >= 0) & (begin < steps), other=0.0).to(
                 acc
             )
         # [d]
@@ -593,11 +621,10 @@ def backward_kernel(
                         h_saved_ptr
                         + b * h_saved_stride_b
                         + checkpoint * h_saved_stride_segment
-                        + at_d[:, None] * h_saved_stride_d
-                        + at_n[None, :] * h_saved_stride_n
+                        + at_d * h_saved_stride_d
+                        + at_n * h_saved_stride_n
                     )
-                    # [d, n]
-                    h_now = tl.load(h_saved_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)
+                    h_now = tl.load(h_saved_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
                     for starts in range(early, block):
@@ -613,9 +640,9 @@ def backward_kernel(
                             # spec line 10
                             step_ = tlmath.softplus(delta + bias)  # [d]
                             # spec line 11
-                            h_z = step_[:, None] * A  # [d, n]
-                            h_decay = tl.exp(h_z)  # [d, n]
-                            h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                            h_z = step_ * A  # [d, n]
+                            h_decay = tlmath.exp(h_z)  # [d, n]
+                            h_write = step_ * (B * x)  # [d, n]
                             h_phi1 = tlmath.phi1(h_z)  # [d, n]
                             h_kept = h_decay * h_now  # [d, n]
                             h_next = h_kept + h_phi1 * h_write  # [d, n]
@@ -632,10 +659,10 @@ def backward_kernel(
                     h_saved_ptr
                     + b * h_saved_stride_b
                     + checkpoint * h_saved_stride_segment
-                    + at_d[:, None] * h_saved_stride_d
-                    + at_n[None, :] * h_saved_stride_n
+                    + at_d * h_saved_stride_d
+                    + at_n * h_saved_stride_n
                 )
-                h_ahead = tl.load(h_saved_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+                h_ahead = tl.load(h_saved_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
             h_kept_2 = ()
             for u in tl.static_range(unroll):
                 h_kept_2 += (h_now,)
@@ -645,9 +672,9 @@ def backward_kernel(
                 # spec line 10
                 step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_[:, None] * A  # [d, n]
-                h_decay = tl.exp(h_z)  # [d, n]
-                h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                h_z = step_ * A  # [d, n]
+                h_decay = tlmath.exp(h_z)  # [d, n]
+                h_write = step_ * (B * x)  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h_now  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
@@ -664,38 +691,38 @@ def backward_kernel(
                 t = delta + bias  # [d]
                 step_ = tlmath.softplus(t)  # [d]
                 # spec line 11
-                t_4 = B[None, :] * x[:, None]  # [d, n]
-                h_z = step_[:, None] * A  # [d, n]
-                h_decay = tl.exp(h_z)  # [d, n]
-                h_write = step_[:, None] * t_4  # [d, n]
+                t_4 = B * x  # [d, n]
+                h_z = step_ * A  # [d, n]
+                h_decay = tlmath.exp(h_z)  # [d, n]
+                h_write = step_ * t_4  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 # spec line 12
                 d_D = dy_y * x  # [d]
                 d_x = dy_y * D  # [d]
-                d_C = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * h_next, 0.0), axis=0)  # [n]
-                d_h_next = dy_y[:, None] * C[None, :]  # [d, n]
+                d_C = tlmath.folded_sum(tl.where(in_d, dy_y * h_next, 0.0), 0, 2)  # [n]
+                d_h_next = dy_y * C  # [d, n]
                 # spec line 11
                 d_h_next_2 = d_h + d_h_next  # [d, n]
                 d_h_2 = d_h_next_2 * h_decay  # [d, n]
                 d_h_decay = d_h_next_2 * h  # [d, n]
                 d_h_phi1 = d_h_next_2 * h_write  # [d, n]
                 d_h_write = d_h_next_2 * h_phi1  # [d, n]
-                d_step = tl.sum(tl.where(in_n[None, :], d_h_write * t_4, 0.0), axis=1)  # [d]
-                d_t_4 = d_h_write * step_[:, None]  # [d, n]
+                d_step = tlmath.folded_sum(tl.where(in_n, d_h_write * t_4, 0.0), 1, 3)  # [d]
+                d_t_4 = d_h_write * step_  # [d, n]
                 d_h_z = d_h_phi1 * tlmath.dphi1(h_z) + d_h_decay * h_decay  # [d, n]
-                d_step_2 = tl.sum(tl.where(in_n[None, :], d_h_z * A, 0.0), axis=1)  # [d]
-                d_A = d_h_z * step_[:, None]  # [d, n]
-                d_B = tl.sum(tl.where(in_d[:, None], d_t_4 * x[:, None], 0.0), axis=0)  # [n]
-                d_x_2 = tl.sum(tl.where(in_n[None, :], d_t_4 * B[None, :], 0.0), axis=1)  # [d]
+                d_step_2 = tlmath.folded_sum(tl.where(in_n, d_h_z * A, 0.0), 1, 3)  # [d]
+                d_A = d_h_z * step_  # [d, n]
+                d_B = tlmath.folded_sum(tl.where(in_d, d_t_4 * x, 0.0), 0, 2)  # [n]
+                d_x_2 = tlmath.folded_sum(tl.where(in_n, d_t_4 * B, 0.0), 1, 3)  # [d]
                 # spec line 10
                 t_9 = (d_step + d_step_2) * tlmath.sigmoid(t)  # [d]
                 d_x_3 = tl.where(lead_n, d_x, 0.0) + d_x_2  # [d]
-                tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x_3, mask=in_d & alive)
-                tl.store(d_delta_out_at + way * u * d_delta_out_stride_t, t_9, mask=in_d & alive)
-                tl.store(d_B_out_at + way * u * d_B_out_stride_t, d_B, mask=in_n & alive)
-                tl.store(d_C_out_at + way * u * d_C_out_stride_t, d_C, mask=in_n & alive)
+                tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x_3, mask=in_d & once_n & alive)
+                tl.store(d_delta_out_at + way * u * d_delta_out_stride_t, t_9, mask=in_d & once_n & alive)
+                tl.store(d_B_out_at + way * u * d_B_out_stride_t, d_B, mask=in_n & once_d & alive)
+                tl.store(d_C_out_at + way * u * d_C_out_stride_t, d_C, mask=in_n & once_d & alive)
                 d_A_sum += tl.where(alive, d_A, 0.0)
                 d_D_sum += tl.where(alive, d_D, 0.0)
                 d_bias_sum += tl.where(alive, t_9, 0.0)
@@ -705,15 +732,10 @@ def backward_kernel(
             d_B_out_at -= way * unroll * d_B_out_stride_t
             d_C_out_at -= way * unroll * d_C_out_stride_t
     # [d, n]
-    d_A_out_at = (
-        d_A_out_ptr
-        + row * d_A_out_stride_row
-        + at_d[:, None] * d_A_out_stride_d
-        + at_n[None, :] * d_A_out_stride_n
-    )
-    tl.store(d_A_out_at, d_A_sum, mask=in_d[:, None] & in_n[None, :])
+    d_A_out_at = d_A_out_ptr + row * d_A_out_stride_row + at_d * d_A_out_stride_d + at_n * d_A_out_stride_n
+    tl.store(d_A_out_at, d_A_sum, mask=in_d & in_n)
     d_D_out_at = d_D_out_ptr + row * d_D_out_stride_row + at_d * d_D_out_stride_d  # [d]
-    tl.store(d_D_out_at, d_D_sum, mask=in_d & lead_n)
+    tl.store(d_D_out_at, d_D_sum, mask=in_d & once_n & lead_n)
     # [d]
     d_bias_out_at = (
         d_bias_out_ptr
@@ -721,15 +743,10 @@ def backward_kernel(
         + row * d_bias_out_stride_row
         + at_d * d_bias_out_stride_d
     )
-    tl.store(d_bias_out_at, d_bias_sum, mask=in_d)
+    tl.store(d_bias_out_at, d_bias_sum, mask=in_d & once_n)
     # [d, n]
-    d_h_end_at = (
-        d_h_end_ptr
-        + row * d_h_end_stride_row
-        + at_d[:, None] * d_h_end_stride_d
-        + at_n[None, :] * d_h_end_stride_n
-    )
-    tl.store(d_h_end_at, d_h, mask=in_d[:, None] & in_n[None, :])
+    d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d + at_n * d_h_end_stride_n
+    tl.store(d_h_end_at, d_h, mask=in_d & in_n)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -754,6 +771,8 @@ def forward_summary_kernel(
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
+    lanes_d: tl.constexpr,
+    lanes_n: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
     reverse: tl.constexpr,
@@ -770,36 +789,44 @@ def forward_summary_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_d = tl.arange(0, block_d)
+    fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
+    fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
+    # [d]
+    lane_d = (
+        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
+        + tl.arange(0, fold_d)[:, None, None, None]
+        + all_lanes
+    )
+    # [n]
+    lane_n = (
+        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
+        + tl.arange(0, fold_n)[None, :, None, None]
+        + all_lanes
+    )
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
 
-    A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
-    A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    A_at = A_ptr + at_d * A_stride_d + at_n * A_stride_n  # [d, n]
+    A = tl.load(A_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [d, n]
-    h_start_at = (
-        h_start_ptr
-        + row * h_start_stride_row
-        + at_d[:, None] * h_start_stride_d
-        + at_n[None, :] * h_start_stride_n
-    )
-    h = tl.load(h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d + at_n * h_start_stride_n
+    h = tl.load(h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     # [d, n]
     h_product_start_at = (
         h_product_start_ptr
         + row * h_product_start_stride_row
-        + at_d[:, None] * h_product_start_stride_d
-        + at_n[None, :] * h_product_start_stride_n
+        + at_d * h_product_start_stride_d
+        + at_n * h_product_start_stride_n
     )
-    h_product = tl.load(h_product_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    h_product = tl.load(h_product_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -808,9 +835,11 @@ def forward_summary_kernel(
         delta_at = delta_ptr + b * delta_stride_b + origin * delta_stride_t + at_d * delta_stride_d  # [d]
         B_at = B_ptr + b * B_stride_b + origin * B_stride_t + at_n * B_stride_n  # [n]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
-            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, prefetch * unroll, unroll)
-            B_lines = tlmath.cache_lines(B_at, way * B_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(
+                delta_at, block_d, way * delta_stride_t, prefetch * unroll, unroll
+            )
+            B_lines = tlmath.cache_lines(B_at, block_n, way * B_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         delta_ahead = ()
         B_ahead = ()
@@ -884,28 +913,25 @@ def forward_summary_kernel(
                 # spec line 10
                 step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_[:, None] * A  # [d, n]
-                h_decay = tl.exp(h_z)  # [d, n]
-                h_write = step_[:, None] * (B[None, :] * x[:, None])  # [d, n]
+                h_z = step_ * A  # [d, n]
+                h_decay = tlmath.exp(h_z)  # [d, n]
+                h_write = step_ * (B * x)  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 t_2 = h_decay * h_product  # [d, n]
                 h = tl.where(alive, h_next, h)
                 h_product = tl.where(alive, t_2, h_product)
-    # [d, n]
-    h_end_at = (
-        h_end_ptr + row * h_end_stride_row + at_d[:, None] * h_end_stride_d + at_n[None, :] * h_end_stride_n
-    )
-    tl.store(h_end_at, h, mask=in_d[:, None] & in_n[None, :])
+    h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d + at_n * h_end_stride_n  # [d, n]
+    tl.store(h_end_at, h, mask=in_d & in_n)
     # [d, n]
     h_product_end_at = (
         h_product_end_ptr
         + row * h_product_end_stride_row
-        + at_d[:, None] * h_product_end_stride_d
-        + at_n[None, :] * h_product_end_stride_n
+        + at_d * h_product_end_stride_d
+        + at_n * h_product_end_stride_n
     )
-    tl.store(h_product_end_at, h_product, mask=in_d[:, None] & in_n[None, :])
+    tl.store(h_product_end_at, h_product, mask=in_d & in_n)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -930,6 +956,8 @@ def backward_summary_kernel(
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
+    lanes_d: tl.constexpr,
+    lanes_n: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
     reverse: tl.constexpr,
@@ -946,15 +974,28 @@ def backward_summary_kernel(
     chunk = (row % chunks).to(tl.int32)
     skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    lane_d = tl.arange(0, block_d)
+    fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
+    fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
+    # [d]
+    lane_d = (
+        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
+        + tl.arange(0, fold_d)[:, None, None, None]
+        + all_lanes
+    )
+    # [n]
+    lane_n = (
+        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
+        + tl.arange(0, fold_n)[None, :, None, None]
+        + all_lanes
+    )
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
 
-    A_at = A_ptr + at_d[:, None] * A_stride_d + at_n[None, :] * A_stride_n  # [d, n]
-    A = tl.load(A_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    A_at = A_ptr + at_d * A_stride_d + at_n * A_stride_n  # [d, n]
+    A = tl.load(A_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
 
@@ -962,21 +1003,17 @@ def backward_summary_kernel(
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [d, n]
     d_h_start_at = (
-        d_h_start_ptr
-        + row * d_h_start_stride_row
-        + at_d[:, None] * d_h_start_stride_d
-        + at_n[None, :] * d_h_start_stride_n
+        d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d + at_n * d_h_start_stride_n
     )
-    d_h = tl.load(d_h_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    d_h = tl.load(d_h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     # [d, n]
     d_h_product_start_at = (
         d_h_product_start_ptr
         + row * d_h_product_start_stride_row
-        + at_d[:, None] * d_h_product_start_stride_d
-        + at_n[None, :] * d_h_product_start_stride_n
+        + at_d * d_h_product_start_stride_d
+        + at_n * d_h_product_start_stride_n
     )
-    # [d, n]
-    d_h_product = tl.load(d_h_product_start_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)
+    d_h_product = tl.load(d_h_product_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -985,9 +1022,11 @@ def backward_summary_kernel(
         C_at = C_ptr + b * C_stride_b + origin * C_stride_t + at_n * C_stride_n  # [n]
         dy_y_at = dy_y_ptr + b * dy_y_stride_b + origin * dy_y_stride_t + at_d * dy_y_stride_d  # [d]
         if prefetch > 0 and not tail:
-            delta_lines = tlmath.cache_lines(delta_at, way * delta_stride_t, prefetch * unroll, unroll)
-            C_lines = tlmath.cache_lines(C_at, way * C_stride_t, prefetch * unroll, unroll)
-            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, prefetch * unroll, unroll)
+            delta_lines = tlmath.cache_lines(
+                delta_at, block_d, way * delta_stride_t, prefetch * unroll, unroll
+            )
+            C_lines = tlmath.cache_lines(C_at, block_n, way * C_stride_t, prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, block_d, way * dy_y_stride_t, prefetch * unroll, unroll)
         delta_ahead = ()
         C_ahead = ()
         dy_y_ahead = ()
@@ -1065,31 +1104,26 @@ def backward_summary_kernel(
                 # spec line 10
                 step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_[:, None] * A  # [d, n]
-                h_decay = tl.exp(h_z)  # [d, n]
+                h_z = step_ * A  # [d, n]
+                h_decay = tlmath.exp(h_z)  # [d, n]
                 # spec line 12
-                d_h_next = dy_y[:, None] * C[None, :]  # [d, n]
+                d_h_next = dy_y * C  # [d, n]
                 # spec line 11
                 d_h_2 = (d_h + d_h_next) * h_decay  # [d, n]
                 t_7 = d_h_product * h_decay  # [d, n]
                 d_h = tl.where(alive, d_h_2, d_h)
                 d_h_product = tl.where(alive, t_7, d_h_product)
     # [d, n]
-    d_h_end_at = (
-        d_h_end_ptr
-        + row * d_h_end_stride_row
-        + at_d[:, None] * d_h_end_stride_d
-        + at_n[None, :] * d_h_end_stride_n
-    )
-    tl.store(d_h_end_at, d_h, mask=in_d[:, None] & in_n[None, :])
+    d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d + at_n * d_h_end_stride_n
+    tl.store(d_h_end_at, d_h, mask=in_d & in_n)
     # [d, n]
     d_h_product_end_at = (
         d_h_product_end_ptr
         + row * d_h_product_end_stride_row
-        + at_d[:, None] * d_h_product_end_stride_d
-        + at_n[None, :] * d_h_product_end_stride_n
+        + at_d * d_h_product_end_stride_d
+        + at_n * d_h_product_end_stride_n
     )
-    tl.store(d_h_product_end_at, d_h_product, mask=in_d[:, None] & in_n[None, :])
+    tl.store(d_h_product_end_at, d_h_product, mask=in_d & in_n)
 
 
 def forward_carries(call, split, inputs, params, states, reverse):
