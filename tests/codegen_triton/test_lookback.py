@@ -63,7 +63,9 @@ state h[n,d]
 h = sigmoid(g + w)*h + x
 output h[n,d]
 """,
-    "a write before the decay": "scan early\naxes d\ninput a[d], x[d]\nstate h[d]\nh = sigmoid(a)*(h + x)\noutput h[d]\n",
+    "a write before the decay": (
+        "scan early\naxes d\ninput a[d], x[d]\nstate h[d]\nh = sigmoid(a)*(h + x)\noutput h[d]\n"
+    ),
     "a state that nothing changes": "scan kept\naxes d\ninput a[d], x[d]\nstate h[d]\ny = a*h + x\noutput y[d]\n",
     "a state that reads no input": (
         "scan alone\naxes d\ninput a[d], x[d]\nparam p[d]\nstate h[d]\nh = p*h + p\ny = a*h + x\noutput y[d]\n"
@@ -240,6 +242,16 @@ def test_other_recurrences_are_not_admitted(name: str) -> None:
     assert "parallel" not in emitted(name).functions.forms
 
 
+@triton.jit
+def composed(out, a, b, c, d, e, f, g, h, n: tl.constexpr):
+    at = tl.arange(0, n)
+    first = tl.load(a + at), tl.load(b + at), tl.load(c + at), tl.load(d + at)
+    second = tl.load(e + at), tl.load(f + at), tl.load(g + at), tl.load(h + at)
+    found = compose_both(*first, *second)
+    for k in tl.static_range(4):
+        tl.store(out + k * n + at, found[k])
+
+
 def in_tree_order(parts: Sequence[Maps], combine: Callable[..., tuple[Tensor, ...]]) -> Maps:
     """The combination of all, halves first, as a GPU takes it; Triton's interpreter folds from one end."""
     if len(parts) == 1:
@@ -258,17 +270,9 @@ def test_combines_agree_in_tree_order() -> None:
         h = decay * h + write
         states.append(h)
 
-    @triton.jit
-    def four(out, a, b, c, d, e, f, g, i, n: tl.constexpr):
-        at = tl.arange(0, n)
-        load = lambda p: tl.load(p + at)  # noqa: E731
-        found = compose_both(load(a), load(b), load(c), load(d), load(e), load(f), load(g), load(i))
-        for k in tl.static_range(4):
-            tl.store(out + k * n + at, found[k])
-
     def combine(*parts: Tensor) -> tuple[Tensor, ...]:
         out = torch.empty(4, 16, dtype=torch.float64)
-        four[(1,)](out, *(part.contiguous() for part in parts), n=16)
+        composed[(1,)](out, *(part.contiguous() for part in parts), n=16)
         return tuple(out)
 
     one, zero = torch.ones(16).double(), torch.zeros(16).double()

@@ -85,6 +85,7 @@ class LookbackFrame(Frame):
         super().__init__(program, schedule, chunked=False, own=_OWN.split())
         (self.axis,) = schedule.split
         self.words = ""
+        self.summed = False
 
     @property
     def times(self) -> tuple[str, ...]:
@@ -116,7 +117,8 @@ class LookbackFrame(Frame):
         out.line("program = slot.to(tl.int64)")
         self._write_spread(out)
         out.line("b = program")
-        out.line("row = tile.to(tl.int64) * batch + b")
+        if self.summed:
+            out.line("row = tile.to(tl.int64) * batch + b", "of what tiles of time leave")
         out.line("chunk = tl.arange(0, chunks)[:, None]")
         axis, block = self.axis, f"block_{self.axis}"
         lanes = f"tl.arange(0, {block})[None, :] + tl.zeros([chunks, 1], tl.int64)"
@@ -263,11 +265,12 @@ class _Forward(_Pass):
         self.write_place("(tile * chunks + chunk) * unroll")
         self.write_rows(inputs)
         self.write_firsts(local, starts)
-        with out.block("for u in tl.static_range(unroll):"):
-            needed = {tensor.name for tensor in local.program.inputs}
-            self.write_taken(local, [read for read in inputs if read.tensor in needed])
-            local.write(local.instrs(RegionKind.STEP))
-            self.write_local_next(local, alive=False)
+        if any(state != value for state, value in program.next):
+            with out.block("for u in tl.static_range(unroll):"):
+                needed = {tensor.name for tensor in local.program.inputs}
+                self.write_taken(local, [read for read in inputs if read.tensor in needed])
+                local.write(local.instrs(RegionKind.STEP))
+                self.write_local_next(local, alive=False)
         self.write_look_back(local)
         rows = kernel.write_out_rows(outs)
         with out.block("for u in tl.static_range(unroll):"):
@@ -317,6 +320,7 @@ class _Backward(_Pass):
         saved = kernel.saved(again.states) if again else {}
         outs = kernel.leaving(step, adjoint.outputs, (BATCH, TIME))
         totals = kernel.leaving(step, adjoint.totals, (ROW,))
+        self.frame.summed = bool(totals)
         ends = kernel.ends(step, adjoint.states)
         rerun = self._write_params(params)
         local = self.local()
