@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="42789dd63f3d",
+    digest="5fd0d8437aef",
     axes=(
         AxisSpec("d"),
     ),
@@ -627,7 +627,6 @@ def forward_lookback_kernel(
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
     b = program
-    row = tile.to(tl.int64) * batch + b
     chunk = tl.arange(0, chunks)[:, None]
     at_d = part_d * block_d + tl.arange(0, block_d)[None, :] + tl.zeros([chunks, 1], tl.int64)  # [chunk, d]
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
@@ -721,7 +720,7 @@ def backward_lookback_kernel(
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
     b = program
-    row = tile.to(tl.int64) * batch + b
+    row = tile.to(tl.int64) * batch + b  # of what tiles of time leave
     chunk = tl.arange(0, chunks)[:, None]
     at_d = part_d * block_d + tl.arange(0, block_d)[None, :] + tl.zeros([chunks, 1], tl.int64)  # [chunk, d]
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
