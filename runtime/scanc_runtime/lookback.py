@@ -85,7 +85,9 @@ class LookbackTiling:
             steps //= 2
         few = self.light and steps * per_step <= _FEW and torch.version.hip is None
         constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, self.axis)}
-        constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": _forced.steps or steps}
+        steps = _forced.steps or steps
+        assert not self.past or steps % self.segment == 0, "backward starts chunks from saved states"
+        constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": steps}
         constants["group"] = _forced.group or self._group(programs, chunks)
         return Blocks(
             constants, programs, constants["unroll"], warps, _forced.registers or (_REGISTERS if few else None)
