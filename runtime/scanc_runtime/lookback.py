@@ -75,7 +75,7 @@ class LookbackTiling:
         size = call.sizes[self.axis]
         block = _forced.block or min(_BLOCK, max(8, 1 << max(0, size - 1).bit_length()))
         programs = {axis: call.sizes[axis] for axis in self.grid} | {self.axis: max(1, -(-size // block))}
-        warps = _WARPS_ALONE if prod(programs.values()) <= _ALONE else _WARPS
+        warps = _WARPS_ALONE if self.light and prod(programs.values()) <= _ALONE else _WARPS
         chunks = _forced.chunks or max(1, _CELLS * _LANES * warps // block)
         warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
         per_step = _CELLS * (self.rows * max(call.width, 2) / 4 + self.past)
