@@ -85,8 +85,8 @@ class LookbackTiling:
             steps //= 2
         few = self.light and steps * per_step <= _FEW and torch.version.hip is None
         constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, self.axis)}
-        steps = _forced.steps or steps
-        assert not self.past or steps % self.segment == 0, "backward starts chunks from saved states"
+        if _forced.steps is not None:
+            steps = max(_forced.steps, self.segment) if self.past else _forced.steps
         constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": steps}
         constants["group"] = _forced.group or self._group(programs, chunks)
         return Blocks(
@@ -133,7 +133,10 @@ def forced_lookback(
     registers: int | None = None,
 ) -> Iterator[None]:
     """Within, tiles have the given channels, chunks and steps of each; groups the given tiles; threads at most the
-    given registers."""
+    given registers.
+
+    All are powers of two; `group` is no less than `chunks`, and backward takes whole segments of steps.
+    """
     global _forced
     before = _forced
     _forced = _Forced(block, chunks, steps, group, num_warps, registers)
