@@ -175,7 +175,7 @@ class Tiling:
             block[inner] = min(block[inner], _LANES * _FOLDED)
         if inner in _forced.blocks and inner in spread:
             block[inner] = _forced.blocks[inner]
-        lanes = {inner: min(_LANES, max(1, block[inner] // 4))}
+        lanes = {inner: _forced.lanes.get(inner, min(_LANES, max(1, block[inner] // 4)))}
         lanes[outer] = min(_LANES // lanes[inner], block[outer])
         if outer in spread:
             fold = max(1, _FOLDED // (words * block[inner] // lanes[inner]))
@@ -234,13 +234,14 @@ def _power_of_two(size: int) -> int:
 @dataclass
 class _Forced:
     blocks: Mapping[str, int] = field(default_factory=dict)
+    lanes: Mapping[str, int] = field(default_factory=dict)
     num_warps: int | None = None
     unroll: int | None = None
     prefetch: int | None = None
     chunks: int | None = None
 
     def key(self) -> Any:
-        return tuple(self.blocks.items()), self.num_warps, self.unroll, self.prefetch
+        return tuple(self.blocks.items()), tuple(self.lanes.items()), self.num_warps, self.unroll, self.prefetch
 
 
 _forced = _Forced()
@@ -254,6 +255,7 @@ def forced_chunks() -> int | None:
 @contextmanager
 def forced(
     blocks: Mapping[str, int] | None = None,
+    lanes: Mapping[str, int] | None = None,
     num_warps: int | None = None,
     unroll: int | None = None,
     prefetch: int | None = None,
@@ -262,7 +264,7 @@ def forced(
     """Within, split axes get the given blocks, kernels the given warps and steps per block, time the given chunks."""
     global _forced
     before = _forced
-    _forced = _Forced(dict(blocks or {}), num_warps, unroll, prefetch, chunks)
+    _forced = _Forced(dict(blocks or {}), dict(lanes or {}), num_warps, unroll, prefetch, chunks)
     try:
         yield
     finally:

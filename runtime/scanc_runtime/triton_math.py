@@ -51,7 +51,8 @@ if INTERPRETED:
     def prefetch(lines: Any) -> None:
         """Nothing."""
 
-    exp = tl.exp
+    exp = _by_numpy(np.exp)
+    exp2 = _by_numpy(np.exp2)
     expm1 = _by_numpy(np.expm1)
     log = _by_numpy(np.log)
     log1p = _by_numpy(np.log1p)
@@ -90,6 +91,10 @@ else:
             tl.inline_asm_elementwise(
                 "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
             )
+
+    @triton.jit
+    def exp2(x):
+        return libdevice.exp2(x)
 
     @triton.jit
     def exp(x):

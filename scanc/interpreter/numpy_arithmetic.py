@@ -84,6 +84,7 @@ class NumpyArithmetic(Arithmetic):
         "abs": np.abs,
         "sign": np.sign,
         "exp": np.exp,
+        "exp2": np.exp2,
         "expm1": np.expm1,
         "log": np.log,
         "log1p": np.log1p,

@@ -148,6 +148,7 @@ class TorchArithmetic(Arithmetic):
         "abs": torch.abs,
         "sign": torch.sign,
         "exp": torch.exp,
+        "exp2": torch.exp2,
         "expm1": _expm1,
         "log": torch.log,
         "log1p": torch.log1p,

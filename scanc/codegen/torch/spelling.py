@@ -26,6 +26,7 @@ VALUES: Mapping[str, Spelling] = {
     "abs": Call("torch.abs"),
     "sign": Call("torch.sign"),
     "exp": Call("torch.exp"),
+    "exp2": Call("torch.exp2"),
     "expm1": Call("torch.expm1"),
     "log": Call("torch.log"),
     "log1p": Call("torch.log1p"),
