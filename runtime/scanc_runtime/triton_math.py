@@ -278,6 +278,20 @@ def folded_logsumexp(x, fold: tl.constexpr, lanes: tl.constexpr):
 
 
 @triton.jit
+def from_lane(x, lane: tl.constexpr, share: tl.constexpr):
+    """What one lane of the inner axis of a folded tile has, in all lanes; they all have the same where `share` is 1."""
+    if share == 1:
+        return x
+    return tl.gather(x, tl.full(x.shape, lane, tl.int32), 3)
+
+
+@triton.jit
+def lane_sum(x):
+    """The sum over the lanes of the inner axis of a folded tile, the same in all of these."""
+    return tl.broadcast_to(tl.sum(x, 3, keep_dims=True), x.shape)
+
+
+@triton.jit
 def one_of(x):
     """The number that all lanes of a fully reduced tile hold."""
     flat = tl.ravel(x)

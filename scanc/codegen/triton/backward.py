@@ -13,6 +13,7 @@ from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
 from scanc.codegen.triton.rows import WAY, Inputs, Row, write_move
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
+from scanc.codegen.triton.turns import TurnWriter
 from scanc.ir.nodes import Kind, Program, RegionKind
 from scanc.ir.rewrite import roots
 from scanc.passes.schedule import recompute, schedule
@@ -58,6 +59,9 @@ class _Backward:
         self.scratch: dict[str, str] = {}
         self.kept: dict[str, str] = {}
         self.ahead: dict[str, str] = {}
+        self.turn: TurnWriter | None = None
+        self.again_turn: TurnWriter | None = None
+        self.turned: list[str] = []
         given = [tensor for tensor in adjoint.inputs if tensor.name not in wanted]
         self.inputs, self.params = reads(adjoint, given), reads(adjoint, adjoint.params)
         self.again_inputs = reads(again, again.inputs) if again else []
@@ -80,7 +84,15 @@ class _Backward:
             self._write_scratch_address(state, buffer)
         kernel.write_starts(step, starts)
         sums = self._write_sums(totals)
-        inputs = Inputs(out, step, found, kernel.buffers)
+        parts = kernel.turns(adjoint, self.inputs)
+        self.turn = TurnWriter(step, parts, "share - 1", "0") if parts else None
+        if self.turn:
+            kernel.write_share("unroll")
+        self.turned = [read.value for read in parts.reads] if parts else []
+        if again is not None:
+            parts = kernel.turns(again.program, self.again_inputs)
+            self.again_turn = TurnWriter(again, parts, "0", "share - 1") if parts else None
+        inputs = Inputs(out, step, found, kernel.buffers, turned=self.turned)
         out.line(f"whole = {kernel.steps} // unroll")
         with out.block("for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):"):
             out.line("last = whole if tail else whole - 1")
@@ -90,7 +102,7 @@ class _Backward:
             if again is not None:
                 with out.block("if segment == unroll:"):
                     self._write_checkpoint_ahead(again, saved, "last", f"(begin >= 0) & (begin < {kernel.steps})")
-            out_rows = kernel.write_out_rows(outs)
+            out_rows = kernel.write_out_rows(outs, self.turn.alone if self.turn else ())
             with out.block(f"for behind in range(0, tl.cdiv({kernel.steps}, unroll) - whole if tail else whole):"):
                 out.line("block = last - behind")
                 out.line("first = block * unroll")
@@ -106,7 +118,9 @@ class _Backward:
                 for row in out_rows.values():
                     write_move(out, row, "-")
         for total in totals:
-            kernel.write_store(step, kernel.write_address(total.buffer), total.value, sums[total.host])
+            text = sums[total.host]
+            text = f"tlmath.lane_sum({text})" if self.turn and total.value in self.turn.alone else text
+            kernel.write_store(step, kernel.write_address(total.buffer), total.value, text)
         for end in ends:
             kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
         flags = [*(["segment"] if again else []), "unroll", "prefetch", "reverse", "acc"]
@@ -170,8 +184,10 @@ class _Backward:
         with out.block("for u in tl.static_range(unroll):"):
             for state_name in self.wanted:
                 out.line(f"{self.kept[state_name]} += ({again.identifier(state_name)},)")
-            inputs.write_taken(again, self.again_inputs)
-            again.write(again.instrs(RegionKind.STEP))
+            if self.again_turn:
+                self.again_turn.write_before(inputs)
+            inputs.write_taken(again, [read for read in self.again_inputs if read.value not in self.turned])
+            again.write(self.again_turn.parts.during if self.again_turn else again.instrs(RegionKind.STEP))
             self.kernel.write_next(again)
 
     def _write_checkpoint(self, again: Step, saved: dict[str, Buffer]) -> None:
@@ -243,11 +259,21 @@ class _Backward:
         sums: dict[str, str],
     ) -> None:
         step = self.step
-        inputs.write_taken(step, self.inputs)
-        step.write(step.instrs(RegionKind.STEP))
+        turn = self.turn
+        if turn:
+            turn.write_before(inputs)
+        inputs.write_taken(step, [read for read in self.inputs if read.value not in self.turned])
+        step.write(turn.parts.during if turn else step.instrs(RegionKind.STEP))
         self.kernel.write_stores(step, outs, out_rows)
+        late = [total for total in totals if turn and total.value in turn.alone]
         for total in totals:
-            self.out.line(f"{sums[total.host]} += tl.where(alive, {step.tensor(total.value)}, 0.0)")
+            if total not in late:
+                self.out.line(f"{sums[total.host]} += tl.where(alive, {step.tensor(total.value)}, 0.0)")
+        if turn:
+            with turn.behind(self.kernel.steps):
+                self.kernel.write_stores(step, outs, out_rows, turned=True)
+                for total in late:
+                    self.out.line(f"{sums[total.host]} += tl.where(turn_alive, {step.tensor(total.value)}, 0.0)")
         self.kernel.write_next(step, "alive")
 
 

@@ -87,6 +87,14 @@ class FoldedFrame(Frame):
             if axis in self._once:
                 out.line(f"once_{axis} = tl.arange(0, lanes_{axis})[{_index(2 + i)}] + all_lanes == 0")
 
+    def write_share(self, out: Writer, most: str) -> None:
+        """How many steps are worked on at once, a step to a lane, at `most` that many; and each lane's step."""
+        inner = self.order[1]
+        out.line(f"share: tl.constexpr = {most} if {most} < lanes_{inner} else lanes_{inner}", "steps at once")
+        out.line(f"place = tl.arange(0, lanes_{inner})[{_index(3)}] + all_lanes")
+        out.line("turn = place % share")
+        out.line("in_turn = place < share")
+
 
 def _index(position: int) -> str:
     """The subscript that makes a row of numbers vary along one of four dimensions."""

@@ -98,6 +98,27 @@ class Step:
         text = f"tl.where({self.frame.lead(once)}, {self.speller.tensor(tile).text}, 0.0)"
         return Tile(Expr(text), tile.axes, tile.kind)
 
+    # --- turns ---
+
+    def take(self, values: Sequence[str]) -> dict[str, Tile]:
+        """Takes values of the step `u` from the lanes that have them; returns the tiles of all lanes' steps."""
+        turned = {value: self.tiles[value] for value in values}
+        for value, tile in turned.items():
+            name = self.frame.names.of(f"{self.key(value)}#now")
+            comment = self.frame.comment(self._types[value].axes)
+            self.out.line(f"{name} = tlmath.from_lane({self.tensor(value)}, u % share, share)", comment)
+            self.tiles[value] = Tile(Expr(name), tile.axes, tile.kind)
+        return turned
+
+    def give(self, values: Sequence[str], first: str) -> None:
+        """Gives values of the step `u` to the lanes whose step it is; `first`: the place of a turn's first step."""
+        for value in values:
+            tile = self.tiles[value]
+            name = self.frame.names.of(f"{self.key(value)}#turn")
+            kept = f"{self.tensor(value)} if u % share == {first} else "
+            self.out.line(f"{name} = {kept}tl.where(turn == u % share, {self.tensor(value)}, {name})")
+            self.tiles[value] = Tile(Expr(name), tile.axes, tile.kind)
+
     # --- loads ---
 
     def write_params(self, found: Sequence[Read], buffers: Mapping[str, Buffer]) -> None:

@@ -22,8 +22,8 @@ _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
 T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
-moved row chunks chunk all_lanes span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel
-backward_kernel forward_summary_kernel backward_summary_kernel
+moved row chunks chunk span shift skip steps block behind starts gap checkpoint all_lanes share place turn in_turn
+turn_alive launch tlmath forward_kernel backward_kernel forward_summary_kernel backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
@@ -159,9 +159,12 @@ class Frame:
         guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
         return f"tl.load({address}{guard})"
 
-    def store(self, address: str, value: str, axes: Iterable[str], *when: str) -> str:
-        """A store to the tile at `address`, nothing outside or where a condition does not hold."""
-        mask = self._mask(axes, *self._alone(axes), *when)
+    def store(self, address: str, value: str, axes: Iterable[str], *when: str, turned: bool = False) -> str:
+        """A store to the tile at `address`, nothing outside or where a condition does not hold.
+
+        `turned`: each lane of the axes that the tile lacks has an element of its own.
+        """
+        mask = self._mask(axes, *([] if turned else self._alone(axes)), *when)
         return f"tl.store({address}, {value}{f', mask={mask}' if mask else ''})"
 
     def _alone(self, axes: Iterable[str]) -> list[str]:
