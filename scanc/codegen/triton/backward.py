@@ -6,6 +6,7 @@ where a segment has several blocks, a program writes the states at their starts 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from scanc.codegen.triton.forward import origin
@@ -161,11 +162,11 @@ class _Backward:
                 out.line("early = first // segment * (segment // unroll)")
                 with out.block("for starts in range(early, block):"):
                     self._write_start(again, "starts")
+                    gap = "(starts - stands) * unroll + u"
                     tiles = dict(again.tiles)
                     if any(state != value for state, value in again.program.next):
                         with out.block("for u in tl.static_range(unroll):"):
-                            inputs.write_loads(again, self.again_inputs, "(starts - stands) * unroll + u")
-                            again.write(again.instrs(RegionKind.STEP))
+                            self._write_again(again, lambda s, found: inputs.write_loads(s, found, gap))
                             self.kernel.write_next(again)
                     again.tiles = tiles
                 self._write_start(again, "block")
@@ -184,11 +185,15 @@ class _Backward:
         with out.block("for u in tl.static_range(unroll):"):
             for state_name in self.wanted:
                 out.line(f"{self.kept[state_name]} += ({again.identifier(state_name)},)")
-            if self.again_turn:
-                self.again_turn.write_before(inputs)
-            inputs.write_taken(again, [read for read in self.again_inputs if read.value not in self.turned])
-            again.write(self.again_turn.parts.during if self.again_turn else again.instrs(RegionKind.STEP))
+            self._write_again(again, inputs.write_taken)
             self.kernel.write_next(again)
+
+    def _write_again(self, again: Step, load: Callable[[Step, Sequence[Read]], None]) -> None:
+        """The step `u` of the block, forward; `load` writes its rows."""
+        if self.again_turn:
+            self.again_turn.write_before(load)
+        load(again, [read for read in self.again_inputs if read.value not in self.turned])
+        again.write(self.again_turn.parts.during if self.again_turn else again.instrs(RegionKind.STEP))
 
     def _write_checkpoint(self, again: Step, saved: dict[str, Buffer]) -> None:
         """The states at the start of the segment."""
@@ -261,7 +266,7 @@ class _Backward:
         step = self.step
         turn = self.turn
         if turn:
-            turn.write_before(inputs)
+            turn.write_before(inputs.write_taken)
         inputs.write_taken(step, [read for read in self.inputs if read.value not in self.turned])
         step.write(turn.parts.during if turn else step.instrs(RegionKind.STEP))
         self.kernel.write_stores(step, outs, out_rows)

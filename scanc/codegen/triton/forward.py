@@ -62,7 +62,7 @@ def forward_kernel(
                 if kept:
                     _write_checkpoint(kernel, step, saved)
                 if turn:
-                    turn.write_before(inputs)
+                    turn.write_before(inputs.write_taken)
                 inputs.write_taken(step, [read for read in found if read.value not in turned])
                 step.write(turn.parts.during if turn else step.instrs(RegionKind.STEP))
                 kernel.write_stores(step, outs, out_rows)

@@ -158,7 +158,7 @@ class Inputs:
         self.out.line(f"gap = tl.cast({steps}, tl.int64)")
         for read in found:
             row = self._rows[read.value]
-            at = f"{row.at} + way * {'(gap - turn)' if row.turned else 'gap'} * {row.stride}"
+            at = f"{row.at} + way * gap * {row.stride}"
             load = self.frame.load(at, read.axes, read.kind)
             self.out.line(f"{step.define(read.value)} = {load}", self.frame.comment(read.axes))
 

@@ -7,12 +7,11 @@ each step takes its values from the lane that has them, and gives its results to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scanc.codegen.triton.expressions import Tile
-from scanc.codegen.triton.rows import Inputs
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import Frame
 from scanc.ir.nodes import Broadcast, Contract, Instr, Program, Reduce, RegionKind
@@ -97,9 +96,10 @@ class TurnWriter:
         self._held: dict[str, Tile] = {}
         self.alone = parts.alone
 
-    def write_before(self, inputs: Inputs) -> None:
+    def write_before(self, load: Callable[[Step, Sequence[Read]], None]) -> None:
+        """The first part; `load` writes the rows of a turn."""
         with self.step.out.block(f"if u % share == {self._first}:"):
-            inputs.write_taken(self.step, self.parts.reads)
+            load(self.step, self.parts.reads)
             self.step.write(self.parts.before)
         self._held = self.step.take(self.parts.taken)
 
