@@ -6,6 +6,7 @@ logarithms and angles come from libdevice too.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
+# ruff: noqa: RET505  # Triton takes a branch that is not taken for reachable code unless it is an else
 
 from __future__ import annotations
 
@@ -192,15 +193,16 @@ def log1p_unit(x):
     """log1p on [0, 1]; in fp32 a polynomial of degree 9, to 2 units in the last place."""
     if x.dtype != tl.float32:
         return log1p(x)
-    near = x * 0.00525346 - 0.02958851
-    near = near * x + 0.07836167
-    near = near * x - 0.1367477
-    near = near * x + 0.19111431
-    near = near * x - 0.2484437
-    near = near * x + 0.33319271
-    near = near * x - 0.49999502
-    near = near * x + 0.99999997
-    return near * x
+    else:
+        near = x * 0.00525346 - 0.02958851
+        near = near * x + 0.07836167
+        near = near * x - 0.1367477
+        near = near * x + 0.19111431
+        near = near * x - 0.2484437
+        near = near * x + 0.33319271
+        near = near * x - 0.49999502
+        near = near * x + 0.99999997
+        return near * x
 
 
 @triton.jit
@@ -282,13 +284,36 @@ def from_lane(x, lane: tl.constexpr, share: tl.constexpr):
     """What one lane of the inner axis of a folded tile has, in all lanes; they all have the same where `share` is 1."""
     if share == 1:
         return x
-    return tl.gather(x, tl.full(x.shape, lane, tl.int32), 3)
+    else:
+        return tl.gather(x, tl.full(x.shape, lane, tl.int32), 3)
 
 
 @triton.jit
 def lane_sum(x):
     """The sum over the lanes of the inner axis of a folded tile, the same in all of these."""
     return tl.broadcast_to(tl.sum(x, 3, keep_dims=True), x.shape)
+
+
+@triton.jit
+def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr):
+    """The sums of `count` tiles over lanes of the outer axis: lane i is left with those of tiles i·count/lanes and on.
+
+    At each round a lane gives away half of what it has and adds what it is given of the other half.
+    """
+    if lanes == 1:
+        return parts
+    else:
+        half: tl.constexpr = lanes // 2
+        other = tl.broadcast_to(lane ^ half, parts[0].shape)
+        kept = ()
+        if count == 1:
+            kept += (parts[0] + tl.gather(parts[0], other, 2),)
+        else:
+            high = (lane & half) != 0
+            for i in tl.static_range(count // 2):
+                given = tl.gather(tl.where(high, parts[i], parts[i + count // 2]), other, 2)
+                kept += (tl.where(high, parts[i + count // 2], parts[i]) + given,)
+        return scattered(kept, count // 2 if count > 1 else 1, lane, half)
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from dataclasses import replace
 from scanc.codegen.triton.forward import origin
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
 from scanc.codegen.triton.rows import WAY, Inputs, Row, write_move
+from scanc.codegen.triton.scatter import Scatter
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
 from scanc.codegen.triton.turns import TurnWriter
@@ -77,6 +78,7 @@ class _Backward:
         outs = kernel.leaving(step, adjoint.outputs, (BATCH, TIME))
         totals = kernel.leaving(step, adjoint.totals, (kernel.lead,))
         ends = kernel.ends(step, adjoint.states)
+        sums_out = Scatter(kernel, step, outs)
 
         again = self._write_params()
         out.blank()
@@ -89,6 +91,7 @@ class _Backward:
         self.turn = TurnWriter(step, parts, "share - 1", "0") if parts else None
         if self.turn:
             kernel.write_share("unroll")
+        sums_out.write_lanes()
         self.turned = [read.value for read in parts.reads] if parts else []
         if again is not None:
             parts = kernel.turns(again.program, self.again_inputs)
@@ -110,12 +113,15 @@ class _Backward:
                 inputs.write_turn("-", "block > 0", "block >= prefetch")
                 if again is not None:
                     self._write_rerun(again, inputs, saved)
+                sums_out.write_first()
                 with out.block("for u in tl.static_range(unroll - 1, -1, -1):"):
                     out.line(f"alive = first + u < {kernel.steps} if tail else True")
                     for state in self.wanted:
                         comment = self.frame.comment(adjoint.types[state].axes)
                         out.line(f"{step.define(state)} = {self.kept[state]}[u]", comment)
                     self._write_adjoint_step(inputs, outs, out_rows, totals, sums)
+                    sums_out.write_step()
+                sums_out.write_stores(out_rows)
                 for row in out_rows.values():
                     write_move(out, row, "-")
         for total in totals:

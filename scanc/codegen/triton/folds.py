@@ -52,8 +52,10 @@ class FoldedFrame(Frame):
     def lifted(self, text: str, own: Axes, wanted: Axes) -> str:
         return text
 
-    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str]) -> str:
+    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str], within: bool = False) -> str:
         gone = tuple(gone)
+        if within:
+            return f"tl.{fn}({text}, {self.order.index(gone[0])}, keep_dims=True)"
         for axis in gone:
             text = f"tlmath.folded_{fn}({text}, {self.order.index(axis)}, {2 + self.order.index(axis)})"
         return f"tlmath.one_of({text})" if not set(axes) - set(gone) else text

@@ -62,6 +62,7 @@ class Step:
         self.key = key
         self.speller = Speller(frame)
         self.tiles: dict[str, Tile] = {}
+        self.scattered: frozenset[str] = frozenset()
         self._types = program.types
         self._leaving = [value for _, value in program.next]
         self._leaving += [output.value for output in (*program.outputs, *program.totals)]
@@ -149,7 +150,8 @@ class Step:
         inline = absorbed(instrs, [*self._leaving, *outside])
         line = 0
         for instr in instrs:
-            tile = self.speller.spell(instr, [self.operand(instr.name, arg) for arg in instr.args])
+            args = [self.operand(instr.name, arg) for arg in instr.args]
+            tile = self.speller.spell(instr, args, within=instr.name in self.scattered)
             if instr.name in inline or tile.expr.text.isidentifier():
                 self.tiles[instr.name] = tile
                 continue

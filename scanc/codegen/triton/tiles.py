@@ -23,7 +23,8 @@ _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 _OWN = """
 T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
 moved row chunks chunk span shift skip steps block behind starts gap checkpoint all_lanes share place turn in_turn
-turn_alive launch tlmath forward_kernel backward_kernel forward_summary_kernel backward_summary_kernel
+turn_alive side k mine mine_alive launch tlmath forward_kernel backward_kernel forward_summary_kernel
+backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
@@ -98,8 +99,8 @@ class Frame:
         index = ", ".join(":" if axis in own else "None" for axis in wanted)
         return f"{text}[{index}]"
 
-    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str]) -> str:
-        """A tile over `axes` reduced along some of them, the last first."""
+    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str], within: bool = False) -> str:
+        """A tile over `axes` reduced along some of them, the last first; `within`: inside each thread alone."""
         call = "tlmath.logsumexp" if fn == "logsumexp" else f"tl.{fn}"
         for axis in reversed([*gone]):
             text = f"{call}({text}, axis={axes.index(axis)})"
