@@ -280,12 +280,12 @@ def folded_logsumexp(x, fold: tl.constexpr, lanes: tl.constexpr):
 
 
 @triton.jit
-def from_lane(x, lane: tl.constexpr, share: tl.constexpr):
-    """What one lane of the inner axis of a folded tile has, in all lanes; they all have the same where `share` is 1."""
+def from_lane(x, turn: tl.constexpr, share: tl.constexpr):
+    """What the lane of a turn has, in all lanes of the inner axis of a folded tile."""
     if share == 1:
         return x
     else:
-        return tl.gather(x, tl.full(x.shape, lane, tl.int32), 3)
+        return tl.gather(x, tl.full(x.shape, turn * (x.shape[3] // share), tl.int32), 3)
 
 
 @triton.jit
@@ -295,8 +295,8 @@ def lane_sum(x):
 
 
 @triton.jit
-def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr):
-    """The sums of `count` tiles over lanes of the outer axis: lane i is left with those of tiles i·count/lanes and on.
+def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr, axis: tl.constexpr):
+    """The sums of `count` tiles over the lanes of an axis: lane i is left with those of tiles i·count/lanes and on.
 
     At each round a lane gives away half of what it has and adds what it is given of the other half.
     """
@@ -307,13 +307,13 @@ def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr):
         other = tl.broadcast_to(lane ^ half, parts[0].shape)
         kept = ()
         if count == 1:
-            kept += (parts[0] + tl.gather(parts[0], other, 2),)
+            kept += (parts[0] + tl.gather(parts[0], other, axis),)
         else:
             high = (lane & half) != 0
             for i in tl.static_range(count // 2):
-                given = tl.gather(tl.where(high, parts[i], parts[i + count // 2]), other, 2)
+                given = tl.gather(tl.where(high, parts[i], parts[i + count // 2]), other, axis)
                 kept += (tl.where(high, parts[i + count // 2], parts[i]) + given,)
-        return scattered(kept, count // 2 if count > 1 else 1, lane, half)
+        return scattered(kept, count // 2 if count > 1 else 1, lane, half, axis)
 
 
 @triton.jit

@@ -88,14 +88,14 @@ class _Backward:
         kernel.write_starts(step, starts)
         sums = self._write_sums(totals)
         parts = kernel.turns(adjoint, self.inputs)
-        self.turn = TurnWriter(step, parts, "share - 1", "0") if parts else None
+        self.turn = TurnWriter(step, parts, kernel.folds[1], "share - 1", "0") if parts else None
         if self.turn:
             kernel.write_share("unroll")
         sums_out.write_lanes()
         self.turned = [read.value for read in parts.reads] if parts else []
         if again is not None:
             parts = kernel.turns(again.program, self.again_inputs)
-            self.again_turn = TurnWriter(again, parts, "0", "share - 1") if parts else None
+            self.again_turn = TurnWriter(again, parts, kernel.folds[1], "0", "share - 1") if parts else None
         inputs = Inputs(out, step, found, kernel.buffers, turned=self.turned)
         out.line(f"whole = {kernel.steps} // unroll")
         with out.block("for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):"):

@@ -94,8 +94,8 @@ class FoldedFrame(Frame):
         inner = self.order[1]
         out.line(f"share: tl.constexpr = {most} if {most} < lanes_{inner} else lanes_{inner}", "steps at once")
         out.line(f"place = tl.arange(0, lanes_{inner})[{_index(3)}] + all_lanes")
-        out.line("turn = place % share")
-        out.line("in_turn = place < share")
+        out.line(f"turn = place * share // lanes_{inner}")
+        out.line(f"in_turn = place * share % lanes_{inner} < share")
 
 
 def _index(position: int) -> str:

@@ -41,7 +41,7 @@ def forward_kernel(
     out.line(f"{SHORT}: tl.constexpr = 4 if unroll > 4 else unroll", "steps of a block of the tail")
     kernel.write_starts(step, starts)
     parts = kernel.turns(program, found)
-    turn = TurnWriter(step, parts, "0", "share - 1") if parts else None
+    turn = TurnWriter(step, parts, kernel.folds[1], "0", "share - 1") if parts else None
     if turn:
         kernel.write_share(SHORT)
     turned = [read.value for read in turn.parts.reads] if turn else []

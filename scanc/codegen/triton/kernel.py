@@ -158,7 +158,7 @@ class KernelWriter:
         """Stores what leaves at the step `u`, if there is such a step; or at the turn that ends with it."""
         for out in outs:
             row = rows[out.host]
-            if row.turned is turned and out.value not in step.scattered:
+            if row.turned is turned and (turned or out.value not in step.scattered):
                 alive = "turn_alive" if turned else "alive"
                 self.write_store(step, row.here, out.value, step.tensor(out.value), alive, turned=turned)
 

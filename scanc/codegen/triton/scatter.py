@@ -25,10 +25,7 @@ class Scatter:
         self.step = step
         values = _sums(kernel, step.program) if kernel.folds else frozenset()
         self.outs = [out for out in outs if out.value in values]
-        step.scattered = frozenset(out.value for out in self.outs)
-
-    def _parts(self, out: Leaving) -> str:
-        return self.kernel.frame.names.of(f"{out.value}#parts")
+        step.scattered |= {out.value for out in self.outs}
 
     def write_lanes(self) -> None:
         """Before all blocks: the place of each lane of the outer axis."""
@@ -39,12 +36,12 @@ class Scatter:
     def write_first(self) -> None:
         """Before the steps of a block."""
         for out in self.outs:
-            self.kernel.body.line(f"{self._parts(out)} = ()")
+            self.kernel.body.line(f"{self.step.parts(out.value)} = ()")
 
     def write_step(self) -> None:
         """At each step."""
         for out in self.outs:
-            self.kernel.body.line(f"{self._parts(out)} += ({self.step.tensor(out.value)},)")
+            self.kernel.body.line(f"{self.step.parts(out.value)} += ({self.step.tensor(out.value)},)")
 
     def write_stores(self, rows: Mapping[str, Row]) -> None:
         """Behind a block whose last step was the first that was walked."""
@@ -54,13 +51,14 @@ class Scatter:
         assert isinstance(frame, FoldedFrame)
         lanes = f"lanes_{frame.order[0]}"
         for out in self.outs:
-            body.line(f"{self._parts(out)} = tlmath.scattered({self._parts(out)}, unroll, side, {lanes})")
+            parts = self.step.parts(out.value)
+            body.line(f"{parts} = tlmath.scattered({parts}, unroll, side, {lanes}, 2)")
         with body.block(f"for k in tl.static_range((unroll + {lanes} - 1) // {lanes}):"):
             body.line(f"mine = unroll - 1 - (side * unroll // {lanes} + k)")
             alive = f"(first + mine < {self.kernel.steps} if tail else True)"
             body.line(f"mine_alive = (side * unroll % {lanes} < unroll) & {alive}")
             for out in self.outs:
-                text = f"{self._parts(out)}[k]"
+                text = f"{self.step.parts(out.value)}[k]"
                 row = rows[out.host]
                 at = f"{row.at} + way * mine * {row.stride}"
                 self.kernel.write_store(self.step, at, out.value, text, "mine_alive", turned=True)

@@ -72,6 +72,13 @@ class Step:
     def identifier(self, value: str) -> str:
         return self.frame.names.of(self.key(value))
 
+    def parts(self, value: str) -> str:
+        """The variable that holds the shares of lanes in a sum, of several steps."""
+        return self.frame.names.of(f"{self.key(value)}#parts")
+
+    def axes(self, value: str) -> Axes:
+        return self._types[value].axes
+
     def define(self, value: str) -> str:
         """Says that `value` stands in a variable; returns its name."""
         type_ = self._types[value]

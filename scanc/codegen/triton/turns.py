@@ -22,7 +22,8 @@ class Turns:
     """A step in parts: `before`, from the rows `reads` alone; `during`, step by step; `behind`, to what leaves alone.
 
     `taken`: values of the first part, or rows, that the second reads; `given`: values of the second that the third
-    reads or that leave; `alone`: what leaves along the outer axis alone.
+    reads or that leave; `summed`: those of them that are sums over the inner axis and
+    that no step reads; `alone`: what leaves along the outer axis alone.
     """
 
     reads: tuple[Read, ...]
@@ -31,6 +32,7 @@ class Turns:
     behind: tuple[Instr, ...]
     taken: tuple[str, ...]
     given: tuple[str, ...]
+    summed: frozenset[str]
     alone: frozenset[str]
 
 
@@ -67,7 +69,21 @@ def turns(program: Program, found: Sequence[Read], frame: Frame, outer: str) -> 
     given = [name for name in wanted if name in along and name not in known | fixed | late]
     taken = [name for name in (*(r.value for r in reads), *(i.name for i in before)) if name in early_users]
     alone = frozenset(o.value for o in (*program.outputs, *program.totals)) & along
-    return Turns(reads, tuple(before), during, behind, tuple(taken), tuple(dict.fromkeys(given)), alone)
+    sums = {instr.name for instr in during if instr.name not in early_users and _is_sum(instr, frame, outer)}
+    given = list(dict.fromkeys(given))
+    return Turns(
+        reads, tuple(before), during, behind, tuple(taken), tuple(given), frozenset(sums.intersection(given)), alone
+    )
+
+
+def _is_sum(instr: Instr, frame: Frame, outer: str) -> bool:
+    """Whether an instruction is a sum over the inner axis alone."""
+    match instr.op:
+        case Reduce("sum", axes) | Contract("real", axes):
+            gone = frame.tile(axes)
+            return len(gone) == 1 and gone != (outer,)
+        case _:
+            return False
 
 
 def _behind(rest: Sequence[Instr], along: set[str], known: set[str], following: Collection[str]) -> tuple[Instr, ...]:
@@ -88,13 +104,15 @@ def _elementwise(instr: Instr) -> bool:
 class TurnWriter:
     """Writes a step in turns; `first` and `last`: the places of a turn's steps that are walked first and last."""
 
-    def __init__(self, step: Step, parts: Turns, first: str, last: str) -> None:
+    def __init__(self, step: Step, parts: Turns, inner: str, first: str, last: str) -> None:
         self.step = step
+        self._inner = inner
         self.parts = parts
         self._first = first
         self._last = last
         self._held: dict[str, Tile] = {}
         self.alone = parts.alone
+        step.scattered |= parts.summed
 
     def write_before(self, load: Callable[[Step, Sequence[Read]], None]) -> None:
         """The first part; `load` writes the rows of a turn."""
@@ -107,9 +125,19 @@ class TurnWriter:
     def behind(self, steps: str) -> Iterator[None]:
         """Within, what leaves by turns is written; `steps`: how many there are."""
         out = self.step.out
-        self.step.give(self.parts.given, self._first)
+        inner = f"lanes_{self._inner}"
+        self.step.give([value for value in self.parts.given if value not in self.parts.summed], self._first)
+        sums = [value for value in self.parts.given if value in self.parts.summed]
+        for value in sums:
+            before, one = self.step.parts(value), self.step.tensor(value)
+            more = f"{before} + ({one},)" if self._first == "0" else f"({one},) + {before}"
+            out.line(f"{before} = ({one},) if u % share == {self._first} else {more}")
         with out.block(f"if u % share == {self._last}:"):
             self.step.tiles.update(self._held)
+            for value in sums:
+                parts = self.step.parts(value)
+                text = f"tlmath.scattered({parts}, share, place, {inner}, 3)[0]"
+                out.line(f"{self.step.define(value)} = {text}", self.step.frame.comment(self.step.axes(value)))
             out.line(f"turn_alive = in_turn & (first + u // share * share + turn < {steps}) if tail else in_turn")
             self.step.write(self.parts.behind)
             yield
