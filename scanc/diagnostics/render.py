@@ -36,7 +36,7 @@ def render(diagnostic: Diagnostic, sources: Mapping[str, str]) -> str:
         first = group[0][0]
         out.append(f"{pad} {'-->' if position == 0 else ':::'} {_printable(source)}:{first.line}:{first.column}")
         out += _excerpt(group, sources.get(source), pad)
-    out += [f"{pad} = hint: {line}" for line in (diagnostic.hint or "").splitlines()]
+    out += [f"{pad} = hint: {line}" for line in diagnostic.hint.splitlines()]
     out += [f"{pad} = note: {note}" for note in diagnostic.notes]
     return "\n".join(out)
 

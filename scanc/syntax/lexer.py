@@ -84,7 +84,7 @@ class Lexer:
             self.out.pop()
         return self.out
 
-    def error(self, code: str, headline: str, span: Span, label: str = "", hint: str | None = None) -> None:
+    def error(self, code: str, headline: str, span: Span, label: str = "", hint: str = "") -> None:
         self.errors.append(Diagnostic(code, headline, span, label, hint=hint))
 
     def _span(self, length: int) -> Span:
@@ -194,7 +194,7 @@ class Lexer:
             self._letter(self._at)
         else:
             shown = one if one.isprintable() else f"U+{ord(one):04X}"
-            hint = advice(one) if unicodedata.combining(one) else _INSTEAD.get(one)
+            hint = advice(one) if unicodedata.combining(one) else _INSTEAD.get(one, "")
             self.error("E0101", f"`{shown}` has no meaning here", self._span(1), describe(one), hint)
             self._at += 1
 
