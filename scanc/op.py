@@ -34,7 +34,7 @@ from scanc.driver import TARGETS, Compiled, compile_text
 from scanc.interpreter import interpret
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
-from scanc.report import FORMS
+from scanc.report import FORMS, explain_saved, explain_saved_call
 
 Target = Literal["auto", "torch", "triton"]
 
@@ -140,10 +140,16 @@ class ScanOperator:
                 hint=did_you_mean(str(form), tuple(FORMS)),
             )
         text = self.compiled.explain(form)
+        if form is None:
+            operators = {target: self.operator(target) for target in TARGETS if target == "torch" or _has_triton()}
+            text += f"\n{explain_saved({target: (of.spec, of.saved) for target, of in operators.items()})}\n"
         if not tensors and not named:
             return text
         target = self._target_of(chain(tensors, named.values()))
-        return f"{text.rstrip()}\n\n{self.operator(target).plan_text(*tensors, **named)} (target {target})\n"
+        operator = self.operator(target)
+        plan, chosen = operator.plan(*tensors, **named)
+        called = f"{operator.plan_text(*tensors, **named)} (target {target})"
+        return f"{text.rstrip()}\n\n{called}\n{explain_saved_call(operator.spec, operator.saved, chosen, plan)}\n"
 
     def code(self, target: Target | None = None) -> str:
         """The source of the generated module."""

@@ -102,12 +102,17 @@ class Interface(ABC):
         declared = [layout.declared(output).squeeze(1) for layout, output in zip(self._outputs, outputs, strict=True)]
         return declared[0] if len(declared) == 1 else tuple(declared), self._public(final)
 
+    def plan(self, /, *tensors: Tensor, **named: Tensor) -> tuple[Plan, str]:
+        """What is known of a call with these tensors before it runs, and the form that it would take."""
+        plan = self._plan(self._binder.bind(tensors, named), {}, single=False)
+        return plan, self._auto(plan)
+
     def plan_text(self, /, *tensors: Tensor, **named: Tensor) -> str:
         """What a call with these tensors would do, in a line: sizes, form, dtypes."""
-        plan = self._plan(self._binder.bind(tensors, named), {}, single=False)
+        plan, form = self.plan(*tensors, **named)
         sizes = ", ".join(f"{name} = {size}" for name, size in {"B": plan.batch, "T": plan.time, **plan.sizes}.items())
         dtypes = f"computes in {dtype_name(plan.compute)}, returns {dtype_name(plan.promoted)}"
-        return f"{self.spec.name} at {sizes}: form {self._auto(plan)}, {dtypes}"
+        return f"{self.spec.name} at {sizes}: form {form}, {dtypes}"
 
     def __copy__(self) -> Self:
         return self

@@ -34,6 +34,7 @@ class Operator(Interface):
         saved: SavedFn,
     ) -> None:
         super().__init__(spec)
+        self.saved = saved
         self._forms = tuple(forward)
         self._preferred = next((form for form in _PREFERENCE if form in forward), self._forms[0])
         self.raw = register(spec, Kernels(step, forward, backward, saved))
