@@ -119,4 +119,4 @@ def _typical(spec: Spec, batch: int, time: int, size: int) -> Plan:
     for axis in spec.axes:
         if axis.like is not None:
             sizes[axis.name] = sizes[axis.like]
-    return Plan(batch, time, sizes, torch.float32, torch.float32)
+    return Plan(batch, time, sizes, torch.float32, torch.float32, torch.device("cpu"))

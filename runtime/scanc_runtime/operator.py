@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from scanc_runtime import tuned
 from scanc_runtime.autograd import differentiable_op
 from scanc_runtime.checks import Plan
 from scanc_runtime.interface import Interface
@@ -48,7 +49,14 @@ class Operator(Interface):
         return f"<scan {self.spec.name}: {', '.join(self._forms)}>"
 
     def _auto(self, plan: Plan) -> str:
-        return "recurrent" if plan.time == 1 and "recurrent" in self._forms else self._preferred
+        if plan.time == 1 and "recurrent" in self._forms:
+            return "recurrent"
+        if torch.compiler.is_compiling() or not tuned.exists(self.spec.digest):
+            return self._preferred
+        of = self.spec
+        key = tuned.call_key(of.digest, of.forms, plan.batch, plan.time, plan.sizes, plan.compute, plan.device)
+        form = (tuned.find(key) or {}).get("form")
+        return form if form in self._forms else self._preferred
 
     def _run(
         self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors

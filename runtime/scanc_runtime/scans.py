@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from math import isqrt
 
@@ -160,9 +161,11 @@ def chunk_length(length: int, width: int) -> int:
     return min(range(least, max(least, isqrt(length)) + 2), key=lambda c: (3 * c + length // c + length % c, c))
 
 
-def _chunked(algebra: Algebra, decay: Term, write: Term, initial: Tensor, out: Tensor, reverse: bool) -> None:
+def _chunked(
+    algebra: Algebra, decay: Term, write: Term, initial: Tensor, out: Tensor, reverse: bool, steps: int | None = None
+) -> None:
     length = out.shape[1]
-    size = chunk_length(length, initial.numel())
+    size = steps or chunk_length(length, initial.numel())
     count = length // size
     if count < 2:
         _sequential(algebra, decay, write, initial, out, reverse)
@@ -332,3 +335,8 @@ def _halve(
 SEQUENTIAL = Solver("recurrent", _sequential)
 CHUNKED = Solver("chunked", _chunked)
 PARALLEL = Solver("parallel", _parallel)
+
+
+def chunks_of(steps: int) -> Solver:
+    """`CHUNKED` with chunks of so many steps."""
+    return Solver("chunked", partial(_chunked, steps=steps))
