@@ -150,13 +150,17 @@ def _header(spec: Spec, classified: Program) -> list[str]:
         for region in classified.regions
         if region.recurrence is not None
     }
-    rows = [textwrap.fill(row, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8) for row in stages]
-    forms = [f"Forms: {', '.join(spec.forms)}.", *(f"    not {form}: {reason}" for form, reason in spec.refused)]
+    rows = [_row(stage) for stage in stages]
+    forms = [f"Forms: {', '.join(spec.forms)}.", *(_row(f"not {form}: {reason}") for form, reason in spec.refused)]
     return [
         "\n".join(["Stages:", *rows]) if rows else "No state is carried from step to step.",
         "\n".join(forms),
         "\n".join([f"{spec.name}({', '.join(spec.order)}):", *_shapes(spec)]),
     ]
+
+
+def _row(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
 
 
 def _shapes(spec: Spec) -> list[str]:

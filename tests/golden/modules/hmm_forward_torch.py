@@ -4,8 +4,10 @@ Stages:
     p: dense over s over logaddexp, input-dependent; writes nothing
 
 Forms: recurrent.
-    not chunked: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are scanned so far
-    not parallel: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are scanned so far
+    not chunked: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are
+        scanned so far
+    not parallel: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are
+        scanned so far
 
 hmm_forward(e, A, start):
     input   e           [B, T, s]
