@@ -118,6 +118,16 @@ class Call:
             )
         return found
 
+    @property
+    def digest(self) -> str:
+        """The digest of the spec."""
+        return self._spec.digest
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return self._like.device
+
     def segments(self, segment: int) -> int:
         """How many stretches of `segment` steps the sequence has."""
         return -(-self.time // segment)
