@@ -11,7 +11,7 @@ import torch
 from scanc_runtime import cache, tuned
 from scanc_runtime.tiling import Tiling, forced, watched
 
-LINE = ("d",)
+LINE, CPU = ("d",), torch.device("cpu")
 
 
 def tiling(past: bool = False, work: int = 13) -> Tiling:
@@ -27,7 +27,7 @@ class Sized:
     real: torch.dtype = torch.float32
     width: int = 4
     digest: str = "abc123"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +51,12 @@ def store(of: Tiling, choice: tuned.Choice) -> None:
 def test_a_tuned_choice_is_taken_where_it_fits() -> None:
     of = tiling()
     before = of.blocks(Sized())
-    store(of, {"blocks": {"d": 64}, "num_warps": 4, "unroll": 2, "prefetch": 3})
+    store(of, {"blocks": {"d": 256}, "num_warps": 4, "unroll": 2, "prefetch": 3})
     found = of.blocks(Sized())
-    assert (found.constants["block_d"], found.num_warps, found.unroll, found.constants["prefetch"]) == (64, 4, 2, 3)
+    assert (found.constants["block_d"], found.num_warps, found.unroll, found.constants["prefetch"]) == (256, 4, 2, 3)
     assert tiling().blocks(Sized()) == found
     for other in (Sized({"d": 513}), Sized(real=torch.float64), Sized(width=2), Sized(digest="def456")):
-        assert of.blocks(other).constants["block_d"] != 64
+        assert of.blocks(other).constants["block_d"] != 256
     with forced():
         assert of.blocks(Sized()) == before
 
