@@ -56,7 +56,7 @@ def test_a_tuned_choice_is_taken_where_it_fits() -> None:
     assert (found.constants["block_d"], found.num_warps, found.unroll, found.constants["prefetch"]) == (256, 4, 2, 3)
     assert tiling().blocks(Sized()) == found
     for other in (Sized({"d": 513}), Sized(real=torch.float64), Sized(width=2), Sized(digest="def456")):
-        assert of.blocks(other).constants["block_d"] != 256
+        assert tiling().blocks(other).constants["block_d"] != 256
     with forced():
         assert of.blocks(Sized()) == before
 
