@@ -241,6 +241,42 @@ def bench(
 
 
 @app.command()
+def tune(
+    file: Spec,
+    size: SizeOption = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(min=1)] = 4,
+    time: Annotated[int, typer.Option(min=1, help="Time steps.")] = 1024,
+    dtype: Dtype = Dtype.FLOAT32,
+    backward: Annotated[bool, typer.Option(help="Tune what backward needs as well.")] = True,
+    target: TargetOption = Target.AUTO,
+    device: DeviceOption = "auto",
+    seed: int = 0,
+) -> None:
+    """Measures at most eight ways to run each kernel at some sizes, and stores the fastest for later calls."""
+    from rich.progress import track
+
+    from scanc.bench import arguments, measure, report
+    from scanc.bench import tune as tuning
+
+    with user_faults():
+        where = report.chosen_device(device)
+        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        program = operator.compiled.typed
+        sizes = arguments.complete_sizes(program, arguments.parse_sizes(size))
+        call = arguments.draw(program, batch=batch, time=time, sizes=sizes, dtype=dtype, seed=seed).to(where)
+        tuner = tuning.Tuner(operator, call, backward=backward and measure.differentiable(operator.spec))
+        console = Console(stderr=True)
+        trials = tuner.trials(lambda each: track(each, "measuring", console=console, transient=True))
+        show(f"{operator.name}: {report.sizes_text(operator, sizes, batch=batch, time=time)}, {dtype}, {where}")
+        show(report.trial_table(trials))
+        paths = tuning.store(trials)
+    if len(paths) < sum(trial.chosen for trial in trials):
+        fail("not everything could be stored", FAILED)
+    for path in paths:
+        show(str(path))
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Of the scan; the file is NAME.scan.", show_default=False)],
 ) -> None:

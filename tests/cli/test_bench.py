@@ -31,16 +31,16 @@ def program(*axes: Axis) -> Program:
     ],
 )
 def test_error_is_relative_to_the_largest_entry(ours: list[float], theirs: list[float], error: float) -> None:
-    found = compare._error(torch.tensor(ours), torch.tensor(theirs))
+    found = compare.error(torch.tensor(ours), torch.tensor(theirs))
     assert found == pytest.approx(error)
 
 
 def test_error_of_integers_is_the_share_of_wrong_ones() -> None:
-    assert compare._error(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.25
+    assert compare.error(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.25
 
 
 def test_error_of_another_shape_is_infinite() -> None:
-    assert compare._error(torch.ones(2, 3), torch.ones(3, 2)) == float("inf")
+    assert compare.error(torch.ones(2, 3), torch.ones(3, 2)) == float("inf")
 
 
 def test_time_call_is_the_median_of_at_least_five() -> None:
