@@ -38,6 +38,13 @@ class Target(StrEnum):
     TORCH = "torch"
 
 
+class Precision(StrEnum):
+    DEFAULT = "default"
+    IEEE = "ieee"
+    TF32X3 = "tf32x3"
+    TF32 = "tf32"
+
+
 class Dtype(StrEnum):
     FLOAT32 = "float32"
     FLOAT64 = "float64"
@@ -52,6 +59,7 @@ class Form(StrEnum):
     CONVOLUTION = "convolution"
 
 
+PrecisionOption = Annotated[Precision, typer.Option(help="The least that a float32 product may be done in.")]
 TargetOption = Annotated[Target, typer.Option(help="auto: Triton on a GPU, torch elsewhere.")]
 FormOption = Annotated[list[str], typer.Option(help="May be repeated; 'all' (the default): every admitted form.")]
 SizeOption = Annotated[list[str], typer.Option(help="Size of an axis, as in d=64; may be repeated.")]
@@ -89,11 +97,11 @@ def user_faults() -> Iterator[None]:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def loaded(path: Path, target: Target = Target.AUTO) -> ScanOperator:
+def loaded(path: Path, target: Target = Target.AUTO, precision: Precision = Precision.DEFAULT) -> ScanOperator:
     """The operator of a file; the compiler's warnings go to stderr."""
     from scanc.op import load
 
-    operator = load(path, target=target.value)
+    operator = load(path, target=target.value, precision=precision.value)
     for warning in operator.compiled.warnings:
         Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(warning.rstrip())
     return operator
@@ -208,14 +216,14 @@ def bench(
     target: TargetOption = Target.AUTO,
     device: DeviceOption = "auto",
     csv: Annotated[Path | None, typer.Option(help="Write every measurement there.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw time over sequence length, as PNG.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw throughput over sequence length, as PNG.")] = None,
 ) -> None:
     """Times the forms of a spec against each other and against a plain copy of its tensors."""
     from rich.progress import track
 
     from scanc.bench import arguments, measure, report
     from scanc.bench.plot import plot as draw_plot
-    from scanc.bench.plot import require_matplotlib
+    from scanc.bench.plot import points, require_matplotlib
 
     with user_faults():
         if plot is not None:
@@ -236,7 +244,7 @@ def bench(
             measure.write_csv(measurements, csv)
             show(str(csv))
         if plot is not None:
-            draw_plot(measurements, shown, plot)
+            draw_plot(points(measurements), shown, plot)
             show(str(plot))
 
 

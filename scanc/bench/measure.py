@@ -64,6 +64,11 @@ class Measurement:
         return self.case.batch * self.case.time / self.timing.median
 
     @property
+    def rate(self) -> float:
+        """Bytes that have to move, per second."""
+        return self.bytes / self.timing.median
+
+    @property
     def roofline(self) -> float:
         """The share of the copy's speed that the call reaches, 1 at best."""
         return self.copy / self.timing.median
@@ -163,7 +168,8 @@ def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
 
 
 COLUMNS = ("form", "direction", "batch", "time", "sizes", "dtype", "device", "median_ms", "fastest_ms", "slowest_ms",
-           "runs", "tokens_per_second", "copy_ms", "share_of_copy", "predicted_ms")  # fmt: skip
+           "runs", "tokens_per_second", "bytes", "gb_per_second", "copy_ms", "share_of_copy",
+           "predicted_ms")  # fmt: skip
 
 
 def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
@@ -173,7 +179,8 @@ def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
             m.case.form, m.case.direction, str(m.case.batch), str(m.case.time),
             " ".join(f"{axis}={size}" for axis, size in m.case.sizes), m.case.dtype, m.case.device,
             f"{m.timing.median * 1e3:.4g}", f"{m.timing.fastest * 1e3:.4g}", f"{m.timing.slowest * 1e3:.4g}",
-            str(m.timing.runs), f"{m.tokens_per_second:.4g}", f"{m.copy * 1e3:.4g}", f"{m.roofline:.3g}",
+            str(m.timing.runs), f"{m.tokens_per_second:.4g}", str(m.bytes), f"{m.rate / 1e9:.4g}",
+            f"{m.copy * 1e3:.4g}", f"{m.roofline:.3g}",
             "" if m.predicted is None else f"{m.predicted * 1e3:.4g}",
         )
         for m in measurements
