@@ -179,6 +179,7 @@ def run(
     backward: Annotated[bool, typer.Option(help="Check gradients as well.")] = True,
     tolerance: Annotated[float | None, typer.Option(min=0, help="Default: by dtype, 1e-4 for float32.")] = None,
     target: TargetOption = Target.AUTO,
+    precision: PrecisionOption = Precision.DEFAULT,
     device: DeviceOption = "auto",
     seed: int = 0,
 ) -> None:
@@ -187,7 +188,7 @@ def run(
 
     with user_faults():
         where = report.chosen_device(device)
-        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        operator = loaded(file, Target(report.chosen_target(target.value, where)), precision)
         program = operator.compiled.typed
         given = arguments.read(program, inputs) if inputs else {}
         call = arguments.call(
@@ -214,6 +215,7 @@ def bench(
     form: FormOption = ["all"],  # noqa: B006
     backward: bool = True,
     target: TargetOption = Target.AUTO,
+    precision: PrecisionOption = Precision.DEFAULT,
     device: DeviceOption = "auto",
     csv: Annotated[Path | None, typer.Option(help="Write every measurement there.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw throughput over sequence length, as PNG.")] = None,
@@ -229,7 +231,7 @@ def bench(
         if plot is not None:
             require_matplotlib()
         where = report.chosen_device(device)
-        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        operator = loaded(file, Target(report.chosen_target(target.value, where)), precision)
         sizes = arguments.complete_sizes(operator.compiled.typed, arguments.parse_sizes(size))
         cases = measure.grid(
             report.chosen_forms(operator, form), time, batch, sizes, dtype, where,
