@@ -95,11 +95,14 @@ class Evaluator:
                 return next_state(self, instr, values)
 
     def map(self, fn: str, instr: Instr, values: Values) -> Array:
-        """Arguments aligned by axis name; bool and int ones raised to the result's kind where that is wider."""
+        """Arguments aligned by axis name; bool and int ones raised to the result's kind where that is wider.
+
+        Of the two values of `where`, a real one too: torch has no gradient for one real and one complex.
+        """
         args = []
         for position, name in enumerate(instr.args):
             type_, x = self.types[name], align(values[name], self.types[name].axes, instr.type.axes)
-            narrow = type_.kind in (Kind.BOOL, Kind.INT) and instr.type.kind is not Kind.BOOL
+            narrow = (type_.kind in (Kind.BOOL, Kind.INT) or fn == "where") and instr.type.kind is not Kind.BOOL
             if narrow and type_.kind is not instr.type.kind and not (fn == "where" and position == 0):
                 x = self.arith.array(x, instr.type.kind)
             args.append(self.arith.array(x, Kind.COMPLEX) if fn == "to_complex" else x)

@@ -57,7 +57,8 @@ def emit_functions(
     """
     again = rerun(adjoint, forward)
     saved = again.states if again else ()
-    kept = [state for state in discrete.states if {f"{state.name}.re", state.name} & {s.name for s in saved}]
+    names = {state.name for state in saved}
+    kept = [s for s in discrete.states if names.intersection((s.name, f"{s.name}.re", f"{s.name}.im"))]
     summaries, why = _summaries(forward, smooth(adjoint), classes or {})
     chunked = bool(summaries)
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
