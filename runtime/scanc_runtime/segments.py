@@ -233,7 +233,7 @@ class _Run:
             out, states = segments.segment(arguments, self.params, constants, states, call)
             outputs.put(window, out)
         saved = tuple([torch.stack(column, 1) for column in zip(*starts, strict=True)])
-        if keep:
+        if keep:  # before the outputs: those may be parts of a path, and are copied whole
             saved = self.own([paths[state] for state in segments.kept])
         return self.own(outputs.whole()), self.own(states), saved
 
