@@ -91,8 +91,6 @@ def user_faults() -> Iterator[None]:
         yield
     except (CompileError, ScanError, UnusableArguments, PlottingUnavailable) as error:
         fail(str(error))
-    except UnicodeDecodeError:
-        fail("a spec is UTF-8 text; this file is not")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 

@@ -36,6 +36,7 @@ from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.precision import Precision, checked, require
 from scanc.report import FORMS, explain_saved, explain_saved_call
+from scanc.syntax.parser import read
 
 Target = Literal["auto", "torch", "triton"]
 
@@ -44,8 +45,10 @@ def load(path: str | os.PathLike[str], *, target: Target = "auto", precision: Pr
     """The operator of a `.scan` file.  Raises `CompileError` for a wrong spec, `OSError` for an unreadable file."""
     if isinstance(path, str) and "\n" in path:
         raise ArgumentError("load takes the path of a spec, this is a text", hint="scanc.compile takes a text")
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError("load takes the path of a spec", got=type(path).__name__)
     file = Path(path)
-    return ScanOperator(file.read_text(encoding="utf-8"), str(path), file.resolve().parent, target, precision)
+    return ScanOperator(read(file), str(path), file.resolve().parent, target, precision)
 
 
 def compile(text: str, *, target: Target = "auto", precision: Precision = "default") -> ScanOperator:
