@@ -40,6 +40,7 @@ class Compiled:
 
     @property
     def name(self) -> str:
+        """The name on the spec's `scan` line."""
         return self.typed.name
 
     @property

@@ -117,6 +117,7 @@ class ScanOperator:
 
     @property
     def name(self) -> str:
+        """The name on the spec's `scan` line."""
         return self.compiled.name
 
     @property

@@ -23,14 +23,16 @@ class Functions(Protocol):
     """What a target emits: `step`, `saved`, and `FORWARD` and `BACKWARD` as dicts from form to function."""
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """The definitions, without imports."""
 
     @property
     def imports(self) -> Iterable[str]:
         """Import statements, one line each."""
 
     @property
-    def forms(self) -> Sequence[str]: ...
+    def forms(self) -> Sequence[str]:
+        """The forms that the functions have; `recurrent` is always there."""
 
     @property
     def refused(self) -> Iterable[tuple[str, str]]:

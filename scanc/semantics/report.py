@@ -41,6 +41,7 @@ class Report:
         self.errors += [d for d in diagnostics if d not in self.errors and d.headline not in said]
 
     def warn(self, code: str, headline: str, span: Span, hint: str = "") -> None:
+        """Notes a warning; the program compiles all the same."""
         self.warnings.append(Diagnostic(code, headline, span, hint=hint, severity="warning"))
 
     def check(self) -> None:

@@ -31,6 +31,7 @@ class Statements:
         self._odes: dict[str, Span] = {}
 
     def run(self, statements: Sequence[ast.Statement], scope: Scope) -> None:
+        """Lowers statements in order; a wrong one is reported and does not hide the next."""
         later = self.expressions.later
         for target in _targets(statements):
             if target.id not in self.decls.states:

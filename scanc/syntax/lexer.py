@@ -75,6 +75,7 @@ class Lexer:
         self._line_start = 0
 
     def run(self) -> list[Lexeme]:
+        """The lexemes of the text, without a separator at its end."""
         while self._at < len(self.text) and len(self.errors) < limits.ERRORS:
             self._next()
         for bracket in self._open:
@@ -85,6 +86,7 @@ class Lexer:
         return self.out
 
     def error(self, code: str, headline: str, span: Span, label: str = "", hint: str = "") -> None:
+        """Notes what is wrong; the lexer goes on behind it."""
         self.errors.append(Diagnostic(code, headline, span, label, hint=hint))
 
     def _span(self, length: int) -> Span:

@@ -148,6 +148,7 @@ class Scope:
         return replace(value, expr=Expr(identifier))
 
     def lead_of(self, value: Value) -> str:
+        """The leading dimensions of a value, one letter each."""
         return self.lead if value.lead is Lead.FULL else ""
 
     # --- expressions ---

@@ -49,6 +49,7 @@ class Tile:
 
     @property
     def text(self) -> str:
+        """The expression as source text."""
         return self.expr.text
 
 
@@ -59,6 +60,7 @@ class Speller:
         self.frame = frame
 
     def spell(self, instr: Instr, args: list[Tile]) -> Tile:
+        """The expression of one instruction over those of its arguments."""
         axes = self.frame.tile(instr.type.axes)
         kind = instr.type.kind
         match instr.op:

@@ -69,6 +69,7 @@ class Step:
     # --- values ---
 
     def identifier(self, value: str) -> str:
+        """The variable that holds a value."""
         return self.frame.names.of(self.key(value))
 
     def define(self, value: str) -> str:
@@ -118,6 +119,7 @@ class Step:
     # --- instructions ---
 
     def instrs(self, kind: RegionKind) -> tuple[Instr, ...]:
+        """The instructions of all regions of one kind."""
         return tuple(instr for region in self.program.regions if region.kind is kind for instr in region.instrs)
 
     def write(self, instrs: Sequence[Instr]) -> None:
