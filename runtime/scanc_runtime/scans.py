@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import repeat
 from math import isfinite
 from typing import cast
@@ -28,7 +28,8 @@ from torch import Tensor
 Term = Tensor | None
 _WIDE = 16384  # states per step from which one step is work enough for a call
 _SPREAD = 32768  # states up to which torch takes one thread for a call
-_CALL, _STATE, _LEVEL = 1.5, 2e-4, 40.0  # microseconds of a call, of a state in it, and of setting up chunks
+_CALL, _STATE = 1.5, 2e-4  # microseconds of a call, and of a state in it
+_BARRIER, _LEVEL = 3.0, 40.0  # microseconds of spreading a call over threads, and of setting up chunks
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def chunk_length(length: int, width: int) -> int:
     return _plan(length, width)[1]
 
 
-@cache
+@lru_cache(4096)
 def _plan(length: int, width: int) -> tuple[float, int]:
     """What a scan costs, and its chunk length.  Chunks take every step twice; their carries are a scan of their own."""
     best = (length * _call(width), length)
@@ -173,7 +174,7 @@ def _plan(length: int, width: int) -> tuple[float, int]:
 
 def _call(states: int) -> float:
     """Microseconds of a step of so many states."""
-    return _CALL + _STATE * (states if states <= _SPREAD else states / 2)
+    return _CALL + _STATE * states if states <= _SPREAD else _CALL + _BARRIER + _STATE * states / 2
 
 
 def _chunked(
