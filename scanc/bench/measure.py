@@ -74,13 +74,15 @@ class Measurement:
         return self.copy / self.timing.median
 
 
-def time_call(call: Callable[[], object], device: torch.device, *, seconds: float = 0.5, most: int = 200) -> Timing:
-    """Calls once or more to warm up, then for about `seconds`, at least five and at most `most` times."""
+def time_call(
+    call: Callable[[], object], device: torch.device, *, seconds: float = 0.5, least: int = ENOUGH_RUNS, most: int = 200
+) -> Timing:
+    """Calls once or more to warm up, then for about `seconds`, at least `least` and at most `most` times."""
     first = _once(call, device)
     for _ in range(2 if first < seconds else 0):
         _once(call, device)
     runs: list[float] = []
-    while len(runs) < ENOUGH_RUNS or (sum(runs) < seconds and len(runs) < most):
+    while len(runs) < least or (sum(runs) < seconds and len(runs) < most):
         runs.append(_once(call, device))
     return Timing(statistics.median(runs), min(runs), max(runs), len(runs))
 
@@ -143,11 +145,11 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
 
     moved = sum(value.nbytes for value in (*leaves.values(), *outputs)) * (3 if backward else 1)
     timing = time_call(both if backward else forward, device, seconds=seconds)
-    predicted = None if backward else _predicted(operator, case)
-    return Measurement(case, timing, moved, _copy_time(moved, device, seconds), predicted)
+    expected = None if backward else predicted(operator, case)
+    return Measurement(case, timing, moved, _copy_time(moved, device, seconds), expected)
 
 
-def _predicted(operator: ScanOperator, case: Case) -> float:
+def predicted(operator: ScanOperator, case: Case) -> float:
     """Seconds that the cost model expects of a forward call."""
     on_gpu = case.device.startswith("cuda")
     itemsize = getattr(torch, case.dtype).itemsize
