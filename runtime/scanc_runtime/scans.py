@@ -1,9 +1,9 @@
 """Diagonal recurrences h_t = a_t ⊗ h_{t-1} ⊕ b_t over time, vectorised, in three orders of evaluation.
 
 `SEQUENTIAL` takes one step after the other.  `CHUNKED` cuts time into n chunks of C steps and takes step j of
-all chunks at once: once from a zero state, for what each chunk adds and multiplies by; then, from the carries that
-a short loop over chunks gives, once more for the states.  `PARALLEL` halves the sequence by combining
-neighbours, recursively, in log T rounds.
+all chunks at once: once from a zero state, for what each chunk adds and multiplies by; then, from the carries,
+once more for the states.  The carries are a recurrence over chunks, which is solved in the same way.
+`PARALLEL` halves the sequence by combining neighbours, recursively, in log T rounds.
 
 Decays may grow or vanish.  Where the product of the decays over a chunk is not finite though the states may be
 (growth past the largest number, from a state of 0), the carry is computed step by step instead, so that a state is
