@@ -77,11 +77,17 @@ def expdiff(a: Tensor | float, m: Tensor | float) -> Tensor:
 
 
 def logaddexp(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """log(exp a + exp b); where both are -inf, -inf with gradient 0."""
+    """log(exp a + exp b); where both are -inf, -inf with gradient 0.
+
+    The second derivative of torch's own is no number where one of the two is -inf.
+    """
     a, b = _pair(a, b)
-    gone = (a == -math.inf) & (b == -math.inf)
-    total = torch.logaddexp(torch.where(gone, 0.0, a), torch.where(gone, 0.0, b))
-    return torch.where(gone, -math.inf, total)
+    fixed = a.detach()
+    gone = torch.isinf(fixed) & (fixed == b)
+    a, b = torch.where(gone, 0.0, a), torch.where(gone, 0.0, b)
+    first = a >= b
+    high, low = torch.where(first, a, b), torch.where(first, b, a)
+    return torch.where(gone, fixed, high + softplus(low - high))
 
 
 def maximum(a: Tensor | float, b: Tensor | float) -> Tensor:

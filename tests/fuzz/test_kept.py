@@ -22,17 +22,23 @@ KEPT = {
     "only the imaginary part is read": "state z[d]: complex\ny = tanh(imag(z))\nz = 0.5*z + complex(x, a)\noutput y[d]",
     "a choice of real and complex": "state z[d]: complex\nz = where(x > 0, a, 0.5*z + x)\noutput z[d]",
 }
+KEPT_OVER_LOG = {
+    "second gradients beside a zero": "y = x + prev(a, 2)\noutput y[d]",
+}
+SPECS = {name: ("real", body) for name, body in KEPT.items()}
+SPECS |= {name: ("log", body) for name, body in KEPT_OVER_LOG.items()}
 
 
 @pytest.mark.parametrize("target", ["torch", "triton"])
-@pytest.mark.parametrize("body", KEPT.values(), ids=KEPT.keys())
-def test_kept(body: str, target: str) -> None:
-    operator = scanc.compile(f"scan kept\naxes d\ninput a[d], x[d]\n{body}\n", target=target)
+@pytest.mark.parametrize(("semiring", "body"), SPECS.values(), ids=SPECS.keys())
+def test_kept(semiring: str, body: str, target: str) -> None:
+    operator = scanc.compile(f"scan kept over {semiring}\naxes d\ninput a[d], x[d]\n{body}\n", target=target)
     call = Call(operator, {"d": 3})
     wanted = call.results("interpret")
     for form in operator.forms:
         for split in (True, False):
             with forced(unroll=2, chunks=2) if split else nullcontext():
                 close(call.results(form), wanted, form)
-    twice = Call(operator, {"d": 3}, time=3, twice=True)
-    close(twice.results(operator.forms[0]), twice.results("interpret"), "second gradients")
+    for given in (True, False):
+        twice = Call(operator, {"d": 3}, time=3, twice=True, given=given)
+        close(twice.results(operator.forms[0]), twice.results("interpret"), "second gradients")
