@@ -31,6 +31,7 @@ GAIN = 0.97
 """Of the default's time, which another candidate must stay below: less is noise."""
 
 ROUNDS = 3
+_QUEUED = 8  # calls that a GPU is given at once, so that it need not wait for the next
 _CHUNKS = (4, 8, 16, 32, 64)
 
 Direction = str  # "forward", "backward", or "forward+backward"
@@ -69,6 +70,7 @@ class Tuner:
         self._ordered = positional(operator.spec, self._leaves)
         self._wanted = [value for value in self._ordered if value.requires_grad]
         self._device = self._ordered[0].device
+        self._calls = _QUEUED if self._device.type == "cuda" else 1
         with tuned.trying({}), torch.no_grad():
             outputs = _several(operator(*self._ordered))
         smooth = [value.is_floating_point() or value.is_complex() for value in outputs]
@@ -97,10 +99,11 @@ class Tuner:
                 wrong = check and _differs(self._results(candidate.direction), self._default[candidate.direction])
                 if wrong:
                     return Trial(candidate, None, f"differs by {wrong:.1e}")
-                timing = time_call(self._timed(candidate.direction), self._device, seconds=self._seconds / ROUNDS)
+                timed = _repeated(self._timed(candidate.direction), self._calls)
+                timing = time_call(timed, self._device, seconds=self._seconds / ROUNDS)
             except Exception as failed:  # whatever a compiler or a chip has against it
                 return Trial(candidate, None, (str(failed).splitlines() or [type(failed).__name__])[0])
-        return Trial(candidate, timing.median)
+        return Trial(candidate, timing.median / self._calls)
 
     def _candidates(self, call: Call) -> list[Candidate]:
         found: list[Candidate] = []
@@ -190,6 +193,14 @@ def _of_kernel(kernel: Watched, direction: Direction) -> list[Candidate]:
 def _layout(constants: Mapping[str, int], warps: int) -> str:
     shown = [f"{name} {size}" for name, size in constants.items() if name.startswith(("block_", "unroll", "prefetch"))]
     return f"default: {', '.join(shown)}, warps {warps}"
+
+
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
+    def calls() -> None:
+        for _ in range(times):
+            call()
+
+    return calls
 
 
 def _better(before: Trial | None, now: Trial) -> Trial:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scanc_runtime import cache, tuned
+from scanc_runtime import cache, scans, segments, tuned
 from torch.testing import assert_close
 
 import scanc
@@ -111,11 +111,13 @@ def test_a_call_takes_the_tuned_form_and_chunks(monkeypatch: pytest.MonkeyPatch)
     assert "form parallel" in op.explain(x, g)
     assert "form chunked" in op.explain(x[:, :39], g[:, :39])
     stored({"chunk": 5}, x)
-    monkeypatch.setattr("scanc_runtime.scans.chunk_length", lambda *_: pytest.fail("not asked"))
+    steps: list[int] = []
+    monkeypatch.setattr(segments, "chunks_of", lambda n: (steps.append(n), scans.chunks_of(n))[1])
     chosen, plain = op(x, g), op(x, g, form="recurrent")
     assert_close(chosen, plain)
     dy = torch.randn_like(x)
     assert_close(*(torch.autograd.grad(y, x, dy)[0] for y in (chosen, plain)))
+    assert steps == [5, 5]  # forward and backward
 
 
 @pytest.mark.parametrize("choice", [{"form": "magic"}, {"form": 3}, {"chunk": -1}, {"chunk": "many"}, {"more": []}, {}])
