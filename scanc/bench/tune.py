@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate and its seconds, or why it was refused."""
+    """A candidate and the seconds of its fastest run, or why it was refused."""
 
     candidate: Candidate
     seconds: float | None
@@ -81,7 +81,7 @@ class Tuner:
     def trials(self, progress: Callable[[Sequence[Candidate]], Iterable[Candidate]]) -> list[Trial]:
         """Checks every candidate, and times it in several rounds; `progress` passes on what it is given, one by one.
 
-        Rounds take turns between candidates, and the best one counts: what disturbs one of them disturbs no choice.
+        Rounds take turns between candidates, and the fastest run counts: other programs can only slow one down.
         """
         with tuned.trying({}):
             self._default = {each.direction: self._results(each.direction) for each in self.candidates}
@@ -103,7 +103,7 @@ class Tuner:
                 timing = time_call(timed, self._device, seconds=self._seconds / ROUNDS)
             except Exception as failed:  # whatever a compiler or a chip has against it
                 return Trial(candidate, None, (str(failed).splitlines() or [type(failed).__name__])[0])
-        return Trial(candidate, timing.median / self._calls)
+        return Trial(candidate, timing.fastest / self._calls)
 
     def _candidates(self, call: Call) -> list[Candidate]:
         found: list[Candidate] = []
