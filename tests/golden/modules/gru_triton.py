@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="f4a20881ebac",
+    digest="3639536707ca",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -54,9 +54,9 @@ SPEC = Spec(
         TensorSpec("c", (("d",),), ("d",), declared="input c[d]", line=7),
     ),
     params=(
-        TensorSpec("Uz", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uz[d, d_col]", line=8),
-        TensorSpec("Ur", (("d",), ("d_col",)), ("d", "d_col"), declared="param Ur[d, d_col]", line=8),
-        TensorSpec("Uc", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uc[d, d_col]", line=8),
+        TensorSpec("Uz", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uz[d, d]", line=8),
+        TensorSpec("Ur", (("d",), ("d_col",)), ("d", "d_col"), declared="param Ur[d, d]", line=8),
+        TensorSpec("Uc", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uc[d, d]", line=8),
     ),
     states=(
         StateSpec("h", (("d",),), ("d",), declared="state h[d]", line=9),
