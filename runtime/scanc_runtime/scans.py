@@ -29,7 +29,7 @@ Term = Tensor | None
 _WIDE = 16384  # states per step from which one step is work enough for a call
 _SPREAD = 32768  # states up to which torch takes one thread for a call
 _CALL, _STATE = 1.5, 2e-4  # microseconds of a call, and of a state in it
-_BARRIER, _LEVEL = 3.0, 40.0  # microseconds of spreading a call over threads, and of setting up chunks
+_BARRIER, _LEVEL = 8.0, 40.0  # microseconds of spreading a call over threads (more where they are busy), and of chunks
 
 
 @dataclass(frozen=True)
