@@ -63,7 +63,7 @@ def check(text: str, target: str, data: st.DataObject, lengths: tuple[int, ...])
     assert operator.explain(**inputs, **params)
 
 
-@settings(FEW, max_examples=20)
+@settings(FEW, max_examples=60)
 @given(specs(), st.data())
 def test_torch(text: str, data: st.DataObject) -> None:
     check(text, "torch", data, (0, 1, 2, 5, 17, 37))
