@@ -8,27 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_KEYS = torch._C.DispatchKey
-_RECORDS = torch._C.DispatchKeySet(_KEYS.AutogradCPU) | torch._C.DispatchKeySet(_KEYS.ADInplaceOrView)  # of any device
+_ASKED = {
+    torch._C: "DispatchKey DispatchKeySet _ExcludeDispatchKeyGuard _are_functorch_transforms_active _dispatch_keys "
+    "_get_tracing_state _len_torch_dispatch_stack",
+    torch._C._autograd: "_profiler_enabled",
+    forward_ad: "_current_level",
+}
+# None of these is public: where a torch lacks one, every call goes through the dispatcher.
+_ABLE = all(hasattr(module, name) for module, names in _ASKED.items() for name in names.split())
 _plain: set[int] = set()  # the dispatch keys that tensors have if there is nothing special about them
 
 
 def without_records() -> AbstractContextManager[Any]:
     """A context in which torch records no gradients and no views: results are tensors of their own."""
-    return torch._C._ExcludeDispatchKeyGuard(_RECORDS)
+    return torch._C._ExcludeDispatchKeyGuard(_records())
+
+
+@cache
+def _records() -> Any:
+    """The dispatch keys by which torch records gradients and views, on any device."""
+    key, keys = torch._C.DispatchKey, torch._C.DispatchKeySet
+    return keys(key.AutogradCPU) | keys(key.ADInplaceOrView)
 
 
 def is_plain(tensors: Sequence[Tensor]) -> bool:
     """Whether a call of an op with these tensors, here and now, is nothing but a call of its function."""
     torch_c = torch._C
     if (
-        torch_c._len_torch_dispatch_stack()
+        not _ABLE
+        or torch_c._len_torch_dispatch_stack()
         or torch_c._are_functorch_transforms_active()
         or torch.overrides.has_torch_function(tensors)
         or torch_c._get_tracing_state() is not None

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from scanc_runtime import ArgumentError, launch, operator
+from scanc_runtime import ArgumentError, eager, launch, operator
 from scanc_runtime.eager import is_plain
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
@@ -55,6 +55,13 @@ def test_both_ways_agree_bitwise(name, monkeypatch):
     monkeypatch.setattr(operator, "is_plain", lambda tensors: False)
     through = everything(name, tensors), OPERATORS[name](*tensors)
     assert_close(around, through, rtol=0, atol=0)
+
+
+def test_a_torch_without_what_is_asked_takes_the_dispatcher(monkeypatch):
+    tensors = arguments("ema")
+    monkeypatch.setattr(eager, "_ABLE", False)
+    assert not is_plain(tensors)
+    assert EMA(*tensors).shape == tensors[1].shape
 
 
 class _Watch:
