@@ -83,6 +83,7 @@ class StateBinder:
         self.names = tuple(dict.fromkeys(public_name(decl) for decl in spec.states))
 
     def bind(self, given: InitialState) -> Mapping[str, Tensor]:
+        """The given states by the names that callers see; those that are missing begin as declared."""
         if given is None:
             return {}
         if not isinstance(given, Mapping):

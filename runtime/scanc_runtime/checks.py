@@ -17,13 +17,14 @@ from scanc_runtime.spec import Spec, StateSpec, TensorSpec
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a call before it runs: sizes of batch, time and axes, and dtypes."""
+    """What is known of a call before it runs: sizes of batch, time and axes, dtypes, device."""
 
     batch: int
     time: int
     sizes: dict[str, int]
     compute: torch.dtype  # of arithmetic and states, the real one
     promoted: torch.dtype  # of outputs, the real one
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Checker:
         sizes = {axis: roots[root] for axis, root in self._root.items() if root in roots}
         self._check_known(sizes)
         promoted = promoted_dtype(self._spec.inputs, dtypes[: self._inputs], compute)
-        return Plan(batch, time, sizes, compute, promoted)
+        return Plan(batch, time, sizes, compute, promoted, tensors[0].device)
 
     def _check_tensor(self, slot: _Slot, tensor: Any) -> None:
         decl = slot.decl

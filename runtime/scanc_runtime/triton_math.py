@@ -307,12 +307,12 @@ def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr, axis: tl.co
         other = tl.broadcast_to(lane ^ half, parts[0].shape)
         kept = ()
         if count == 1:
-            kept += (parts[0] + tl.gather(parts[0], other, axis),)
+            kept += (parts[0] + tl.gather(parts[0], other, axis),)  # type: ignore[assignment]
         else:
             high = (lane & half) != 0
             for i in tl.static_range(count // 2):
                 given = tl.gather(tl.where(high, parts[i], parts[i + count // 2]), other, axis)
-                kept += (tl.where(high, parts[i + count // 2], parts[i]) + given,)
+                kept += (tl.where(high, parts[i + count // 2], parts[i]) + given,)  # type: ignore[assignment]
         return scattered(kept, count // 2 if count > 1 else 1, lane, half, axis)
 
 

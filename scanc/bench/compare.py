@@ -126,10 +126,10 @@ def _gradients(values: Tensors, leaves: Tensors, cotangents: dict[str, Tensor]) 
 
 
 def _deviations(ours: Tensors, theirs: Tensors) -> list[Deviation]:
-    return [Deviation(name, _error(ours[name], value)) for name, value in theirs.items()]
+    return [Deviation(name, error(ours[name], value)) for name, value in theirs.items()]
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float:
+def error(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference over the largest finite entry; of bool and int tensors the share of wrong entries.
 
     Equal infinities and common NaNs are no difference; a NaN on one side alone is an infinite one.

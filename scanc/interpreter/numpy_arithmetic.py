@@ -74,6 +74,8 @@ def _identity(x: Array) -> Array:
 
 
 class NumpyArithmetic(Arithmetic):
+    """The operations in numpy."""
+
     functions: ClassVar[Mapping[str, Callable[..., Array]]] = {
         "add": np.add,
         "sub": np.subtract,

@@ -74,8 +74,8 @@ COMPLEX: Mapping[str, Spelling] = {"expm1": Call("functions.expm1")}
 
 REDUCTIONS: Mapping[str, str] = {
     "sum": "{x}.sum({dims})",
-    "max": "{x}.amax({dims})",
-    "min": "{x}.amin({dims})",
+    "max": "functions.highest({x}, {tuple})",
+    "min": "functions.lowest({x}, {tuple})",
     "logsumexp": "torch.logsumexp({x}, {dims})",
     "any": "{x}.any({dims})",
     "all": "{x}.all({dims})",

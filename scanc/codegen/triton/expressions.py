@@ -47,6 +47,7 @@ class Tile:
 
     @property
     def text(self) -> str:
+        """The expression as source text."""
         return self.expr.text
 
 

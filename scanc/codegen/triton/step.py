@@ -70,6 +70,7 @@ class Step:
     # --- values ---
 
     def identifier(self, value: str) -> str:
+        """The variable that holds a value."""
         return self.frame.names.of(self.key(value))
 
     def parts(self, value: str) -> str:
@@ -147,6 +148,7 @@ class Step:
     # --- instructions ---
 
     def instrs(self, kind: RegionKind) -> tuple[Instr, ...]:
+        """The instructions of all regions of one kind."""
         return tuple(instr for region in self.program.regions if region.kind is kind for instr in region.instrs)
 
     def write(self, instrs: Sequence[Instr]) -> None:

@@ -7,7 +7,7 @@ of a step is the step that computes just these; chunk after chunk they give the 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from scanc.ir.build import Builder
@@ -23,8 +23,17 @@ class Summary:
     products: tuple[tuple[str, str], ...]
 
 
-def summary(program: Program, past: Collection[str] = ()) -> Summary | None:
-    """The summary of a fused step; None if it has a state that is no such scan.
+class NoSummary(Exception):
+    """The step has no state, or `state` is no such scan; `reads` are the other states in its next value."""
+
+    def __init__(self, state: State | None, reads: Collection[str] = ()) -> None:
+        self.state = state
+        self.reads = tuple(reads)
+        super().__init__(state.name if state is not None else "no state")
+
+
+def summary(program: Program, past: Collection[str] = ()) -> Summary:
+    """The summary of a fused step.  Raises `NoSummary` if not every state is such a scan, or there is none.
 
     `past`: inputs that are not known when it runs.
     """
@@ -36,17 +45,18 @@ def summary(program: Program, past: Collection[str] = ()) -> Summary | None:
     following = dict(program.next)
     for state in program.states:
         if program.semiring != "real" or state.type.kind is not Kind.REAL:
-            return None
+            raise NoSummary(state)
         product = replace(state, name=f"{state.name}.product")
         builder.types[product.name] = product.type
         try:
             following[product.name] = _Slope(builder, made, depends, state, product.name).of(following[state.name])
         except _NotAffine:
-            return None
+            others = {other.name for other in program.states if other is not state} | set(past)
+            raise NoSummary(state, _read(made, following[state.name]) & others) from None
         states += [state, product]
         products.append((state.name, product.name))
     if not states:
-        return None
+        raise NoSummary(None)
     return Summary(_pruned(program, states, following, list(builder.take())), tuple(products))
 
 
@@ -56,6 +66,17 @@ def _depends(program: Program, sources: set[str]) -> set[str]:
     for instr in program.instrs:
         if found.intersection(instr.args):
             found.add(instr.name)
+    return found
+
+
+def _read(made: Mapping[str, Instr], value: str) -> set[str]:
+    """Everything that a value is computed from, itself included."""
+    found, open_ = set(), [value]
+    while open_:
+        name = open_.pop()
+        if name not in found:
+            found.add(name)
+            open_ += made[name].args if name in made else ()
     return found
 
 

@@ -53,6 +53,7 @@ class Buffer:
 
     @property
     def arguments(self) -> str:
+        """The kernel's arguments about this tensor: its pointer and its strides."""
         strides = zip(self.dims, self.strides, strict=True)
         return ", ".join([self.pointer, *(f"{s}: tl.constexpr" if dim in self.fixed else s for dim, s in strides)])
 
@@ -85,6 +86,7 @@ class Frame:
         return tuple(axis for axis in axes if axis in self.schedule.tile)
 
     def shape(self, axes: Iterable[str]) -> str:
+        """The shape of a value's tile, as source text."""
         return "[" + ", ".join(f"block_{axis}" for axis in self.tile(axes)) + "]"
 
     def comment(self, axes: Iterable[str]) -> str:
@@ -190,6 +192,7 @@ class Frame:
         return " * ".join([count, *(f"block_{axis}" for axis in self.tile(axes))])
 
     def dtype(self, kind: Kind) -> str:
+        """The Triton dtype of a kind of values, as source text."""
         return _DTYPES[kind]
 
     # --- the head of a kernel ---

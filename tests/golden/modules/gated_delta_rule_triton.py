@@ -5,8 +5,8 @@ Stages:
         contracts i
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: S: DPLR: diagonal plus rank 1 over i, input-dependent; not a real scan of its own
 
 gated_delta_rule(q, k, v, g, beta):
     input   q     [B, T, h, i]
@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="a6597c0471ce",
+    digest="ad35f991d315",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -65,8 +65,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "S: DPLR: diagonal plus rank 1 over i, input-dependent; not a real scan of its own"),
     ),
     order=("q", "k", "v", "g", "beta"),
 )

@@ -5,8 +5,9 @@ Stages:
         contracts n
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: x: time-invariant: diagonal over n, the same at every step, |decay| ≤ 1; not a real scan of
+        its own: the next value of x.re reads x.im
 
 lru(u, nu, theta, log_gamma, B, C, D):
     input   u          [B, T, d]
@@ -46,7 +47,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="eb34a3163024",
+    digest="ee080ad91adc",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -70,8 +71,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "x: time-invariant: diagonal over n, the same at every step, |decay| \u2264 1; not a real scan of its own: the next value of x.re reads x.im"),
     ),
     order=("u", "nu", "theta", "log_gamma", "B", "C", "D"),
 )

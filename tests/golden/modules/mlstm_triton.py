@@ -7,8 +7,9 @@ Stages:
     n: scalar, input-dependent, growth possible; writes elementwise; read-out contracts i
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the
+        next value of C reads m
 
 mlstm(q, k, v, ig, fg):
     input   q   [B, T, h, i]
@@ -52,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="95a728d0cf34",
+    digest="40d3d47414b3",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -76,8 +77,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the next value of C reads m"),
     ),
     order=("q", "k", "v", "ig", "fg"),
 )
