@@ -244,7 +244,7 @@ class Tiling:
             block[inner] = min(block[inner], _LANES * _FOLDED)
         if inner in choice.blocks and inner in spread:
             block[inner] = choice.blocks[inner]
-        lanes = {inner: choice.lanes.get(inner, min(_LANES, max(1, block[inner] // 4)))}
+        lanes = {inner: min(choice.lanes.get(inner, max(1, block[inner] // 4)), _LANES, block[inner])}
         lanes[outer] = min(_LANES // lanes[inner], block[outer])
         if outer in spread:
             fold = max(1, _FOLDED // (words * block[inner] // lanes[inner]))
