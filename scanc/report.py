@@ -8,6 +8,7 @@ from math import prod
 import torch
 from scanc_runtime.checks import Plan
 from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.operator import preferred
 from scanc_runtime.register import SavedFn
 from scanc_runtime.spec import Spec
 
@@ -76,8 +77,7 @@ def _judged(form: str, forms: Sequence[str], refused: Refused) -> str:
     """What a target's form is, or why the target does not have it."""
     if form not in forms:
         return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
-    auto = "chunked" if "chunked" in forms else "recurrent"
-    return f"{form}: {FORMS[form]}{' (auto)' if form == auto else ''}"
+    return f"{form}: {FORMS[form]}{' (auto)' if form == preferred(forms) else ''}"
 
 
 def explain_saved(targets: Mapping[str, tuple[Spec, SavedFn]]) -> str:

@@ -88,6 +88,14 @@ class Checker:
                 expected=f"a tensor {slot.shape}",
                 got=f"{type(tensor).__name__}",
             )
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            raise ArgumentError(
+                f"{self._name}: `{_label(decl)}` is not dense",
+                declared=where(decl),
+                expected=f"a dense tensor {slot.shape}",
+                got="a nested tensor" if tensor.is_nested else f"a tensor of layout {tensor.layout}",
+                hint="tensor.to_padded_tensor(0.0)" if tensor.is_nested else "tensor.to_dense()",
+            )
         if tensor.dim() != len(slot.lead) + len(decl.dims):
             raise ArgumentError(
                 f"{self._name}: `{_label(decl)}` has {tensor.dim()} dimensions, not {len(slot.lead) + len(decl.dims)}",

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from scanc_runtime.binding import Binder, InitialState, StateBinder, public_name
+from scanc_runtime.binding import STEP_OPTIONS, Binder, InitialState, StateBinder, public_name
 from scanc_runtime.checks import Checker, Plan
 from scanc_runtime.dtypes import dtype_name, value_dtype
 from scanc_runtime.errors import ArgumentError, did_you_mean
@@ -25,7 +25,7 @@ from scanc_runtime.spec import Spec, StateSpec
 Outputs = Tensor | tuple[Tensor, ...]
 State = dict[str, Tensor]
 _MOST_PLANS = 256
-_LOOKS = attrgetter("shape", "dtype", "device")  # all of a tensor that a plan depends on
+_LOOKS = attrgetter("shape", "dtype", "device", "layout")  # all of a tensor that a plan depends on
 _NOWHERE = {
     "convolution": "no target has it so far",
     "interpret": "the interpreter is part of the compiler, which a generated module does not need",
@@ -79,8 +79,9 @@ class Interface(ABC):
         Inputs are [B, T, *dims], params [*dims], in order of declaration or by name; states [B, *dims].
         `initial_state` is a tensor (of the only state) or a mapping, completed by the declared initial
         values.  Returns the output, or a tuple of outputs; with `return_state` that and a mapping of final
-        states.  `reverse` runs the same program from the last token to the first.  No plan depends on the
-        batch so far, so `batch_invariant` changes nothing.  Raises `ArgumentError`.
+        states.  `reverse` runs the same program from the last token to the first.  With `batch_invariant` each
+        row is computed by itself, so that its result is bitwise the same in any batch; that takes as long as a
+        call per row.  Raises `ArgumentError`.
         """
         if cu_seqlens is not None:
             raise ArgumentError(
@@ -90,14 +91,31 @@ class Interface(ABC):
         given = self._binder.bind(tensors, named)
         states = self._state_binder.bind(initial_state)
         plan = self._plan(given, states, single=False)
-        outputs, final = self._execute(given, states, plan, form, reverse, single=False)
-        declared = _declared(self._outputs, outputs)
+        if batch_invariant and plan.batch > 1:
+            rows = [self._row(given, states, row, form, reverse) for row in range(plan.batch)]
+            declared = [torch.cat(column) for column in zip(*(outputs for outputs, _ in rows), strict=True)]
+            state = {name: torch.cat([final[name] for _, final in rows]) for name in rows[0][1]}
+        else:
+            outputs, final = self._execute(given, states, plan, form, reverse, single=False)
+            declared = _declared(self._outputs, outputs)
+            state = self._public(final) if return_state else {}
         result: Outputs = declared[0] if len(declared) == 1 else tuple(declared)
-        return (result, self._public(final)) if return_state else result
+        return (result, state) if return_state else result
+
+    def _row(
+        self, given: Sequence[Tensor], states: Mapping[str, Tensor], row: int, form: str, reverse: bool
+    ) -> tuple[list[Tensor], State]:
+        """The outputs and final states of one row of the batch, [1, …]."""
+        count = len(self.spec.inputs)
+        alone = [tensor[row : row + 1] for tensor in given[:count]]
+        own = {name: tensor[row : row + 1] for name, tensor in states.items()}
+        plan = self._plan([*alone, *given[count:]], own, single=False)
+        outputs, final = self._execute([*alone, *given[count:]], own, plan, form, reverse, single=False)
+        return _declared(self._outputs, outputs), self._public(final)
 
     def step(self, /, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
         """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state (a mapping)."""
-        given = self._binder.bind(tensors, named)
+        given = self._binder.bind(tensors, named, STEP_OPTIONS)
         states = self._state_binder.bind(state)
         plan = self._plan(given, states, single=True)
         outputs, final = self._execute(given, states, plan, form, False, single=True)
@@ -131,7 +149,7 @@ class Interface(ABC):
             if states:
                 key += (*states, *map(_LOOKS, states.values()))
             plan = self._plans.get(key)
-        except (AttributeError, TypeError):  # no tensor, or a symbolic size
+        except (AttributeError, TypeError, RuntimeError):  # no tensor, a symbolic size, or a nested tensor
             return self._checker.check(given, states, single)
         if plan is None:
             plan = self._checker.check(given, states, single)

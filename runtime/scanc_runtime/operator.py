@@ -19,6 +19,11 @@ from scanc_runtime.spec import Spec
 _PREFERENCE = ("chunked", "parallel", "recurrent")
 
 
+def preferred(forms: Sequence[str]) -> str:
+    """The form that `auto` is where no call says otherwise, of those that a module has."""
+    return next((form for form in _PREFERENCE if form in forms), forms[0])
+
+
 class Operator(Interface):
     """A differentiable operator from the functions of a generated module.
 
@@ -38,7 +43,7 @@ class Operator(Interface):
         super().__init__(spec)
         self.saved = saved
         self._forms = tuple(forward)
-        self._preferred = next((form for form in _PREFERENCE if form in forward), self._forms[0])
+        self._preferred = preferred(self._forms)
         self.raw = register(spec, Kernels(step, forward, backward, saved))
         self._apply, self._apply_plain = differentiable_op(spec, self.raw, step)
 

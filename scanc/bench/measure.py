@@ -132,7 +132,7 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
     }
     wanted = [value for value in leaves.values() if value.requires_grad]
     ordered = positional(operator.spec, leaves)
-    outputs = _tuple(operator(*ordered, form=case.form))
+    outputs = several(operator(*ordered, form=case.form))
     cotangents = [torch.ones_like(value) for value in outputs if value.requires_grad]
 
     def forward() -> object:
@@ -140,7 +140,7 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
             return operator(*ordered, form=case.form)
 
     def both() -> object:
-        results = [value for value in _tuple(operator(*ordered, form=case.form)) if value.requires_grad]
+        results = [value for value in several(operator(*ordered, form=case.form)) if value.requires_grad]
         return torch.autograd.grad(results, wanted, cotangents, allow_unused=True)
 
     moved = sum(value.nbytes for value in (*leaves.values(), *outputs)) * (3 if backward else 1)
@@ -165,7 +165,8 @@ def _copy_time(size: int, device: torch.device, seconds: float) -> float:
     return time_call(lambda: target.copy_(source), device, seconds=seconds / 4).fastest
 
 
-def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
+def several(value: Any) -> tuple[torch.Tensor, ...]:
+    """What an operator returns, as a tuple: of one, if it has one output."""
     return value if isinstance(value, tuple) else (value,)
 
 

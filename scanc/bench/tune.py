@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scanc.bench.arguments import Call, positional
 from scanc.bench.compare import error
-from scanc.bench.measure import time_call
+from scanc.bench.measure import several, time_call
 from scanc.op import ScanOperator
 
 MOST = 8
@@ -72,7 +72,7 @@ class Tuner:
         self._device = self._ordered[0].device
         self._calls = _QUEUED if self._device.type == "cuda" else 1
         with tuned.trying({}), torch.no_grad():
-            outputs = _several(operator(*self._ordered))
+            outputs = several(operator(*self._ordered))
         smooth = [value.is_floating_point() or value.is_complex() for value in outputs]
         self._cotangents = [torch.randn_like(y) if has else y for y, has in zip(outputs, smooth, strict=True)]
         self._default: dict[Direction, list[Tensor]] = {}
@@ -138,17 +138,17 @@ class Tuner:
         if direction == "forward":
             with torch.no_grad():
                 outputs, final = self._operator(*self._ordered, return_state=True)
-            return [*_several(outputs), *final.values()]
+            return [*several(outputs), *final.values()]
         outputs, final = self._operator(*self._ordered, return_state=True)
-        values = [*_several(outputs), *final.values()]
-        return [value.detach() for value in (*values, *self._gradients(_several(outputs)))]
+        values = [*several(outputs), *final.values()]
+        return [value.detach() for value in (*values, *self._gradients(several(outputs)))]
 
     def _timed(self, direction: Direction) -> Callable[[], object]:
         if direction == "forward":
             return torch.no_grad()(partial(self._operator, *self._ordered))
         if direction == "backward":
-            return partial(self._gradients, _several(self._operator(*self._ordered)))
-        return lambda: self._gradients(_several(self._operator(*self._ordered)))
+            return partial(self._gradients, several(self._operator(*self._ordered)))
+        return lambda: self._gradients(several(self._operator(*self._ordered)))
 
     def _gradients(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Of everything that has one; the graph stays, so that backward can be called again."""
@@ -236,7 +236,3 @@ def _rounding(dtype: torch.dtype) -> float:
     if not (dtype.is_floating_point or dtype.is_complex):
         return 0.0
     return max(2 * torch.finfo(dtype).eps, 1e-10 if torch.finfo(dtype).bits == 64 else 1e-4)
-
-
-def _several(value: Any) -> tuple[Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)

@@ -7,12 +7,12 @@ of a step is the step that computes just these; chunk after chunk they give the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Instr, Kind, Map, Program, Region, RegionKind, State
-from scanc.ir.rewrite import live
+from scanc.ir.rewrite import dependent, live
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def summary(program: Program, past: Collection[str] = ()) -> Summary:
     `past`: inputs that are not known when it runs.
     """
     made = {instr.name: instr for instr in program.instrs}
-    depends = _depends(program, {state.name for state in program.states} | set(past))
+    depends = dependent(program.instrs, [*(state.name for state in program.states), *past])
     builder = Builder(program.axes, program.types, reserved=[*made, *(decl.name for decl in program.declared)])
     states: list[State] = []
     products: list[tuple[str, str]] = []
@@ -52,32 +52,14 @@ def summary(program: Program, past: Collection[str] = ()) -> Summary:
             following[product.name] = _Slope(builder, made, depends, state, product.name).of(following[state.name])
         except _NotAffine:
             others = {other.name for other in program.states if other is not state} | set(past)
-            raise NoSummary(state, _read(made, following[state.name]) & others) from None
+            end = following[state.name]
+            read = {end}.union(*(instr.args for instr in live(program.instrs, [end])))
+            raise NoSummary(state, read & others) from None
         states += [state, product]
         products.append((state.name, product.name))
     if not states:
         raise NoSummary(None)
     return Summary(_pruned(program, states, following, list(builder.take())), tuple(products))
-
-
-def _depends(program: Program, sources: set[str]) -> set[str]:
-    """The values that depend on some sources."""
-    found = set(sources)
-    for instr in program.instrs:
-        if found.intersection(instr.args):
-            found.add(instr.name)
-    return found
-
-
-def _read(made: Mapping[str, Instr], value: str) -> set[str]:
-    """Everything that a value is computed from, itself included."""
-    found, open_ = set(), [value]
-    while open_:
-        name = open_.pop()
-        if name not in found:
-            found.add(name)
-            open_ += made[name].args if name in made else ()
-    return found
 
 
 class _NotAffine(Exception):
