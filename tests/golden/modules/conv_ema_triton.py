@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="9764078e55df",
+    digest="a363c141f2af",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -98,6 +98,7 @@ FORWARD_TILING = Tiling(
     resident=(("d",), ("d",), ("d",), ("d",), ("d",), ("d", "w")),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=32,
     segment=SEGMENT,
 )
@@ -113,6 +114,7 @@ BACKWARD_TILING = Tiling(
     ),
     rows=(("d",), ("d",)),
     past=(("d",), ("d",), ("d",), ("d",)),
+    folds=(),
     work=95,
     segment=SEGMENT,
 )
@@ -199,7 +201,7 @@ def forward_kernel(
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < T), other=0.0),)  # [d]
@@ -399,8 +401,8 @@ def backward_kernel(
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
-            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, block_d, way * dy_h_stride_t, -prefetch * unroll, unroll)
         x_ahead = ()
         dy_h_ahead = ()
         for u in tl.static_range(unroll):

@@ -36,7 +36,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="08a71d0ca491",
+    digest="437a7d54d6f7",
     axes=(
         AxisSpec("d"),
     ),
@@ -78,6 +78,7 @@ FORWARD_TILING = Tiling(
     resident=(("d",), ("d",)),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=13,
     segment=SEGMENT,
 )
@@ -91,6 +92,7 @@ BACKWARD_TILING = Tiling(
     resident=(("d",), ("d",), ("d",), ("d",)),
     rows=(("d",), ("d",)),
     past=(("d",),),
+    folds=(),
     work=32,
     segment=SEGMENT,
 )
@@ -104,6 +106,7 @@ FORWARD_SUMMARY_TILING = Tiling(
     resident=(("d",), ("d",), ("d",)),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=14,
     segment=SEGMENT,
 )
@@ -117,6 +120,7 @@ BACKWARD_SUMMARY_TILING = Tiling(
     resident=(("d",), ("d",), ("d",)),
     rows=(("d",),),
     past=(),
+    folds=(),
     work=11,
     segment=SEGMENT,
 )
@@ -170,7 +174,7 @@ def forward_kernel(
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [d]
@@ -278,8 +282,8 @@ def backward_kernel(
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, -prefetch * unroll, unroll)
-            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, block_d, way * dy_h_stride_t, -prefetch * unroll, unroll)
         x_ahead = ()
         dy_h_ahead = ()
         for u in tl.static_range(unroll):
@@ -446,7 +450,7 @@ def forward_summary_kernel(
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         x_at = x_ptr + b * x_stride_b + origin * x_stride_t + at_d * x_stride_d  # [d]
         if prefetch > 0 and not tail:
-            x_lines = tlmath.cache_lines(x_at, way * x_stride_t, prefetch * unroll, unroll)
+            x_lines = tlmath.cache_lines(x_at, block_d, way * x_stride_t, prefetch * unroll, unroll)
         x_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [d]
@@ -539,7 +543,7 @@ def backward_summary_kernel(
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
-            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, block_d, way * dy_h_stride_t, prefetch * unroll, unroll)
         dy_h_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [d]

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="3639536707ca",
+    digest="f3a15934ef07",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -96,6 +96,7 @@ FORWARD_TILING = Tiling(
     resident=(("d",), ("d", "d_col"), ("d", "d_col"), ("d", "d_col")),
     rows=(("d",), ("d",), ("d",)),
     past=(),
+    folds=(),
     work=38,
     segment=SEGMENT,
 )
@@ -118,6 +119,7 @@ BACKWARD_TILING = Tiling(
     ),
     rows=(("d",), ("d",), ("d",), ("d",)),
     past=(("d",),),
+    folds=(),
     work=101,
     segment=SEGMENT,
 )
@@ -174,9 +176,9 @@ def forward_kernel(
         r_at = r_ptr + b * r_stride_b + origin * r_stride_t + at_d * r_stride_d  # [d]
         c_at = c_ptr + b * c_stride_b + origin * c_stride_t + at_d * c_stride_d  # [d]
         if prefetch > 0 and not tail:
-            z_lines = tlmath.cache_lines(z_at, way * z_stride_t, prefetch * unroll, unroll)
-            r_lines = tlmath.cache_lines(r_at, way * r_stride_t, prefetch * unroll, unroll)
-            c_lines = tlmath.cache_lines(c_at, way * c_stride_t, prefetch * unroll, unroll)
+            z_lines = tlmath.cache_lines(z_at, block_d, way * z_stride_t, prefetch * unroll, unroll)
+            r_lines = tlmath.cache_lines(r_at, block_d, way * r_stride_t, prefetch * unroll, unroll)
+            c_lines = tlmath.cache_lines(c_at, block_d, way * c_stride_t, prefetch * unroll, unroll)
         z_ahead = ()
         r_ahead = ()
         c_ahead = ()
@@ -332,10 +334,10 @@ def backward_kernel(
         c_at = c_ptr + b * c_stride_b + origin * c_stride_t + at_d * c_stride_d  # [d]
         dy_h_at = dy_h_ptr + b * dy_h_stride_b + origin * dy_h_stride_t + at_d * dy_h_stride_d  # [d]
         if prefetch > 0 and not tail:
-            z_lines = tlmath.cache_lines(z_at, way * z_stride_t, -prefetch * unroll, unroll)
-            r_lines = tlmath.cache_lines(r_at, way * r_stride_t, -prefetch * unroll, unroll)
-            c_lines = tlmath.cache_lines(c_at, way * c_stride_t, -prefetch * unroll, unroll)
-            dy_h_lines = tlmath.cache_lines(dy_h_at, way * dy_h_stride_t, -prefetch * unroll, unroll)
+            z_lines = tlmath.cache_lines(z_at, block_d, way * z_stride_t, -prefetch * unroll, unroll)
+            r_lines = tlmath.cache_lines(r_at, block_d, way * r_stride_t, -prefetch * unroll, unroll)
+            c_lines = tlmath.cache_lines(c_at, block_d, way * c_stride_t, -prefetch * unroll, unroll)
+            dy_h_lines = tlmath.cache_lines(dy_h_at, block_d, way * dy_h_stride_t, -prefetch * unroll, unroll)
         z_ahead = ()
         r_ahead = ()
         c_ahead = ()

@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="920fdd2fd008",
+    digest="5975c85fe5d7",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -87,6 +87,7 @@ FORWARD_TILING = Tiling(
     resident=(("s",), ("s",), ("s", "s_col")),
     rows=(("s",),),
     past=(),
+    folds=(),
     work=4,
     segment=SEGMENT,
 )
@@ -100,6 +101,7 @@ BACKWARD_TILING = Tiling(
     resident=(("s",), ("s",), ("s",), ("s",), ("s", "s_col"), ("s", "s_col")),
     rows=(("s",), ("s",), ()),
     past=(("s",),),
+    folds=(),
     work=31,
     segment=SEGMENT,
 )
@@ -148,7 +150,7 @@ def forward_kernel(
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         e_at = e_ptr + b * e_stride_b + origin * e_stride_t + at_s * e_stride_s  # [s]
         if prefetch > 0 and not tail:
-            e_lines = tlmath.cache_lines(e_at, way * e_stride_t, prefetch * unroll, unroll)
+            e_lines = tlmath.cache_lines(e_at, block_s, way * e_stride_t, prefetch * unroll, unroll)
         e_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             e_ahead += (tl.load(e_at + way * u * e_stride_t, mask=in_s & (begin + u < T), other=0.0),)  # [s]
@@ -270,9 +272,9 @@ def backward_kernel(
         # scalar
         dy_likelihood_at = dy_likelihood_ptr + b * dy_likelihood_stride_b + origin * dy_likelihood_stride_t
         if prefetch > 0 and not tail:
-            e_lines = tlmath.cache_lines(e_at, way * e_stride_t, -prefetch * unroll, unroll)
+            e_lines = tlmath.cache_lines(e_at, block_s, way * e_stride_t, -prefetch * unroll, unroll)
             dy_alpha_lines = tlmath.cache_lines(
-                dy_alpha_at, way * dy_alpha_stride_t, -prefetch * unroll, unroll
+                dy_alpha_at, block_s, way * dy_alpha_stride_t, -prefetch * unroll, unroll
             )
         e_ahead = ()
         dy_alpha_ahead = ()

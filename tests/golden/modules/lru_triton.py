@@ -47,7 +47,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="ee080ad91adc",
+    digest="6496353d7590",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -103,7 +103,8 @@ FORWARD_TILING = Tiling(
     resident=(("d",), ("d", "n"), ("d", "n"), ("d", "n"), ("d", "n"), ("n",), ("n",), ("n",), ("n",), ("n",)),
     rows=(("d",),),
     past=(),
-    work=40,
+    folds=("d", "n"),
+    work=68,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -137,7 +138,8 @@ BACKWARD_TILING = Tiling(
     ),
     rows=(("d",), ("d",)),
     past=(("n",), ("n",)),
-    work=131,
+    folds=("n", "d"),
+    work=187,
     segment=SEGMENT,
 )
 
@@ -168,6 +170,8 @@ def forward_kernel(
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
+    lanes_d: tl.constexpr,
+    lanes_n: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     unroll: tl.constexpr,
@@ -180,11 +184,26 @@ def forward_kernel(
     part_n = program % tl.cdiv(size_n, block_n)
     program = program // tl.cdiv(size_n, block_n)
     b = program
-    at_d = tl.arange(0, block_d).to(tl.int64)
+    fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
+    fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
+    # [d]
+    lane_d = (
+        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
+        + tl.arange(0, fold_d)[:, None, None, None]
+        + all_lanes
+    )
+    # [n]
+    lane_n = (
+        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
+        + tl.arange(0, fold_n)[None, :, None, None]
+        + all_lanes
+    )
+    at_d = lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    lane_n = tl.arange(0, block_n)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
+    once_d = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes == 0
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
@@ -193,24 +212,24 @@ def forward_kernel(
     theta = tl.load(theta_at, mask=in_n, other=0.0).to(acc)  # [n]
     log_gamma_at = log_gamma_ptr + at_n * log_gamma_stride_n  # [n]
     log_gamma = tl.load(log_gamma_at, mask=in_n, other=0.0).to(acc)  # [n]
-    B_re_at = B_re_ptr + at_d[:, None] * B_re_stride_d + at_n[None, :] * B_re_stride_n  # [d, n]
-    B_re = tl.load(B_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    B_im_at = B_im_ptr + at_d[:, None] * B_im_stride_d + at_n[None, :] * B_im_stride_n  # [d, n]
-    B_im = tl.load(B_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    C_re_at = C_re_ptr + at_d[:, None] * C_re_stride_d + at_n[None, :] * C_re_stride_n  # [d, n]
-    C_re = tl.load(C_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    C_im_at = C_im_ptr + at_d[:, None] * C_im_stride_d + at_n[None, :] * C_im_stride_n  # [d, n]
-    C_im = tl.load(C_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    B_re_at = B_re_ptr + at_d * B_re_stride_d + at_n * B_re_stride_n  # [d, n]
+    B_re = tl.load(B_re_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    B_im_at = B_im_ptr + at_d * B_im_stride_d + at_n * B_im_stride_n  # [d, n]
+    B_im = tl.load(B_im_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    C_re_at = C_re_ptr + at_d * C_re_stride_d + at_n * C_re_stride_n  # [d, n]
+    C_re = tl.load(C_re_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    C_im_at = C_im_ptr + at_d * C_im_stride_d + at_n * C_im_stride_n  # [d, n]
+    C_im = tl.load(C_im_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     # spec line 12
-    exp_nu = tl.exp(nu)  # [n]
-    t_2 = tl.exp(-exp_nu)  # [n]
-    exp_theta = tl.exp(theta)  # [n]
+    exp_nu = tlmath.exp(nu)  # [n]
+    t_2 = tlmath.exp(-exp_nu)  # [n]
+    exp_theta = tlmath.exp(theta)  # [n]
     t_4 = t_2 * tlmath.cos(exp_theta)  # [n]
     t_6 = t_2 * tlmath.sin(exp_theta)  # [n]
     # spec line 13
-    exp_log_gamma = tl.exp(log_gamma)  # [n]
+    exp_log_gamma = tlmath.exp(log_gamma)  # [n]
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -218,17 +237,28 @@ def forward_kernel(
     x_re = tl.load(x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     x_im_start_at = x_im_start_ptr + b * x_im_start_stride_b + at_n * x_im_start_stride_n  # [n]
     x_im = tl.load(x_im_start_at, mask=in_n, other=0.0).to(acc)  # [n]
+    share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
+    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_n
+    in_turn = place * share % lanes_n < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         u_2_at = u_ptr + b * u_stride_b + origin * u_stride_t + at_d * u_stride_d  # [d]
         if prefetch > 0 and not tail:
-            u_2_lines = tlmath.cache_lines(u_2_at, way * u_stride_t, prefetch * unroll, unroll)
+            u_2_lines = tlmath.cache_lines(u_2_at, block_d, way * u_stride_t, prefetch * unroll, unroll)
+        u_2_at += turn * (way * u_stride_t)
         u_2_ahead = ()
-        for u in tl.static_range(short if tail else unroll):
+        for u in tl.static_range(0, short if tail else unroll, share):
             # [d]
-            u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d & (begin + u < T), other=0.0),)
+            u_2_ahead += (
+                tl.load(
+                    u_2_at + way * (u // share * share) * u_stride_t,
+                    mask=in_d & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
         # [d]
         y_out_at = (
             y_out_ptr
@@ -237,6 +267,7 @@ def forward_kernel(
             + origin * y_out_stride_t
             + at_d * y_out_stride_d
         )
+        y_out_at += turn * (way * y_out_stride_t)
         for first in range(begin, T if tail else whole, short if tail else unroll):
             u_2_block = u_2_ahead
             if not tail:
@@ -247,16 +278,21 @@ def forward_kernel(
                         tlmath.prefetch(u_2_lines)
                     u_2_lines += tlmath.size_in_bytes(u_2_at, way * unroll * u_stride_t)
                 u_2_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
-                    u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d, other=0.0),)  # [d]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    u_2_ahead += (
+                        tl.load(u_2_at + way * (u // share * share) * u_stride_t, mask=in_d, other=0.0),
+                    )
             if tail:
                 u_2_at += way * short * u_stride_t
                 u_2_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
+                for u in tl.static_range(0, short if tail else unroll, share):
                     # [d]
                     u_2_ahead += (
                         tl.load(
-                            u_2_at + way * u * u_stride_t, mask=in_d & (first + short + u < T), other=0.0
+                            u_2_at + way * (u // share * share) * u_stride_t,
+                            mask=in_d & (first + short + u + turn < T),
+                            other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
@@ -271,7 +307,7 @@ def forward_kernel(
                             + checkpoint * x_re_saved_stride_segment
                             + at_n * x_re_saved_stride_n
                         )
-                        tl.store(x_re_saved_at, x_re, mask=in_n)
+                        tl.store(x_re_saved_at, x_re, mask=in_n & once_d)
                         # [n]
                         x_im_saved_at = (
                             x_im_saved_ptr
@@ -279,25 +315,38 @@ def forward_kernel(
                             + checkpoint * x_im_saved_stride_segment
                             + at_n * x_im_saved_stride_n
                         )
-                        tl.store(x_im_saved_at, x_im, mask=in_n)
-                u_2 = u_2_block[u].to(acc)  # [d]
+                        tl.store(x_im_saved_at, x_im, mask=in_n & once_d)
+                if u % share == 0:
+                    u_2 = u_2_block[u // share].to(acc)  # [d]
+                    # spec line 14
+                    t_14 = D * u_2  # [d]
+                u_now = tlmath.from_lane(u_2, u % share, share)  # [d]
                 # spec line 13
-                t_15 = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)  # [n]
-                t_16 = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)  # [n]
+                t_15 = tlmath.folded_sum(tl.where(in_d, B_re * u_now, 0.0), 0, 2)  # [n]
+                t_16 = tlmath.folded_sum(tl.where(in_d, B_im * u_now, 0.0), 0, 2)  # [n]
                 x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_15  # [n]
                 x_3 = t_4 * x_im + t_6 * x_re + exp_log_gamma * t_16  # [n]
                 # spec line 14
-                t_19 = tl.sum(tl.where(in_n[None, :], C_re * x_2[None, :], 0.0), axis=1)  # [d]
-                t_20 = tl.sum(tl.where(in_n[None, :], C_im * x_3[None, :], 0.0), axis=1)  # [d]
-                y = t_19 - t_20 + tl.where(lead_n, D * u_2, 0.0)  # [d]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & alive)
+                t_19 = tl.sum(tl.where(in_n, C_re * x_2, 0.0), 1, keep_dims=True)  # [d]
+                t_20 = tl.sum(tl.where(in_n, C_im * x_3, 0.0), 1, keep_dims=True)  # [d]
+                t_19_parts = (t_19,) if u % share == 0 else t_19_parts + (t_19,)
+                t_20_parts = (t_20,) if u % share == 0 else t_20_parts + (t_20,)
+                if u % share == share - 1:
+                    t_19 = tlmath.scattered(t_19_parts, share, place, lanes_n, 3)[0]  # [d]
+                    t_20 = tlmath.scattered(t_20_parts, share, place, lanes_n, 3)[0]  # [d]
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    # spec line 14
+                    y = t_19 - t_20 + tl.where(lead_n, t_14, 0.0)  # [d]
+                    tl.store(
+                        y_out_at + way * (u // share * share) * y_out_stride_t, y, mask=in_d & turn_alive
+                    )
                 x_re = tl.where(alive, x_2, x_re)
                 x_im = tl.where(alive, x_3, x_im)
             y_out_at += way * (short if tail else unroll) * y_out_stride_t
     x_re_end_at = x_re_end_ptr + b * x_re_end_stride_b + at_n * x_re_end_stride_n  # [n]
-    tl.store(x_re_end_at, x_re, mask=in_n)
+    tl.store(x_re_end_at, x_re, mask=in_n & once_d)
     x_im_end_at = x_im_end_ptr + b * x_im_end_stride_b + at_n * x_im_end_stride_n  # [n]
-    tl.store(x_im_end_at, x_im, mask=in_n)
+    tl.store(x_im_end_at, x_im, mask=in_n & once_d)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -342,6 +391,8 @@ def backward_kernel(
     size_n: tl.constexpr,
     block_d: tl.constexpr,
     block_n: tl.constexpr,
+    lanes_n: tl.constexpr,
+    lanes_d: tl.constexpr,
     segment: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
@@ -353,11 +404,27 @@ def backward_kernel(
     part_n = program % tl.cdiv(size_n, block_n)
     program = program // tl.cdiv(size_n, block_n)
     b = program
-    at_d = tl.arange(0, block_d).to(tl.int64)
-    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    lane_n = tl.arange(0, block_n)
+    fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
+    fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_n, lanes_d], tl.int64)
+    # [n]
+    lane_n = (
+        tl.arange(0, lanes_n)[None, None, :, None] * fold_n
+        + tl.arange(0, fold_n)[:, None, None, None]
+        + all_lanes
+    )
+    # [d]
+    lane_d = (
+        tl.arange(0, lanes_d)[None, None, None, :] * fold_d
+        + tl.arange(0, fold_d)[None, :, None, None]
+        + all_lanes
+    )
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
+    at_d = lane_d
+    in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
+    once_n = tl.arange(0, lanes_n)[None, None, :, None] + all_lanes == 0
+    once_d = tl.arange(0, lanes_d)[None, None, None, :] + all_lanes == 0
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
@@ -366,31 +433,31 @@ def backward_kernel(
     theta = tl.load(theta_at, mask=in_n, other=0.0).to(acc)  # [n]
     log_gamma_at = log_gamma_ptr + at_n * log_gamma_stride_n  # [n]
     log_gamma = tl.load(log_gamma_at, mask=in_n, other=0.0).to(acc)  # [n]
-    B_re_at = B_re_ptr + at_d[:, None] * B_re_stride_d + at_n[None, :] * B_re_stride_n  # [d, n]
-    B_re = tl.load(B_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    B_im_at = B_im_ptr + at_d[:, None] * B_im_stride_d + at_n[None, :] * B_im_stride_n  # [d, n]
-    B_im = tl.load(B_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    C_re_at = C_re_ptr + at_d[:, None] * C_re_stride_d + at_n[None, :] * C_re_stride_n  # [d, n]
-    C_re = tl.load(C_re_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
-    C_im_at = C_im_ptr + at_d[:, None] * C_im_stride_d + at_n[None, :] * C_im_stride_n  # [d, n]
-    C_im = tl.load(C_im_at, mask=in_d[:, None] & in_n[None, :], other=0.0).to(acc)  # [d, n]
+    B_re_at = B_re_ptr + at_d * B_re_stride_d + at_n * B_re_stride_n  # [d, n]
+    B_re = tl.load(B_re_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    B_im_at = B_im_ptr + at_d * B_im_stride_d + at_n * B_im_stride_n  # [d, n]
+    B_im = tl.load(B_im_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    C_re_at = C_re_ptr + at_d * C_re_stride_d + at_n * C_re_stride_n  # [d, n]
+    C_re = tl.load(C_re_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    C_im_at = C_im_ptr + at_d * C_im_stride_d + at_n * C_im_stride_n  # [d, n]
+    C_im = tl.load(C_im_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     D_at = D_ptr + at_d * D_stride_d  # [d]
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     # spec line 12
-    exp_nu = tl.exp(nu)  # [n]
-    t_2 = tl.exp(-exp_nu)  # [n]
-    exp_theta = tl.exp(theta)  # [n]
+    exp_nu = tlmath.exp(nu)  # [n]
+    t_2 = tlmath.exp(-exp_nu)  # [n]
+    exp_theta = tlmath.exp(theta)  # [n]
     t_3 = tlmath.cos(exp_theta)  # [n]
     t_4 = t_2 * t_3  # [n]
     t_5 = tlmath.sin(exp_theta)  # [n]
     t_6 = t_2 * t_5  # [n]
     # spec line 13
-    exp_log_gamma = tl.exp(log_gamma)  # [n]
+    exp_log_gamma = tlmath.exp(log_gamma)  # [n]
     # spec line 14
-    t_7_im = tl.full([block_d], 0.0, acc)  # [d]
+    t_7_im = tl.full([1, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d]
     t_19 = -C_im  # [d, n]
-    d_x_3 = tl.sum(tl.where(in_d[:, None], t_7_im[:, None] * t_19, 0.0), axis=0)  # [n]
-    d_x_6 = tl.sum(tl.where(in_d[:, None], t_7_im[:, None] * C_re, 0.0), axis=0)  # [n]
+    d_x_3 = tlmath.folded_sum(tl.where(in_d, t_7_im * t_19, 0.0), 1, 3)  # [n]
+    d_x_6 = tlmath.folded_sum(tl.where(in_d, t_7_im * C_re, 0.0), 1, 3)  # [n]
     # spec line 13
     t_23 = -B_im  # [d, n]
     t_32 = -t_6  # [n]
@@ -408,14 +475,14 @@ def backward_kernel(
     d_x_re = tl.load(d_x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     d_x_im_start_at = d_x_im_start_ptr + b * d_x_im_start_stride_b + at_n * d_x_im_start_stride_n  # [n]
     d_x_im = tl.load(d_x_im_start_at, mask=in_n, other=0.0).to(acc)  # [n]
-    d_nu_sum = tl.full([block_n], 0.0, acc)  # [n]
-    d_theta_sum = tl.full([block_n], 0.0, acc)  # [n]
-    d_log_gamma_sum = tl.full([block_n], 0.0, acc)  # [n]
-    d_B_re_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
-    d_B_im_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
-    d_C_re_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
-    d_C_im_sum = tl.full([block_d, block_n], 0.0, acc)  # [d, n]
-    d_D_sum = tl.full([block_d], 0.0, acc)  # [d]
+    d_nu_sum = tl.full([fold_n, 1, lanes_n, lanes_d], 0.0, acc)  # [n]
+    d_theta_sum = tl.full([fold_n, 1, lanes_n, lanes_d], 0.0, acc)  # [n]
+    d_log_gamma_sum = tl.full([fold_n, 1, lanes_n, lanes_d], 0.0, acc)  # [n]
+    d_B_re_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
+    d_B_im_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
+    d_C_re_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
+    d_C_im_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
+    d_D_sum = tl.full([1, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d]
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -424,8 +491,8 @@ def backward_kernel(
         u_2_at = u_ptr + b * u_stride_b + origin * u_stride_t + at_d * u_stride_d  # [d]
         dy_y_at = dy_y_ptr + b * dy_y_stride_b + origin * dy_y_stride_t + at_d * dy_y_stride_d  # [d]
         if prefetch > 0 and not tail:
-            u_2_lines = tlmath.cache_lines(u_2_at, way * u_stride_t, -prefetch * unroll, unroll)
-            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+            u_2_lines = tlmath.cache_lines(u_2_at, block_d, way * u_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, block_d, way * dy_y_stride_t, -prefetch * unroll, unroll)
         u_2_ahead = ()
         dy_y_ahead = ()
         for u in tl.static_range(unroll):
@@ -516,10 +583,8 @@ def backward_kernel(
                             # [d]
                             u_2 = tl.load(u_2_at + way * gap * u_stride_t, mask=in_d, other=0.0).to(acc)
                             # spec line 13
-                            # [n]
-                            t_15_again = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)
-                            # [n]
-                            t_16_again = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)
+                            t_15_again = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, 3)  # [n]
+                            t_16_again = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, 3)  # [n]
                             x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
                             x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
                             x_re_now = x_2_again
@@ -556,8 +621,8 @@ def backward_kernel(
                 x_im_kept += (x_im_now,)
                 u_2 = u_2_block[u].to(acc)  # [d]
                 # spec line 13
-                t_15_again = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)  # [n]
-                t_16_again = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)  # [n]
+                t_15_again = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, 3)  # [n]
+                t_16_again = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, 3)  # [n]
                 x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
                 x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
                 x_re_now = x_2_again
@@ -569,18 +634,18 @@ def backward_kernel(
                 u_2 = u_2_block[u].to(acc)  # [d]
                 dy_y = dy_y_block[u].to(acc)  # [d]
                 # spec line 13
-                t_13 = tl.sum(tl.where(in_d[:, None], B_re * u_2[:, None], 0.0), axis=0)  # [n]
-                t_14 = tl.sum(tl.where(in_d[:, None], B_im * u_2[:, None], 0.0), axis=0)  # [n]
+                t_13 = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, 3)  # [n]
+                t_14 = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, 3)  # [n]
                 x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_13  # [n]
                 # spec line 14
                 d_D = dy_y * u_2  # [d]
                 d_u = dy_y * D  # [d]
                 t_17 = -(t_4 * x_im + t_6 * x_re + exp_log_gamma * t_14)  # [n]
-                d_C = dy_y[:, None] * x_2[None, :]  # [d, n]
-                d_C_3 = d_C - t_7_im[:, None] * t_17[None, :]  # [d, n]
-                d_C_6 = dy_y[:, None] * t_17[None, :] + t_7_im[:, None] * x_2[None, :]  # [d, n]
-                d_x_2 = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * C_re, 0.0), axis=0)  # [n]
-                d_x_5 = tl.sum(tl.where(in_d[:, None], dy_y[:, None] * t_19, 0.0), axis=0)  # [n]
+                d_C = dy_y * x_2  # [d, n]
+                d_C_3 = d_C - t_7_im * t_17  # [d, n]
+                d_C_6 = dy_y * t_17 + t_7_im * x_2  # [d, n]
+                d_x_2 = tlmath.folded_sum(tl.where(in_d, dy_y * C_re, 0.0), 1, 3)  # [n]
+                d_x_5 = tlmath.folded_sum(tl.where(in_d, dy_y * t_19, 0.0), 1, 3)  # [n]
                 # spec line 13
                 t_25 = -x_im  # [n]
                 d_x_8 = d_x_re + (d_x_2 - d_x_3)  # [n]
@@ -591,10 +656,10 @@ def backward_kernel(
                 d_exp_log_gamma = d_x_8 * t_13  # [n]
                 d_t_9 = d_x_8 * exp_log_gamma  # [n]
                 d_t_7 = d_x_9 * exp_log_gamma  # [n]
-                d_B = d_t_9[None, :] * u_2[:, None]  # [d, n]
-                d_B_2 = d_t_7[None, :] * u_2[:, None]  # [d, n]
-                d_u_2 = tl.sum(tl.where(in_n[None, :], d_t_9[None, :] * B_re, 0.0), axis=1)  # [d]
-                d_u_5 = tl.sum(tl.where(in_n[None, :], d_t_7[None, :] * t_23, 0.0), axis=1)  # [d]
+                d_B = d_t_9 * u_2  # [d, n]
+                d_B_2 = d_t_7 * u_2  # [d, n]
+                d_u_2 = tlmath.folded_sum(tl.where(in_n, d_t_9 * B_re, 0.0), 0, 2)  # [d]
+                d_u_5 = tlmath.folded_sum(tl.where(in_n, d_t_7 * t_23, 0.0), 0, 2)  # [d]
                 t_18 = (d_exp_log_gamma - d_x_9 * -t_14) * exp_log_gamma  # [n]
                 d_lambda = d_x_8 * x_re  # [n]
                 d_lambda_3 = d_lambda - d_x_9 * t_25  # [n]
@@ -604,7 +669,7 @@ def backward_kernel(
                 t_28 = d_exp_theta * exp_theta  # [n]
                 t_31 = -(d_lambda_6 * t_5 + d_lambda_3 * t_3) * t_2 * exp_nu  # [n]
                 d_u_4 = tl.where(lead_n, d_u, 0.0) + (d_u_2 - d_u_5)  # [d]
-                tl.store(d_u_out_at + way * u * d_u_out_stride_t, d_u_4, mask=in_d & alive)
+                tl.store(d_u_out_at + way * u * d_u_out_stride_t, d_u_4, mask=in_d & once_n & alive)
                 d_nu_sum += tl.where(alive, t_31, 0.0)
                 d_theta_sum += tl.where(alive, t_28, 0.0)
                 d_log_gamma_sum += tl.where(alive, t_18, 0.0)
@@ -617,50 +682,38 @@ def backward_kernel(
                 d_x_im = tl.where(alive, d_x_14, d_x_im)
             d_u_out_at -= way * unroll * d_u_out_stride_t
     d_nu_out_at = d_nu_out_ptr + b * d_nu_out_stride_b + at_n * d_nu_out_stride_n  # [n]
-    tl.store(d_nu_out_at, d_nu_sum, mask=in_n)
+    tl.store(d_nu_out_at, d_nu_sum, mask=in_n & once_d)
     d_theta_out_at = d_theta_out_ptr + b * d_theta_out_stride_b + at_n * d_theta_out_stride_n  # [n]
-    tl.store(d_theta_out_at, d_theta_sum, mask=in_n)
+    tl.store(d_theta_out_at, d_theta_sum, mask=in_n & once_d)
     # [n]
     d_log_gamma_out_at = d_log_gamma_out_ptr + b * d_log_gamma_out_stride_b + at_n * d_log_gamma_out_stride_n
-    tl.store(d_log_gamma_out_at, d_log_gamma_sum, mask=in_n)
+    tl.store(d_log_gamma_out_at, d_log_gamma_sum, mask=in_n & once_d)
     # [d, n]
     d_B_re_out_at = (
-        d_B_re_out_ptr
-        + b * d_B_re_out_stride_b
-        + at_d[:, None] * d_B_re_out_stride_d
-        + at_n[None, :] * d_B_re_out_stride_n
+        d_B_re_out_ptr + b * d_B_re_out_stride_b + at_d * d_B_re_out_stride_d + at_n * d_B_re_out_stride_n
     )
-    tl.store(d_B_re_out_at, d_B_re_sum, mask=in_d[:, None] & in_n[None, :])
+    tl.store(d_B_re_out_at, d_B_re_sum, mask=in_d & in_n)
     # [d, n]
     d_B_im_out_at = (
-        d_B_im_out_ptr
-        + b * d_B_im_out_stride_b
-        + at_d[:, None] * d_B_im_out_stride_d
-        + at_n[None, :] * d_B_im_out_stride_n
+        d_B_im_out_ptr + b * d_B_im_out_stride_b + at_d * d_B_im_out_stride_d + at_n * d_B_im_out_stride_n
     )
-    tl.store(d_B_im_out_at, d_B_im_sum, mask=in_d[:, None] & in_n[None, :])
+    tl.store(d_B_im_out_at, d_B_im_sum, mask=in_d & in_n)
     # [d, n]
     d_C_re_out_at = (
-        d_C_re_out_ptr
-        + b * d_C_re_out_stride_b
-        + at_d[:, None] * d_C_re_out_stride_d
-        + at_n[None, :] * d_C_re_out_stride_n
+        d_C_re_out_ptr + b * d_C_re_out_stride_b + at_d * d_C_re_out_stride_d + at_n * d_C_re_out_stride_n
     )
-    tl.store(d_C_re_out_at, d_C_re_sum, mask=in_d[:, None] & in_n[None, :])
+    tl.store(d_C_re_out_at, d_C_re_sum, mask=in_d & in_n)
     # [d, n]
     d_C_im_out_at = (
-        d_C_im_out_ptr
-        + b * d_C_im_out_stride_b
-        + at_d[:, None] * d_C_im_out_stride_d
-        + at_n[None, :] * d_C_im_out_stride_n
+        d_C_im_out_ptr + b * d_C_im_out_stride_b + at_d * d_C_im_out_stride_d + at_n * d_C_im_out_stride_n
     )
-    tl.store(d_C_im_out_at, d_C_im_sum, mask=in_d[:, None] & in_n[None, :])
+    tl.store(d_C_im_out_at, d_C_im_sum, mask=in_d & in_n)
     d_D_out_at = d_D_out_ptr + b * d_D_out_stride_b + at_d * d_D_out_stride_d  # [d]
-    tl.store(d_D_out_at, d_D_sum, mask=in_d & lead_n)
+    tl.store(d_D_out_at, d_D_sum, mask=in_d & once_n & lead_n)
     d_x_re_end_at = d_x_re_end_ptr + b * d_x_re_end_stride_b + at_n * d_x_re_end_stride_n  # [n]
-    tl.store(d_x_re_end_at, d_x_re, mask=in_n)
+    tl.store(d_x_re_end_at, d_x_re, mask=in_n & once_d)
     d_x_im_end_at = d_x_im_end_ptr + b * d_x_im_end_stride_b + at_n * d_x_im_end_stride_n  # [n]
-    tl.store(d_x_im_end_at, d_x_im, mask=in_n)
+    tl.store(d_x_im_end_at, d_x_im, mask=in_n & once_d)
 
 
 def forward_recurrent(inputs, params, states, reverse, save):

@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="40d3d47414b3",
+    digest="e3b9b0b1b5b3",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -116,7 +116,8 @@ FORWARD_TILING = Tiling(
     resident=(("i",), ("i", "j")),
     rows=(("i",), ("i",), ("j",), (), ()),
     past=(),
-    work=38,
+    folds=("j", "i"),
+    work=59,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -129,7 +130,8 @@ BACKWARD_TILING = Tiling(
     resident=(("i",), ("i",), ("i", "j"), ("i", "j")),
     rows=(("i",), ("i",), ("j",), (), (), ("j",)),
     past=(("i", "j"), ("i",), ()),
-    work=138,
+    folds=("j", "i"),
+    work=173,
     segment=SEGMENT,
 )
 
@@ -165,6 +167,8 @@ def forward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     unroll: tl.constexpr,
@@ -179,11 +183,26 @@ def forward_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
-    at_i = tl.arange(0, block_i).to(tl.int64)
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -195,38 +214,52 @@ def forward_kernel(
         C_start_ptr
         + b * C_start_stride_b
         + at_h * C_start_stride_h
-        + at_i[:, None] * C_start_stride_i
-        + at_j[None, :] * C_start_stride_j
+        + at_i * C_start_stride_i
+        + at_j * C_start_stride_j
     )
-    C = tl.load(C_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    C = tl.load(C_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     n_start_at = n_start_ptr + b * n_start_stride_b + at_h * n_start_stride_h + at_i * n_start_stride_i  # [i]
     n = tl.load(n_start_at, mask=in_i, other=0.0).to(acc)  # [i]
     m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
     m = tl.load(m_start_at).to(acc)  # scalar
+    share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
         fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         ig_ahead = ()
         fg_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
+            # [i]
+            k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)
             ig_ahead += (tl.load(ig_at + way * u * ig_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
             fg_ahead += (tl.load(fg_at + way * u * fg_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
         # [j]
         y_out_at = (
             y_out_ptr
@@ -235,46 +268,51 @@ def forward_kernel(
             + at_h * y_out_stride_h
             + at_j * y_out_stride_j
         )
+        y_out_at += turn * (way * y_out_stride_t)
         for first in range(begin, T if tail else whole, short if tail else unroll):
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             ig_block = ig_ahead
             fg_block = fg_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
                 q_at += moved * q_stride_t
-                k_at += moved * k_stride_t
+                k_2_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 ig_at += moved * ig_stride_t
                 fg_at += moved * fg_stride_t
                 if prefetch > 0:
                     if first + (1 + prefetch) * unroll <= T:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                     q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines += tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
                     fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
             if tail:
                 q_at += way * short * q_stride_t
-                k_at += way * short * k_stride_t
+                k_2_at += way * short * k_stride_t
                 v_at += way * short * v_stride_t
                 ig_at += way * short * ig_stride_t
                 fg_at += way * short * fg_stride_t
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
@@ -284,12 +322,10 @@ def forward_kernel(
                         tl.load(q_at + way * u * q_stride_t, mask=in_i & (first + short + u < T), other=0.0),
                     )
                     # [i]
-                    k_ahead += (
-                        tl.load(k_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0),
-                    )
-                    # [j]
-                    v_ahead += (
-                        tl.load(v_at + way * u * v_stride_t, mask=in_j & (first + short + u < T), other=0.0),
+                    k_2_ahead += (
+                        tl.load(
+                            k_2_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0
+                        ),
                     )
                     # scalar
                     ig_ahead += (
@@ -298,6 +334,15 @@ def forward_kernel(
                     # scalar
                     fg_ahead += (
                         tl.load(fg_at + way * u * fg_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(
+                            v_at + way * (u // share * share) * v_stride_t,
+                            mask=in_j & (first + short + u + turn < T),
+                            other=0.0,
+                        ),
                     )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
@@ -310,10 +355,10 @@ def forward_kernel(
                             + b * C_saved_stride_b
                             + checkpoint * C_saved_stride_segment
                             + at_h * C_saved_stride_h
-                            + at_i[:, None] * C_saved_stride_i
-                            + at_j[None, :] * C_saved_stride_j
+                            + at_i * C_saved_stride_i
+                            + at_j * C_saved_stride_j
                         )
-                        tl.store(C_saved_at, C, mask=in_i[:, None] & in_j[None, :])
+                        tl.store(C_saved_at, C, mask=in_i & in_j)
                         # [i]
                         n_saved_at = (
                             n_saved_ptr
@@ -322,7 +367,7 @@ def forward_kernel(
                             + at_h * n_saved_stride_h
                             + at_i * n_saved_stride_i
                         )
-                        tl.store(n_saved_at, n, mask=in_i & lead_j)
+                        tl.store(n_saved_at, n, mask=in_i & once_j & lead_j)
                         # scalar
                         m_saved_at = (
                             m_saved_ptr
@@ -331,9 +376,11 @@ def forward_kernel(
                             + at_h * m_saved_stride_h
                         )
                         tl.store(m_saved_at, m, mask=lead_j)
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
                 # spec line 11
@@ -342,36 +389,37 @@ def forward_kernel(
                 t = log_f + m  # scalar
                 top = tl.maximum(t, ig)  # scalar
                 # spec line 13
-                keep = tl.exp(t - top)  # scalar
+                keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                write = tl.exp(ig - top) * k * t_10  # [i]
+                write = tlmath.exp(ig - top) * k_2 * t_10  # [i]
                 # spec line 18
                 neg_top = -top  # scalar
                 # spec line 15
-                C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
+                C_2 = keep * C + write * v_now  # [i, j]
                 # spec line 18
-                t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
+                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
-                t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
-                y = t_17 / tl.maximum(tl.abs(t_18), tl.exp(neg_top))  # [j]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_j & alive)
+                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
+                y = t_17 / tl.maximum(tl.abs(t_18), tlmath.exp(neg_top))  # [j]
+                y_turn = y if u % share == 0 else tl.where(turn == u % share, y, y_turn)
+                if u % share == share - 1:
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    tl.store(
+                        y_out_at + way * (u // share * share) * y_out_stride_t, y_turn, mask=in_j & turn_alive
+                    )
                 C = tl.where(alive, C_2, C)
                 n = tl.where(alive, n_2, n)
                 m = tl.where(alive, top, m)
             y_out_at += way * (short if tail else unroll) * y_out_stride_t
     # [i, j]
     C_end_at = (
-        C_end_ptr
-        + b * C_end_stride_b
-        + at_h * C_end_stride_h
-        + at_i[:, None] * C_end_stride_i
-        + at_j[None, :] * C_end_stride_j
+        C_end_ptr + b * C_end_stride_b + at_h * C_end_stride_h + at_i * C_end_stride_i + at_j * C_end_stride_j
     )
-    tl.store(C_end_at, C, mask=in_i[:, None] & in_j[None, :])
+    tl.store(C_end_at, C, mask=in_i & in_j)
     n_end_at = n_end_ptr + b * n_end_stride_b + at_h * n_end_stride_h + at_i * n_end_stride_i  # [i]
-    tl.store(n_end_at, n, mask=in_i & lead_j)
+    tl.store(n_end_at, n, mask=in_i & once_j & lead_j)
     m_end_at = m_end_ptr + b * m_end_stride_b + at_h * m_end_stride_h  # scalar
     tl.store(m_end_at, m, mask=lead_j)
 
@@ -427,6 +475,8 @@ def backward_kernel(
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
+    lanes_j: tl.constexpr,
+    lanes_i: tl.constexpr,
     segment: tl.constexpr,
     unroll: tl.constexpr,
     prefetch: tl.constexpr,
@@ -440,12 +490,26 @@ def backward_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
-    lane_i = tl.arange(0, block_i)
-    at_i = lane_i.to(tl.int64)
-    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    lane_j = tl.arange(0, block_j)
+    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
+    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
+    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
+    # [j]
+    lane_j = (
+        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
+        + tl.arange(0, fold_j)[:, None, None, None]
+        + all_lanes
+    )
+    # [i]
+    lane_i = (
+        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
+        + tl.arange(0, fold_i)[None, :, None, None]
+        + all_lanes
+    )
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    at_i = lane_i
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -455,8 +519,8 @@ def backward_kernel(
     C_scratch_at = (
         C_scratch_ptr
         + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i * block_j
-        + lane_i[:, None] * block_j
-        + lane_j[None, :]
+        + lane_i * block_j
+        + lane_j
     )
     # [i]
     n_scratch_at = n_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_i + lane_i
@@ -466,10 +530,10 @@ def backward_kernel(
         d_C_start_ptr
         + b * d_C_start_stride_b
         + at_h * d_C_start_stride_h
-        + at_i[:, None] * d_C_start_stride_i
-        + at_j[None, :] * d_C_start_stride_j
+        + at_i * d_C_start_stride_i
+        + at_j * d_C_start_stride_j
     )
-    d_C = tl.load(d_C_start_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+    d_C = tl.load(d_C_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     # [i]
     d_n_start_at = (
         d_n_start_ptr + b * d_n_start_stride_b + at_h * d_n_start_stride_h + at_i * d_n_start_stride_i
@@ -477,13 +541,17 @@ def backward_kernel(
     d_n = tl.load(d_n_start_at, mask=in_i & lead_j, other=0.0).to(acc)  # [i]
     d_m_start_at = d_m_start_ptr + b * d_m_start_stride_b + at_h * d_m_start_stride_h  # scalar
     d_m = tl.load(d_m_start_at, mask=lead_j, other=0.0).to(acc)  # scalar
+    share: tl.constexpr = unroll if unroll < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
         fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
@@ -496,12 +564,14 @@ def backward_kernel(
             + at_j * dy_y_stride_j
         )
         if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, way * k_stride_t, -prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, way * v_stride_t, -prefetch * unroll, unroll)
-            dy_y_lines = tlmath.cache_lines(dy_y_at, way * dy_y_stride_t, -prefetch * unroll, unroll)
+            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
+            dy_y_lines = tlmath.cache_lines(dy_y_at, block_j, way * dy_y_stride_t, -prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
+        dy_y_at += turn * (way * dy_y_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         ig_ahead = ()
         fg_ahead = ()
@@ -512,12 +582,8 @@ def backward_kernel(
                 tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # [i]
-            k_ahead += (
-                tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
-            )
-            # [j]
-            v_ahead += (
-                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
+            k_2_ahead += (
+                tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # scalar
             ig_ahead += (
@@ -527,10 +593,21 @@ def backward_kernel(
             fg_ahead += (
                 tl.load(fg_at + way * u * fg_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),
             )
+        for u in tl.static_range(0, unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
             # [j]
             dy_y_ahead += (
                 tl.load(
-                    dy_y_at + way * u * dy_y_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
+                    dy_y_at + way * (u // share * share) * dy_y_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u + turn < T),
+                    other=0.0,
                 ),
             )
         if segment == unroll:
@@ -541,15 +618,11 @@ def backward_kernel(
                 + b * C_saved_stride_b
                 + checkpoint * C_saved_stride_segment
                 + at_h * C_saved_stride_h
-                + at_i[:, None] * C_saved_stride_i
-                + at_j[None, :] * C_saved_stride_j
+                + at_i * C_saved_stride_i
+                + at_j * C_saved_stride_j
             )
             # [i, j]
-            C_ahead = tl.load(
-        C_saved_at, mask=in_i[:, None] & in_j[None, :] & (begin >= 0) & (begin < T), other=0.0
-    ).to(
-                acc
-            )
+            C_ahead = tl.load(C_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < T), other=0.0).to(acc)
             # [i]
             n_saved_at = (
                 n_saved_ptr
@@ -593,6 +666,7 @@ def backward_kernel(
             + at_h * d_v_out_stride_h
             + at_j * d_v_out_stride_j
         )
+        d_v_out_at += turn * (way * d_v_out_stride_t)
         # scalar
         d_ig_out_at = (
             d_ig_out_ptr
@@ -613,7 +687,7 @@ def backward_kernel(
             block = last - behind
             first = block * unroll
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             ig_block = ig_ahead
             fg_block = fg_ahead
@@ -621,7 +695,7 @@ def backward_kernel(
             if not tail:
                 moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
                 q_at -= moved * q_stride_t
-                k_at -= moved * k_stride_t
+                k_2_at -= moved * k_stride_t
                 v_at -= moved * v_stride_t
                 ig_at -= moved * ig_stride_t
                 fg_at -= moved * fg_stride_t
@@ -629,26 +703,33 @@ def backward_kernel(
                 if prefetch > 0:
                     if block >= prefetch:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                         tlmath.prefetch(dy_y_lines)
                     q_lines -= tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines -= tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines -= tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines -= tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                     dy_y_lines -= tlmath.size_in_bytes(dy_y_at, way * unroll * dy_y_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
                 dy_y_ahead = ()
                 for u in tl.static_range(unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
                     fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
-                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_j, other=0.0),)  # [j]
+                for u in tl.static_range(0, unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
+                    # [j]
+                    dy_y_ahead += (
+                        tl.load(dy_y_at + way * (u // share * share) * dy_y_stride_t, mask=in_j, other=0.0),
+                    )
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
                     checkpoint = tl.cast(first // segment, tl.int64)
@@ -658,11 +739,10 @@ def backward_kernel(
                         + b * C_saved_stride_b
                         + checkpoint * C_saved_stride_segment
                         + at_h * C_saved_stride_h
-                        + at_i[:, None] * C_saved_stride_i
-                        + at_j[None, :] * C_saved_stride_j
+                        + at_i * C_saved_stride_i
+                        + at_j * C_saved_stride_j
                     )
-                    # [i, j]
-                    C_now = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+                    C_now = tl.load(C_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                     # [i]
                     n_saved_at = (
                         n_saved_ptr
@@ -687,9 +767,14 @@ def backward_kernel(
                         tl.store(n_scratch_at + starts % (segment // unroll) * block_i, n_now)
                         tl.store(m_scratch_at + starts % (segment // unroll), m_now)
                         for u in tl.static_range(unroll):
+                            if u % share == 0:
+                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                                # [j]
+                                v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)
+                            v_now = tlmath.from_lane(v, u % share, share)  # [j]
                             gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            k = tl.load(k_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-                            v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
+                            # [i]
+                            k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
                             ig = tl.load(ig_at + way * gap * ig_stride_t).to(acc)  # scalar
                             fg = tl.load(fg_at + way * gap * fg_stride_t).to(acc)  # scalar
                             # spec line 11
@@ -698,11 +783,11 @@ def backward_kernel(
                             t = log_f + m_now  # scalar
                             top = tl.maximum(t, ig)  # scalar
                             # spec line 13
-                            keep = tl.exp(t - top)  # scalar
+                            keep = tlmath.exp(t - top)  # scalar
                             # spec line 14
-                            write = tl.exp(ig - top) * k * t_10  # [i]
+                            write = tlmath.exp(ig - top) * k_2 * t_10  # [i]
                             # spec line 15
-                            C_2 = keep * C_now + write[:, None] * v[None, :]  # [i, j]
+                            C_2 = keep * C_now + write * v_now  # [i, j]
                             # spec line 16
                             n_2 = keep * n_now + write  # [i]
                             C_now = C_2
@@ -727,10 +812,10 @@ def backward_kernel(
                     + b * C_saved_stride_b
                     + checkpoint * C_saved_stride_segment
                     + at_h * C_saved_stride_h
-                    + at_i[:, None] * C_saved_stride_i
-                    + at_j[None, :] * C_saved_stride_j
+                    + at_i * C_saved_stride_i
+                    + at_j * C_saved_stride_j
                 )
-                C_ahead = tl.load(C_saved_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)  # [i, j]
+                C_ahead = tl.load(C_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                 # [i]
                 n_saved_at = (
                     n_saved_ptr
@@ -755,8 +840,10 @@ def backward_kernel(
                 C_kept += (C_now,)
                 n_kept += (n_now,)
                 m_kept += (m_now,)
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
                 # spec line 11
@@ -765,11 +852,11 @@ def backward_kernel(
                 t = log_f + m_now  # scalar
                 top = tl.maximum(t, ig)  # scalar
                 # spec line 13
-                keep = tl.exp(t - top)  # scalar
+                keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                write = tl.exp(ig - top) * k * t_10  # [i]
+                write = tlmath.exp(ig - top) * k_2 * t_10  # [i]
                 # spec line 15
-                C_2 = keep * C_now + write[:, None] * v[None, :]  # [i, j]
+                C_2 = keep * C_now + write * v_now  # [i, j]
                 # spec line 16
                 n_2 = keep * n_now + write  # [i]
                 C_now = C_2
@@ -780,58 +867,62 @@ def backward_kernel(
                 C = C_kept[u]  # [i, j]
                 n = n_kept[u]  # [i]
                 m = m_kept[u]  # scalar
+                if u % share == share - 1:
+                    v = v_block[u // share].to(acc)  # [j]
+                    dy_y = dy_y_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
-                dy_y = dy_y_block[u].to(acc)  # [j]
                 # spec line 11
                 log_f = tlmath.logsigmoid(fg)  # scalar
                 # spec line 12
                 t = log_f + m  # scalar
                 top = tl.maximum(t, ig)  # scalar
                 # spec line 13
-                keep = tl.exp(t - top)  # scalar
+                keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                t_7 = tl.exp(ig - top)  # scalar
-                write = t_7 * k * t_10  # [i]
+                t_7 = tlmath.exp(ig - top)  # scalar
+                write = t_7 * k_2 * t_10  # [i]
                 # spec line 15
-                C_2 = keep * C + write[:, None] * v[None, :]  # [i, j]
+                C_2 = keep * C + write * v_now  # [i, j]
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
-                t_17 = tl.sum(tl.where(in_i[:, None], q[:, None] * C_2, 0.0), axis=0)  # [j]
-                t_18 = tl.sum(tl.where(in_i, q * n_2, 0.0), axis=0)  # scalar
+                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
+                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
                 t_19 = tl.abs(t_18)  # scalar
                 neg_top = -top  # scalar
-                t_20 = tl.exp(neg_top)  # scalar
+                t_20 = tlmath.exp(neg_top)  # scalar
                 t_21 = tl.maximum(t_19, t_20)  # scalar
                 y = t_17 / t_21  # [j]
-                t_2 = dy_y / t_21  # [j]
-                t_14 = tl.sum(tl.where(in_j, -dy_y * (y / t_21), 0.0), axis=0)  # scalar
+                t_2 = dy_y_now / t_21  # [j]
+                # scalar
+                t_14 = tlmath.one_of(tlmath.folded_sum(tl.where(in_j, -dy_y_now * (y / t_21), 0.0), 0, 2))
                 # scalar
                 t_23 = tl.where(t_19 == t_20, t_14 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))
                 t_31 = tl.where(t_19 > t_20, t_14, t_23) * tlmath.sign(t_18)  # scalar
                 d_q = t_31 * n_2  # [i]
-                d_q_2 = tl.sum(tl.where(in_j[None, :], t_2[None, :] * C_2, 0.0), axis=1)  # [i]
+                d_q_2 = tlmath.folded_sum(tl.where(in_j, t_2 * C_2, 0.0), 0, 2)  # [i]
                 d_q_3 = d_q + d_q_2  # [i]
                 # spec line 15
-                d_C_3 = d_C + t_2[None, :] * q[:, None]  # [i, j]
+                d_C_3 = d_C + t_2 * q  # [i, j]
                 d_C_2 = d_C_3 * keep  # [i, j]
-                d_write = tl.sum(tl.where(in_j[None, :], d_C_3 * v[None, :], 0.0), axis=1)  # [i]
-                d_v = tl.sum(tl.where(in_i[:, None], d_C_3 * write[:, None], 0.0), axis=0)  # [j]
+                d_write = tlmath.folded_sum(tl.where(in_j, d_C_3 * v_now, 0.0), 0, 2)  # [i]
+                d_v = tl.sum(tl.where(in_i, d_C_3 * write, 0.0), 1, keep_dims=True)  # [j]
                 # scalar
-                d_keep_2 = tl.sum(
-                    tl.sum(tl.where(in_i[:, None] & in_j[None, :], d_C_3 * C, 0.0), axis=1), axis=0
+                d_keep_2 = tlmath.one_of(
+                    tlmath.folded_sum(tlmath.folded_sum(tl.where(in_i & in_j, d_C_3 * C, 0.0), 1, 3), 0, 2)
                 )
                 # spec line 16
                 d_n_3 = d_n + t_31 * q  # [i]
                 d_n_2 = d_n_3 * keep  # [i]
-                d_keep = tl.sum(tl.where(in_i, d_n_3 * n, 0.0), axis=0)  # scalar
+                d_keep = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_n_3 * n, 0.0), 1, 3))  # scalar
                 # spec line 14
                 d_t_8 = (d_n_3 + d_write) * t_10  # [i]
-                d_t_7 = tl.sum(tl.where(in_i, d_t_8 * k, 0.0), axis=0)  # scalar
+                d_t_7 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_8 * k_2, 0.0), 1, 3))  # scalar
                 d_k = d_t_8 * t_7  # [i]
                 t_36 = d_t_7 * t_7  # scalar
                 # spec line 13
@@ -845,11 +936,19 @@ def backward_kernel(
                 # spec line 11
                 t_49 = d_t * tlmath.sigmoid(-fg)  # scalar
                 d_ig = t_36 + tl.where(ig > t, d_top_3, t_42)  # scalar
-                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q_3, mask=in_i & alive)
-                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & alive)
+                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q_3, mask=in_i & once_j & alive)
+                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & once_j & alive)
                 tl.store(d_ig_out_at + way * u * d_ig_out_stride_t, d_ig, mask=alive)
                 tl.store(d_fg_out_at + way * u * d_fg_out_stride_t, t_49, mask=alive)
+                d_v_parts = (d_v,) if u % share == share - 1 else (d_v,) + d_v_parts
+                if u % share == 0:
+                    d_v = tlmath.scattered(d_v_parts, share, place, lanes_i, 3)[0]  # [j]
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    tl.store(
+                        d_v_out_at + way * (u // share * share) * d_v_out_stride_t,
+                        d_v,
+                        mask=in_j & turn_alive,
+                    )
                 d_C = tl.where(alive, d_C_2, d_C)
                 d_n = tl.where(alive, d_n_2, d_n)
                 d_m = tl.where(alive, d_t, d_m)
@@ -863,10 +962,10 @@ def backward_kernel(
         d_C_end_ptr
         + b * d_C_end_stride_b
         + at_h * d_C_end_stride_h
-        + at_i[:, None] * d_C_end_stride_i
-        + at_j[None, :] * d_C_end_stride_j
+        + at_i * d_C_end_stride_i
+        + at_j * d_C_end_stride_j
     )
-    tl.store(d_C_end_at, d_C, mask=in_i[:, None] & in_j[None, :])
+    tl.store(d_C_end_at, d_C, mask=in_i & in_j)
     # [i]
     d_n_end_at = (
         d_n_end_ptr
@@ -875,7 +974,7 @@ def backward_kernel(
         + at_h * d_n_end_stride_h
         + at_i * d_n_end_stride_i
     )
-    tl.store(d_n_end_at, d_n, mask=in_i)
+    tl.store(d_n_end_at, d_n, mask=in_i & once_j)
     # scalar
     d_m_end_at = d_m_end_ptr + part_j * d_m_end_stride_part_j + b * d_m_end_stride_b + at_h * d_m_end_stride_h
     tl.store(d_m_end_at, d_m)
