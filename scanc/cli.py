@@ -38,6 +38,13 @@ class Target(StrEnum):
     TORCH = "torch"
 
 
+class Precision(StrEnum):
+    DEFAULT = "default"
+    IEEE = "ieee"
+    TF32X3 = "tf32x3"
+    TF32 = "tf32"
+
+
 class Dtype(StrEnum):
     FLOAT32 = "float32"
     FLOAT64 = "float64"
@@ -52,6 +59,7 @@ class Form(StrEnum):
     CONVOLUTION = "convolution"
 
 
+PrecisionOption = Annotated[Precision, typer.Option(help="The least that a float32 product may be done in.")]
 TargetOption = Annotated[Target, typer.Option(help="auto: Triton on a GPU, torch elsewhere.")]
 FormOption = Annotated[list[str], typer.Option(help="May be repeated; 'all' (the default): every admitted form.")]
 SizeOption = Annotated[list[str], typer.Option(help="Size of an axis, as in d=64; may be repeated.")]
@@ -83,17 +91,15 @@ def user_faults() -> Iterator[None]:
         yield
     except (CompileError, ScanError, UnusableArguments, PlottingUnavailable) as error:
         fail(str(error))
-    except UnicodeDecodeError:
-        fail("a spec is UTF-8 text; this file is not")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def loaded(path: Path, target: Target = Target.AUTO) -> ScanOperator:
+def loaded(path: Path, target: Target = Target.AUTO, precision: Precision = Precision.DEFAULT) -> ScanOperator:
     """The operator of a file; the compiler's warnings go to stderr."""
     from scanc.op import load
 
-    operator = load(path, target=target.value)
+    operator = load(path, target=target.value, precision=precision.value)
     for warning in operator.compiled.warnings:
         Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(warning.rstrip())
     return operator
@@ -171,6 +177,7 @@ def run(
     backward: Annotated[bool, typer.Option(help="Check gradients as well.")] = True,
     tolerance: Annotated[float | None, typer.Option(min=0, help="Default: by dtype, 1e-4 for float32.")] = None,
     target: TargetOption = Target.AUTO,
+    precision: PrecisionOption = Precision.DEFAULT,
     device: DeviceOption = "auto",
     seed: int = 0,
 ) -> None:
@@ -179,7 +186,7 @@ def run(
 
     with user_faults():
         where = report.chosen_device(device)
-        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        operator = loaded(file, Target(report.chosen_target(target.value, where)), precision)
         program = operator.compiled.typed
         given = arguments.read(program, inputs) if inputs else {}
         call = arguments.call(
@@ -206,22 +213,23 @@ def bench(
     form: FormOption = ["all"],  # noqa: B006
     backward: bool = True,
     target: TargetOption = Target.AUTO,
+    precision: PrecisionOption = Precision.DEFAULT,
     device: DeviceOption = "auto",
     csv: Annotated[Path | None, typer.Option(help="Write every measurement there.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw time over sequence length, as PNG.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw throughput over sequence length, as PNG.")] = None,
 ) -> None:
     """Times the forms of a spec against each other and against a plain copy of its tensors."""
     from rich.progress import track
 
     from scanc.bench import arguments, measure, report
     from scanc.bench.plot import plot as draw_plot
-    from scanc.bench.plot import require_matplotlib
+    from scanc.bench.plot import points, require_matplotlib
 
     with user_faults():
         if plot is not None:
             require_matplotlib()
         where = report.chosen_device(device)
-        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        operator = loaded(file, Target(report.chosen_target(target.value, where)), precision)
         sizes = arguments.complete_sizes(operator.compiled.typed, arguments.parse_sizes(size))
         cases = measure.grid(
             report.chosen_forms(operator, form), time, batch, sizes, dtype, where,
@@ -236,8 +244,44 @@ def bench(
             measure.write_csv(measurements, csv)
             show(str(csv))
         if plot is not None:
-            draw_plot(measurements, shown, plot)
+            draw_plot(points(measurements), shown, plot)
             show(str(plot))
+
+
+@app.command()
+def tune(
+    file: Spec,
+    size: SizeOption = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(min=1)] = 4,
+    time: Annotated[int, typer.Option(min=1, help="Time steps.")] = 1024,
+    dtype: Dtype = Dtype.FLOAT32,
+    backward: Annotated[bool, typer.Option(help="Tune what backward needs as well.")] = True,
+    target: TargetOption = Target.AUTO,
+    device: DeviceOption = "auto",
+    seed: int = 0,
+) -> None:
+    """Measures at most eight ways to run each kernel at some sizes, and stores the fastest for later calls."""
+    from rich.progress import track
+
+    from scanc.bench import arguments, measure, report
+    from scanc.bench import tune as tuning
+
+    with user_faults():
+        where = report.chosen_device(device)
+        operator = loaded(file, Target(report.chosen_target(target.value, where)))
+        program = operator.compiled.typed
+        sizes = arguments.complete_sizes(program, arguments.parse_sizes(size))
+        call = arguments.draw(program, batch=batch, time=time, sizes=sizes, dtype=dtype, seed=seed).to(where)
+        tuner = tuning.Tuner(operator, call, backward=backward and measure.differentiable(operator.spec))
+        console = Console(stderr=True)
+        trials = tuner.trials(lambda each: track(each, "measuring", console=console, transient=True))
+        show(f"{operator.name}: {report.sizes_text(operator, sizes, batch=batch, time=time)}, {dtype}, {where}")
+        show(report.trial_table(trials))
+        paths = tuning.store(trials)
+    if len(paths) < sum(trial.chosen for trial in trials):
+        fail("not everything could be stored", FAILED)
+    for path in paths:
+        show(str(path))
 
 
 @app.command()

@@ -40,6 +40,7 @@ class Compiled:
 
     @property
     def name(self) -> str:
+        """The name on the spec's `scan` line."""
         return self.typed.name
 
     @property
@@ -87,7 +88,10 @@ class Compiled:
     def _triton(self) -> triton_target.TritonFunctions:
         # scheduled → source of the kernels, and of `step`
         forward, adjoint = (trace.steps[-1][1] for trace in self._fused)
-        return triton_target.emit_functions(forward, adjoint, self.discrete)
+        # what each state's transition is; its writes and read-outs, behind the first `;`, refuse no form
+        regions = [region for region in self.classified.regions if region.recurrence]
+        classes = {state: str(region.recurrence).split(";")[0] for region in regions for state in region.states}
+        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes)
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:

@@ -34,28 +34,36 @@ from scanc.driver import TARGETS, Compiled, compile_text
 from scanc.interpreter import interpret
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
-from scanc.report import FORMS
+from scanc.precision import Precision, checked, require
+from scanc.report import FORMS, explain_saved, explain_saved_call
+from scanc.syntax.parser import read
 
 Target = Literal["auto", "torch", "triton"]
 
 
-def load(path: str | os.PathLike[str], *, target: Target = "auto") -> ScanOperator:
+def load(path: str | os.PathLike[str], *, target: Target = "auto", precision: Precision = "default") -> ScanOperator:
     """The operator of a `.scan` file.  Raises `CompileError` for a wrong spec, `OSError` for an unreadable file."""
     if isinstance(path, str) and "\n" in path:
         raise ArgumentError("load takes the path of a spec, this is a text", hint="scanc.compile takes a text")
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError("load takes the path of a spec", got=type(path).__name__)
     file = Path(path)
-    return ScanOperator(file.read_text(encoding="utf-8"), str(path), file.resolve().parent, target)
+    return ScanOperator(read(file), str(path), file.resolve().parent, target, precision)
 
 
-def compile(text: str, *, target: Target = "auto") -> ScanOperator:
-    """The operator of a spec given as text.  Raises `CompileError`, `ArgumentError` for what is no text."""
+def compile(text: str, *, target: Target = "auto", precision: Precision = "default") -> ScanOperator:
+    """The operator of a spec given as text.  Raises `CompileError`, `ArgumentError` for what is no text.
+
+    `precision` is the least that a product of float32 numbers may be done in, as `scanc.precision` says: `ieee`,
+    `tf32x3`, `tf32`, or `default`, which asks nothing.
+    """
     if not isinstance(text, str) or ("\n" not in text and text.endswith(".scan")):
         raise ArgumentError(
             "compile takes the text of a spec",
             got=repr(text) if isinstance(text, str | Path) else type(text).__name__,
             hint="scanc.load takes the path of a file",
         )
-    return ScanOperator(text, "<spec>", None, target)
+    return ScanOperator(text, "<spec>", None, target, precision)
 
 
 class ScanOperator:
@@ -66,10 +74,13 @@ class ScanOperator:
     torch module.  `form="interpret"` runs the naive loop that defines the language.
     """
 
-    def __init__(self, text: str, source: str, root: Path | None, target: Target) -> None:
+    def __init__(
+        self, text: str, source: str, root: Path | None, target: Target, precision: Precision = "default"
+    ) -> None:
         target = _target(target)
-        self._origin = (text, source, root, target)
         self._wanted = target
+        self._precision = checked(precision)
+        self._origin = (text, source, root, target, self._precision)
         self._token = id(self)
         self._operators: dict[str, Operator] = {}
         self._interpreted: Interpreted | None = None
@@ -106,6 +117,7 @@ class ScanOperator:
 
     @property
     def name(self) -> str:
+        """The name on the spec's `scan` line."""
         return self.compiled.name
 
     @property
@@ -140,10 +152,16 @@ class ScanOperator:
                 hint=did_you_mean(str(form), tuple(FORMS)),
             )
         text = self.compiled.explain(form)
+        if form is None:
+            operators = {target: self.operator(target) for target in TARGETS if target == "torch" or _has_triton()}
+            text += f"\n{explain_saved({target: (of.spec, of.saved) for target, of in operators.items()})}\n"
         if not tensors and not named:
             return text
         target = self._target_of(chain(tensors, named.values()))
-        return f"{text.rstrip()}\n\n{self.operator(target).plan_text(*tensors, **named)} (target {target})\n"
+        operator = self.operator(target)
+        plan, chosen = operator.plan(*tensors, **named)
+        called = f"{operator.plan_text(*tensors, **named)} (target {target})"
+        return f"{text.rstrip()}\n\n{called}\n{explain_saved_call(operator.spec, operator.saved, chosen, plan)}\n"
 
     def code(self, target: Target | None = None) -> str:
         """The source of the generated module."""
@@ -177,10 +195,12 @@ class ScanOperator:
             return self._interpreted
         target = self._target_of(chain(tensors, named.values()))
         _prepare(self._token, target)
+        if target == "torch" and self._precision != "default":
+            _require(self._token, _device(chain(tensors, named.values())) or "cpu")
         return self._operators[target]
 
     def _target_of(self, tensors: Iterable[Tensor]) -> str:
-        device = next((tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)), None)
+        device = _device(tensors)
         if self._wanted == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ArgumentError(
                 f"{self.name}: Triton kernels run on a GPU, these tensors are on the CPU",
@@ -249,9 +269,21 @@ def _prepare(token: int, target: str) -> None:
     _living[token].operator(target)
 
 
+def _require(token: int, device: str) -> None:
+    """Sees to it that torch's products on a device are as precise as the operator was asked to be."""
+    operator = _living[token]
+    require(operator.name, operator._precision, device)
+
+
 # What torch.compiler.assume_constant_result does, without the import of all of Dynamo: while torch.compile
-# traces, it runs this instead of looking inside.
+# traces, it runs these instead of looking inside.
 _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_require._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _device(tensors: Iterable[Tensor]) -> str | None:
+    """The kind of device that the first tensor is on."""
+    return next((tensor.device.type for tensor in tensors if isinstance(tensor, Tensor)), None)
 
 
 def _target(target: str) -> Any:

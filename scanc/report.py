@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+
+import torch
+from scanc_runtime.checks import Plan
+from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.operator import preferred
+from scanc_runtime.register import SavedFn
+from scanc_runtime.spec import Spec
 
 from scanc.ir.nodes import Program, Region, RegionKind
 from scanc.passes.base import Remark
@@ -13,6 +21,9 @@ FORMS = {
     "chunked": "scans inside chunks of time, and a carry from chunk to chunk",
     "convolution": "a causal convolution, for time-invariant systems",
 }
+
+TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
+"""Batch, time and the size of every open axis, at which a spec says what it saves before it knows of a call."""
 
 _TRITON_ONLY = ("realify", "fuse", "schedule")
 Refused = Sequence[tuple[str, str]]
@@ -66,5 +77,46 @@ def _judged(form: str, forms: Sequence[str], refused: Refused) -> str:
     """What a target's form is, or why the target does not have it."""
     if form not in forms:
         return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
-    auto = "chunked" if "chunked" in forms else "recurrent"
-    return f"{form}: {FORMS[form]}{' (auto)' if form == auto else ''}"
+    return f"{form}: {FORMS[form]}{' (auto)' if form == preferred(forms) else ''}"
+
+
+def explain_saved(targets: Mapping[str, tuple[Spec, SavedFn]]) -> str:
+    """What forward saves for backward at a few typical sizes; forms that save the same share a line."""
+    if not any(spec.states for spec, _ in targets.values()):
+        return "saved for backward: nothing, there is no state"
+    lines = ["saved for backward, in bytes per time step and state element, fp32"]
+    for target, (spec, saved) in targets.items():
+        told: dict[str, list[str]] = {}
+        for form in spec.forms:
+            shares = [_share(spec, saved, form, _typical(spec, *typical)) for typical in TYPICAL]
+            at = (f"{share} at B = {b}, T = {t}, axes of {n}" for share, (b, t, n) in zip(shares, TYPICAL, strict=True))
+            told.setdefault(shares[0] if len(set(shares)) == 1 else "; ".join(at), []).append(form)
+        lines += [f"  {target}: {', '.join(forms)}: {text}" for text, forms in told.items()]
+    return "\n".join(lines)
+
+
+def explain_saved_call(spec: Spec, saved: SavedFn, form: str, plan: Plan) -> str:
+    """What forward saves for backward in one call."""
+    share = _share(spec, saved, form, plan)
+    return f"saved for backward: {saved_bytes(saved, form, plan)} bytes, {share} per time step and state element"
+
+
+def saved_bytes(saved: SavedFn, form: str, plan: Plan) -> int:
+    """The bytes that forward saves for backward, by the generated module's own account."""
+    shapes = saved(form, plan.batch, plan.time, plan.sizes)
+    return sum(prod(shape) * value_dtype(kind, plan.compute).itemsize for shape, kind in shapes)
+
+
+def _share(spec: Spec, saved: SavedFn, form: str, plan: Plan) -> str:
+    """Bytes saved per time step and state element."""
+    elements = plan.batch * plan.time * sum(prod(plan.sizes[axis] for axis in state.axes) for state in spec.states)
+    return f"{saved_bytes(saved, form, plan) / max(elements, 1):.2g}"
+
+
+def _typical(spec: Spec, batch: int, time: int, size: int) -> Plan:
+    """A call in fp32 in which every axis has its fixed size, or `size`."""
+    sizes = {axis.name: axis.size or size for axis in spec.axes if axis.like is None}
+    for axis in spec.axes:
+        if axis.like is not None:
+            sizes[axis.name] = sizes[axis.like]
+    return Plan(batch, time, sizes, torch.float32, torch.float32, torch.device("cpu"))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.eager import is_plain
 from scanc_runtime.register import RawOps, StepFn, no_autocast
 from scanc_runtime.shapes import Arity, Shapes
 from scanc_runtime.spec import Spec
@@ -22,21 +23,25 @@ from scanc_runtime.spec import Spec
 Apply = Callable[..., Sequence[Tensor]]
 
 
-def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
-    """`apply(form, reverse, *primals)` -> outputs and final states (then what was saved), differentiable."""
+def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> tuple[Apply, Apply]:
+    """`apply(form, reverse, *primals)` -> outputs and final states (then what was saved), differentiable.
+
+    And the same for plain tensors, as `eager.is_plain` says, around the dispatcher.
+    """
     arity = Arity(spec)
     # Dynamo follows closures over ints, tuples and ops, not over objects.
     count, results = len(arity.primals), len(arity.results)
     grads_at, cotangents_at = arity.grads, arity.cotangents
+    plain_at = tuple(i for i in range(results) if i not in cotangents_at)
     forward_op, backward_op = raw.forward, raw.backward
+    plain_forward, plain_backward = raw.plain_forward, raw.plain_backward
     double_backward = StepLoop(spec, step).double_backward
     shapes_of = Shapes(spec).results
 
     def fill(primals: Sequence[Tensor], cotangents: Sequence[Tensor | None]) -> list[Tensor]:
         """Zeros in place of cotangents that did not flow."""
-        if all(cotangent is not None for cotangent in cotangents):
-            return [cotangent for cotangent in cotangents if cotangent is not None]
-        shapes = [shapes_of(primals)[i] for i in cotangents_at]
+        of_results = shapes_of(primals)
+        shapes = [of_results[i] for i in cotangents_at]
         return [
             primals[0].new_zeros(shape, dtype=dtype) if cotangent is None else cotangent
             for cotangent, (shape, dtype) in zip(cotangents, shapes, strict=True)
@@ -78,14 +83,15 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             ctx.form, ctx.reverse, *primals = inputs
-            plain = [tensor for i, tensor in enumerate(output) if i >= results or i not in cotangents_at]
-            ctx.mark_non_differentiable(*plain)
-            ctx.save_for_backward(*primals, *output[results:])
+            saved = output[results:]
+            ctx.mark_non_differentiable(*[output[i] for i in plain_at], *saved)
+            ctx.save_for_backward(*primals, *saved)
             ctx.set_materialize_grads(False)  # zeros for what was saved would cost its memory once more
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            primals, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+            tensors = ctx.saved_tensors
+            primals, saved = tensors[:count], tensors[count:]
             cotangents = [grads[i] for i in cotangents_at]
             if torch.compiler.is_compiling():  # a compiled graph has all cotangents and no double backward
                 by_primal = backward_op(primals, saved, cotangents, ctx.form, ctx.reverse)
@@ -94,9 +100,34 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> Apply:
                 by_primal = Backward.apply(ctx.form, ctx.reverse, *primals, *saved, *filled)  # type: ignore[no-untyped-call]
             return None, None, *_scatter(by_primal, grads_at, count)
 
+    class ForwardPlain(torch.autograd.Function):
+        """Plain primals -> outputs, final states."""
+
+        @staticmethod
+        def forward(ctx: Any, form: str, reverse: bool, *primals: Tensor) -> Any:
+            flat = plain_forward(primals, form, reverse, True)
+            ctx.form, ctx.reverse = form, reverse
+            ctx.mark_non_differentiable(*[flat[i] for i in plain_at])
+            ctx.save_for_backward(*primals, *flat[results:])
+            return tuple(flat[:results])
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            tensors = ctx.saved_tensors
+            primals, saved = tensors[:count], tensors[count:]
+            cotangents = [grads[i] for i in cotangents_at]
+            if torch.compiler.is_compiling():
+                by_primal = backward_op(primals, saved, cotangents, ctx.form, ctx.reverse)
+            elif torch.is_grad_enabled() or not is_plain((*tensors, *cotangents)):
+                by_primal = Backward.apply(ctx.form, ctx.reverse, *primals, *saved, *cotangents)  # type: ignore[no-untyped-call]
+            else:
+                by_primal = plain_backward(primals, saved, cotangents, ctx.form, ctx.reverse)
+            return None, None, *_scatter(by_primal, grads_at, count)
+
     for function in (Forward, Backward):  # `apply` asks for the signature at every call
         function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
-    return Forward.apply
+    # For plain tensors, nothing is left of what Function.apply does in Python.
+    return Forward.apply, super(torch.autograd.Function, ForwardPlain).apply
 
 
 class StepLoop:

@@ -13,7 +13,9 @@ from torch import Tensor
 from scanc_runtime.errors import ArgumentError, did_you_mean
 from scanc_runtime.spec import Spec, TensorSpec
 
-_OPTIONS = ("initial_state", "return_state", "reverse", "form", "cu_seqlens", "batch_invariant", "state")
+_OPTIONS = ("initial_state", "return_state", "reverse", "form", "cu_seqlens", "batch_invariant")
+STEP_OPTIONS = ("state", "form")
+"""What `step` takes besides tensors."""
 InitialState = Tensor | Mapping[str, Tensor] | None
 
 
@@ -33,18 +35,20 @@ class Binder:
         self._straight = self._order == tuple(decls)
         self._positions = [self._order.index(name) for name in decls]
 
-    def bind(self, args: Sequence[Tensor], named: Mapping[str, Tensor]) -> list[Tensor]:
-        """One tensor per declaration, inputs before params."""
+    def bind(
+        self, args: Sequence[Tensor], named: Mapping[str, Tensor], options: Sequence[str] = _OPTIONS
+    ) -> list[Tensor]:
+        """One tensor per declaration, inputs before params; `options`: the other names that the call takes."""
         if named or len(args) != len(self._order):
-            args = self._by_name(args, named)
+            args = self._by_name(args, named, options)
         return list(args) if self._straight else [args[i] for i in self._positions]
 
-    def _by_name(self, args: Sequence[Tensor], named: Mapping[str, Tensor]) -> list[Tensor]:
+    def _by_name(self, args: Sequence[Tensor], named: Mapping[str, Tensor], options: Sequence[str]) -> list[Tensor]:
         if len(args) > len(self._order):
             raise ArgumentError(
                 f"{self._name} takes {_count(len(self._order), 'tensor')}, {len(args)} were given",
                 expected=self._signature(),
-                hint="options such as initial_state and form are passed by name",
+                hint=f"options such as {options[0]} and form are passed by name",
             )
         given = dict(zip(self._order, args, strict=False))
         for name, tensor in named.items():
@@ -52,7 +56,7 @@ class Binder:
                 raise ArgumentError(
                     f"{self._name} has no input or param `{name}`",
                     expected=self._signature(),
-                    hint=did_you_mean(name, [*(key for key in self._order if key not in given), *_OPTIONS]),
+                    hint=did_you_mean(name, [*(key for key in self._order if key not in given), *options]),
                 )
             if name in given:
                 raise ArgumentError(
@@ -66,7 +70,7 @@ class Binder:
                 declared="; ".join(where(self._decls[name]) for name in missing),
                 expected=self._signature(),
                 got=", ".join(given) or "no tensor",
-                hint=f"`{missing[0]}` is an option's name too: pass the tensor by position" * (missing[0] in _OPTIONS),
+                hint=f"`{missing[0]}` is an option's name too: pass the tensor by position" * (missing[0] in options),
             )
         return [given[name] for name in self._order]
 
@@ -83,6 +87,7 @@ class StateBinder:
         self.names = tuple(dict.fromkeys(public_name(decl) for decl in spec.states))
 
     def bind(self, given: InitialState) -> Mapping[str, Tensor]:
+        """The given states by the names that callers see; those that are missing begin as declared."""
         if given is None:
             return {}
         if not isinstance(given, Mapping):

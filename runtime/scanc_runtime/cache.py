@@ -44,9 +44,14 @@ def cache_key(fields: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def cache_path() -> Path:
+    """Where the cache is, if it is."""
+    return Path(os.environ.get(DIRECTORY) or platformdirs.user_cache_dir("scanc", appauthor=False))
+
+
 def cache_directory() -> Path | None:
     """The cache, made if need be, or None, with a warning, where it must not be used."""
-    path = Path(os.environ.get(DIRECTORY) or platformdirs.user_cache_dir("scanc", appauthor=False))
+    path = cache_path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = path.stat()

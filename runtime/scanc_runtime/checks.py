@@ -17,13 +17,14 @@ from scanc_runtime.spec import Spec, StateSpec, TensorSpec
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a call before it runs: sizes of batch, time and axes, and dtypes."""
+    """What is known of a call before it runs: sizes of batch, time and axes, dtypes, device."""
 
     batch: int
     time: int
     sizes: dict[str, int]
     compute: torch.dtype  # of arithmetic and states, the real one
     promoted: torch.dtype  # of outputs, the real one
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Checker:
         sizes = {axis: roots[root] for axis, root in self._root.items() if root in roots}
         self._check_known(sizes)
         promoted = promoted_dtype(self._spec.inputs, dtypes[: self._inputs], compute)
-        return Plan(batch, time, sizes, compute, promoted)
+        return Plan(batch, time, sizes, compute, promoted, tensors[0].device)
 
     def _check_tensor(self, slot: _Slot, tensor: Any) -> None:
         decl = slot.decl
@@ -86,6 +87,14 @@ class Checker:
                 declared=where(decl),
                 expected=f"a tensor {slot.shape}",
                 got=f"{type(tensor).__name__}",
+            )
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            raise ArgumentError(
+                f"{self._name}: `{_label(decl)}` is not dense",
+                declared=where(decl),
+                expected=f"a dense tensor {slot.shape}",
+                got="a nested tensor" if tensor.is_nested else f"a tensor of layout {tensor.layout}",
+                hint="tensor.to_padded_tensor(0.0)" if tensor.is_nested else "tensor.to_dense()",
             )
         if tensor.dim() != len(slot.lead) + len(decl.dims):
             raise ArgumentError(

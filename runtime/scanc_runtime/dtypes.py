@@ -31,6 +31,7 @@ def differentiable(decl: TensorSpec) -> bool:
 
 
 def dtype_name(dtype: object) -> str:
+    """A dtype as messages name it: `float32`."""
     return str(dtype).removeprefix("torch.")
 
 

@@ -28,8 +28,8 @@ class ArgumentError(ScanError, TypeError, ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean …?` for the closest known name, or nothing."""
-    names = list(known)
+    """A hint at the known name that was most likely meant by `name`; empty if none is near enough."""
+    names = sorted(set(known))
     close = [key for key in names if key.lower() == name.lower()]
     close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""

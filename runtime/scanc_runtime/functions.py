@@ -8,7 +8,7 @@ Arguments may be numbers where a tensor stands beside them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -77,11 +77,17 @@ def expdiff(a: Tensor | float, m: Tensor | float) -> Tensor:
 
 
 def logaddexp(a: Tensor | float, b: Tensor | float) -> Tensor:
-    """log(exp a + exp b); where both are -inf, -inf with gradient 0."""
+    """log(exp a + exp b); where both are -inf, -inf with gradient 0.
+
+    The second derivative of torch's own is no number where one of the two is -inf.
+    """
     a, b = _pair(a, b)
-    gone = (a == -math.inf) & (b == -math.inf)
-    total = torch.logaddexp(torch.where(gone, 0.0, a), torch.where(gone, 0.0, b))
-    return torch.where(gone, -math.inf, total)
+    fixed = a.detach()
+    gone = torch.isinf(fixed) & (fixed == b)
+    a, b = torch.where(gone, 0.0, a), torch.where(gone, 0.0, b)
+    first = a >= b
+    high, low = torch.where(first, a, b), torch.where(first, b, a)
+    return torch.where(gone, fixed, high + softplus(low - high))
 
 
 def maximum(a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -118,21 +124,37 @@ def _pair(a: Tensor | float, b: Tensor | float) -> tuple[Tensor, Tensor]:
 # --- reductions: over several dimensions at once, the gradient of a tie to the lowest index ---------------
 
 
+def highest(x: Tensor, dims: Dims) -> Tensor:
+    """`largest` where no gradient is taken."""
+    return x.amax(tuple(dims)) if x.numel() else largest(x, dims)
+
+
+def lowest(x: Tensor, dims: Dims) -> Tensor:
+    """`smallest` where no gradient is taken."""
+    return x.amin(tuple(dims)) if x.numel() else smallest(x, dims)
+
+
 def largest(x: Tensor, dims: Dims) -> Tensor:
-    """The maximum over `dims`."""
+    """The maximum over `dims`; -inf of nothing."""
     rows = _rows(x, dims)
+    if not rows.shape[-1]:
+        return rows.new_full(rows.shape[:-1], -math.inf)
     return torch.gather(rows, -1, rows.detach().argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def smallest(x: Tensor, dims: Dims) -> Tensor:
-    """The minimum over `dims`."""
+    """The minimum over `dims`; inf of nothing."""
     rows = _rows(x, dims)
+    if not rows.shape[-1]:
+        return rows.new_full(rows.shape[:-1], math.inf)
     return torch.gather(rows, -1, rows.detach().argmin(-1, keepdim=True)).squeeze(-1)
 
 
 def logsumexp(x: Tensor, dims: Dims) -> Tensor:
     """log Σ exp x over `dims`; a row of -inf gives -inf and passes no gradient."""
     rows = _rows(x, dims)
+    if not rows.shape[-1]:
+        return rows.new_full(rows.shape[:-1], -math.inf)
     top = rows.detach().amax(-1)
     top = torch.where(top == -math.inf, 0.0, top)
     total = torch.exp(rows - top[..., None]).sum(-1)
@@ -142,12 +164,12 @@ def logsumexp(x: Tensor, dims: Dims) -> Tensor:
 
 def is_first_max(x: Tensor, dims: Dims) -> Tensor:
     """True at the lowest index of the maximum over `dims`, False elsewhere."""
-    return _mark(x, dims, _rows(x.detach(), dims).argmax(-1))
+    return _mark(x, dims, torch.Tensor.argmax)
 
 
 def is_first_min(x: Tensor, dims: Dims) -> Tensor:
     """True at the lowest index of the minimum over `dims`, False elsewhere."""
-    return _mark(x, dims, _rows(x.detach(), dims).argmin(-1))
+    return _mark(x, dims, torch.Tensor.argmin)
 
 
 def _last(x: Tensor, dims: Dims) -> tuple[list[int], int]:
@@ -162,9 +184,11 @@ def _rows(x: Tensor, dims: Dims) -> Tensor:
     return x.permute(order).flatten(rest)
 
 
-def _mark(x: Tensor, dims: Dims, index: Tensor) -> Tensor:
+def _mark(x: Tensor, dims: Dims, best: Callable[[Tensor, int], Tensor]) -> Tensor:
     order, _ = _last(x, dims)
     moved = x.permute(order)
-    count = math.prod(x.shape[dim] for dim in dims)
-    mask = torch.arange(count, device=x.device) == index[..., None]
+    rows = _rows(x.detach(), dims)
+    if not rows.shape[-1]:
+        return torch.zeros_like(x, dtype=torch.bool)
+    mask = torch.arange(rows.shape[-1], device=x.device) == best(rows, -1)[..., None]
     return mask.reshape(moved.shape).permute([order.index(dim) for dim in range(x.dim())])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from scanc_runtime.binding import Binder, InitialState, StateBinder, public_name
+from scanc_runtime.binding import STEP_OPTIONS, Binder, InitialState, StateBinder, public_name
 from scanc_runtime.checks import Checker, Plan
 from scanc_runtime.dtypes import dtype_name, value_dtype
 from scanc_runtime.errors import ArgumentError, did_you_mean
@@ -24,6 +25,7 @@ from scanc_runtime.spec import Spec, StateSpec
 Outputs = Tensor | tuple[Tensor, ...]
 State = dict[str, Tensor]
 _MOST_PLANS = 256
+_LOOKS = attrgetter("shape", "dtype", "device", "layout")  # all of a tensor that a plan depends on
 _NOWHERE = {
     "convolution": "no target has it so far",
     "interpret": "the interpreter is part of the compiler, which a generated module does not need",
@@ -77,8 +79,9 @@ class Interface(ABC):
         Inputs are [B, T, *dims], params [*dims], in order of declaration or by name; states [B, *dims].
         `initial_state` is a tensor (of the only state) or a mapping, completed by the declared initial
         values.  Returns the output, or a tuple of outputs; with `return_state` that and a mapping of final
-        states.  `reverse` runs the same program from the last token to the first.  No plan depends on the
-        batch so far, so `batch_invariant` changes nothing.  Raises `ArgumentError`.
+        states.  `reverse` runs the same program from the last token to the first.  With `batch_invariant` each
+        row is computed by itself, so that its result is bitwise the same in any batch; that takes as long as a
+        call per row.  Raises `ArgumentError`.
         """
         if cu_seqlens is not None:
             raise ArgumentError(
@@ -88,26 +91,48 @@ class Interface(ABC):
         given = self._binder.bind(tensors, named)
         states = self._state_binder.bind(initial_state)
         plan = self._plan(given, states, single=False)
-        outputs, final = self._execute(given, states, plan, form, reverse, single=False)
-        declared = [layout.declared(output) for layout, output in zip(self._outputs, outputs, strict=True)]
+        if batch_invariant and plan.batch > 1:
+            rows = [self._row(given, states, row, form, reverse) for row in range(plan.batch)]
+            declared = [torch.cat(column) for column in zip(*(outputs for outputs, _ in rows), strict=True)]
+            state = {name: torch.cat([final[name] for _, final in rows]) for name in rows[0][1]}
+        else:
+            outputs, final = self._execute(given, states, plan, form, reverse, single=False)
+            declared = _declared(self._outputs, outputs)
+            state = self._public(final) if return_state else {}
         result: Outputs = declared[0] if len(declared) == 1 else tuple(declared)
-        return (result, self._public(final)) if return_state else result
+        return (result, state) if return_state else result
+
+    def _row(
+        self, given: Sequence[Tensor], states: Mapping[str, Tensor], row: int, form: str, reverse: bool
+    ) -> tuple[list[Tensor], State]:
+        """The outputs and final states of one row of the batch, [1, …]."""
+        count = len(self.spec.inputs)
+        alone = [tensor[row : row + 1] for tensor in given[:count]]
+        own = {name: tensor[row : row + 1] for name, tensor in states.items()}
+        plan = self._plan([*alone, *given[count:]], own, single=False)
+        outputs, final = self._execute([*alone, *given[count:]], own, plan, form, reverse, single=False)
+        return _declared(self._outputs, outputs), self._public(final)
 
     def step(self, /, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
         """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state (a mapping)."""
-        given = self._binder.bind(tensors, named)
+        given = self._binder.bind(tensors, named, STEP_OPTIONS)
         states = self._state_binder.bind(state)
         plan = self._plan(given, states, single=True)
         outputs, final = self._execute(given, states, plan, form, False, single=True)
-        declared = [layout.declared(output).squeeze(1) for layout, output in zip(self._outputs, outputs, strict=True)]
+        declared = [output.squeeze(1) for output in _declared(self._outputs, outputs)]
         return declared[0] if len(declared) == 1 else tuple(declared), self._public(final)
+
+    def plan(self, /, *tensors: Tensor, **named: Tensor) -> tuple[Plan, str]:
+        """What is known of a call with these tensors before it runs, and the form that it would take."""
+        plan = self._plan(self._binder.bind(tensors, named), {}, single=False)
+        return plan, self._auto(plan)
 
     def plan_text(self, /, *tensors: Tensor, **named: Tensor) -> str:
         """What a call with these tensors would do, in a line: sizes, form, dtypes."""
-        plan = self._plan(self._binder.bind(tensors, named), {}, single=False)
+        plan, form = self.plan(*tensors, **named)
         sizes = ", ".join(f"{name} = {size}" for name, size in {"B": plan.batch, "T": plan.time, **plan.sizes}.items())
         dtypes = f"computes in {dtype_name(plan.compute)}, returns {dtype_name(plan.promoted)}"
-        return f"{self.spec.name} at {sizes}: form {self._auto(plan)}, {dtypes}"
+        return f"{self.spec.name} at {sizes}: form {form}, {dtypes}"
 
     def __copy__(self) -> Self:
         return self
@@ -120,13 +145,11 @@ class Interface(ABC):
         if torch.compiler.is_compiling():
             return self._checker.check(given, states, single)
         try:
-            key = (
-                single,
-                tuple([(tensor.shape, tensor.dtype, tensor.device) for tensor in given]),
-                tuple([(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in states.items()]),
-            )
+            key = (single, *map(_LOOKS, given))
+            if states:
+                key += (*states, *map(_LOOKS, states.values()))
             plan = self._plans.get(key)
-        except (AttributeError, TypeError):  # no tensor, or a symbolic size
+        except (AttributeError, TypeError, RuntimeError):  # no tensor, a symbolic size, or a nested tensor
             return self._checker.check(given, states, single)
         if plan is None:
             plan = self._checker.check(given, states, single)
@@ -147,10 +170,10 @@ class Interface(ABC):
         chosen = self._auto(plan) if form == "auto" else self._admitted(form)
         layouts = self._single_inputs if single else self._inputs
         count = len(layouts)
-        inputs = tuple([layout.canonical(t, plan.sizes) for layout, t in zip(layouts, given[:count], strict=True)])
+        inputs = _canonical(layouts, given[:count], plan)
         if single:
             inputs = tuple([tensor.unsqueeze(1) for tensor in inputs])
-        params = tuple([layout.canonical(t, plan.sizes) for layout, t in zip(self._params, given[count:], strict=True)])
+        params = _canonical(self._params, given[count:], plan)
         full = tuple(
             [
                 self._initial(decl, layout, states, params, plan, given)
@@ -185,7 +208,7 @@ class Interface(ABC):
     ) -> Tensor:
         """The state before the first step, [B, *axes]: as given, or as declared."""
         dtype = value_dtype(decl.kind, plan.compute)
-        tensor = states.get(public_name(decl))
+        tensor = states.get(public_name(decl)) if states else None
         if tensor is not None:
             if decl.public is not None:
                 tensor = tensor.select(1, decl.public[1])
@@ -209,8 +232,7 @@ class Interface(ABC):
         """Final states as callers see them, the slots of a hidden buffer stacked."""
         state: State = {}
         slots: dict[str, dict[int, Tensor]] = {}
-        for decl, layout, tensor in zip(self.spec.states, self._states, final, strict=True):
-            declared = layout.declared(tensor)
+        for decl, declared in zip(self.spec.states, _declared(self._states, final), strict=True):
             if decl.public is None:
                 state[decl.name] = declared
             else:
@@ -218,3 +240,18 @@ class Interface(ABC):
         for name, buffer in slots.items():
             state[name] = torch.stack([buffer[slot] for slot in sorted(buffer)], 1)
         return state
+
+
+def _canonical(layouts: Sequence[Layout], tensors: Sequence[Tensor], plan: Plan) -> Tensors:
+    return tuple(
+        [
+            tensor if layout.straight else layout.canonical(tensor, plan.sizes)
+            for layout, tensor in zip(layouts, tensors, strict=True)
+        ]
+    )
+
+
+def _declared(layouts: Sequence[Layout], tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [
+        tensor if layout.straight else layout.declared(tensor) for layout, tensor in zip(layouts, tensors, strict=True)
+    ]

@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from math import prod
+from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,7 @@ from scanc_runtime.triton_math import carry_kernel
 ENOUGH, FULL, SHORTEST = 1.2, 5, 128
 """Programs per multiprocessor from which the time is not split, and those to split it for; the fewest steps a chunk."""
 _LONG = 4096  # steps from which splitting the time gains more than two more launches cost
+_MOST_CALLS = 256  # of different sizes, of which a spec remembers what they are
 _CARRIED, _GROUP = 32, 16  # states of a program that carries them from chunk to chunk, and chunks that it reads ahead
 
 
@@ -47,18 +49,30 @@ class Split:
     def rows(self) -> int:
         return self.batch * self.chunks
 
-    @property
+    @cached_property
+    def times(self) -> dict[str, int]:
+        """The arguments of kernels."""
+        return {"T": self.time, "chunks": self.chunks, "span": self.span, "shift": self.shift}
+
+    @cached_property
     def back(self) -> Split:
         """The same chunks, walked from the end."""
         return replace(self, backwards=True)
 
     def first(self, rows: Tensor) -> Tensor:
         """What the first chunks left."""
+        if self.chunks == 1:
+            return rows
         return rows.view(self.batch, self.chunks, *rows.shape[1:])[:, 0]
 
     def last(self, rows: Tensor) -> Tensor:
         """What the last chunks left."""
+        if self.chunks == 1:
+            return rows
         return rows.view(self.batch, self.chunks, *rows.shape[1:])[:, -1]
+
+
+_NO_CHANGE = nullcontext()
 
 
 @cache
@@ -66,31 +80,81 @@ def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-_shapes: dict[Spec, Shapes] = {}
+@dataclass(frozen=True)
+class Signature:
+    """What all calls with tensors of the same shapes and dtypes have in common; it keeps no tensor.
+
+    `real`: the real dtype of arithmetic, `width`: the bytes of the widest input's elements.
+    """
+
+    batch: int
+    time: int
+    sizes: dict[str, int]
+    real: torch.dtype
+    width: int
+    results: tuple[torch.dtype, ...]
+    splits: dict[tuple[int, int, int], Split] = field(default_factory=dict)
+    constants: dict[tuple[Any, ...], tuple[Blocks, dict[str, Any]]] = field(default_factory=dict)
+
+
+_SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
+
+
+class _Known:
+    """The signatures of a spec's latest calls."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._shapes = Shapes(spec)
+        self._inputs = len(spec.inputs)
+        self._signatures: dict[Any, Signature] = {}
+
+    def signature(self, primals: Sequence[Tensor]) -> Signature:
+        key = tuple(map(_SHAPE_AND_DTYPE, primals))
+        found = self._signatures.get(key)
+        if found is None:
+            if len(self._signatures) >= _MOST_CALLS:
+                self._signatures.clear()
+            found = self._signatures[key] = self._compute(primals)
+        return found
+
+    def _compute(self, primals: Sequence[Tensor]) -> Signature:
+        batch, time, sizes = self._shapes.sizes(primals)
+        floating = [x.element_size() for x in primals[: self._inputs] if x.is_floating_point()]
+        results = tuple(self._shapes.result_dtypes(primals))
+        return Signature(batch, time, sizes, self._shapes.compute_dtype(primals), max(floating, default=4), results)
+
+
+_known: dict[int, _Known] = {}  # by the identity of specs, which hash slowly
 
 
 class Call:
     """The sizes and dtypes of one call, and the memory that it takes."""
 
     def __init__(self, spec: Spec, primals: Sequence[Tensor]) -> None:
-        shapes = _shapes.get(spec)
-        if shapes is None:
-            shapes = _shapes[spec] = Shapes(spec)
-        self.batch, self.time, self.sizes = shapes.sizes(primals)
-        self.real = shapes.compute_dtype(primals)
-        inputs = [x for x in primals[: len(spec.inputs)] if x.is_floating_point()]
-        self.width = max((x.element_size() for x in inputs), default=4)
-        self._results = [dtype for _, dtype in shapes.results(primals)]
+        known = _known.get(id(spec))
+        if known is None:
+            known = _known[id(spec)] = _Known(spec)
+        self._signature = signature = known.signature(primals)
+        self.batch, self.time, self.sizes = signature.batch, signature.time, signature.sizes
+        self.real, self.width = signature.real, signature.width
         self._spec = spec
         self._like = primals[0]
+        self._poisoned = os.environ.get("SCANC_POISON") == "1"
+        self._rehearsing = getattr(_here, "rehearsing", False)
 
     def split(self, blocks: Blocks, chunks: int | None, segment: int) -> Split:
         """The time in `chunks` parts of whole segments, or in as many as keep the chip busy."""
         if chunks is None:
             chunks = forced_chunks() or self._chunks(self.batch * blocks.per_sequence)
-        unit = max(segment, blocks.unroll)
-        span = -(-max(self.time, 1) // (chunks * unit)) * unit
-        return Split(self.batch, max(1, -(-self.time // span)), span, self.time)
+        key = chunks, segment, blocks.unroll
+        found = self._signature.splits.get(key)
+        if found is None:
+            unit = max(segment, blocks.unroll)
+            span = -(-max(self.time, 1) // (chunks * unit)) * unit
+            found = Split(self.batch, max(1, -(-self.time // span)), span, self.time)
+            self._signature.splits[key] = found
+        return found
 
     def _chunks(self, programs: int) -> int:
         if self._like.device.type != "cuda" or programs == 0:
@@ -107,16 +171,26 @@ class Call:
     def carries(self, start: Tensor, ends: Tensor, products: Tensor, split: Split, *, behind: bool) -> Tensor:
         """The states before each chunk, from `start` on; with `behind`, in the order of chunks from the last back."""
         found = self.new(ends.shape, self.real)
-        if found.numel() == 0 or _rehearsing():
+        if found.numel() == 0 or self._rehearsing:
             return found
         flat, size = start.reshape(self.batch, -1).contiguous(), found.numel() // split.rows
         grid = (self.batch, -(-size // _CARRIED))
         constants = {"behind": behind, "block": _CARRIED, "group": _GROUP}
-        with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
+        with self._on_device():
             carry_kernel[grid](
                 flat, flat.stride(0), ends, products, found, size, split.chunks, **constants, num_warps=1
             )
         return found
+
+    @property
+    def digest(self) -> str:
+        """The digest of the spec."""
+        return self._spec.digest
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return self._like.device
 
     def segments(self, segment: int) -> int:
         """How many stretches of `segment` steps the sequence has."""
@@ -127,7 +201,7 @@ class Call:
 
     def output(self, position: int) -> torch.dtype:
         """The dtype in which an output is returned."""
-        return self._results[position]
+        return self._signature.results[position]
 
     def dtype(self, kind: str) -> torch.dtype:
         """The dtype in which values of a kind are computed."""
@@ -135,16 +209,16 @@ class Call:
 
     def new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Memory that a kernel fills; NaN before that if SCANC_POISON=1."""
-        if _rehearsing():
+        if self._rehearsing:
             return torch.empty(tuple(shape), dtype=dtype, device="meta")
-        tensor = self._like.new_empty(tuple(shape), dtype=dtype)
-        if os.environ.get("SCANC_POISON") == "1" and dtype.is_floating_point | dtype.is_complex:
+        tensor = self._like.new_empty(shape, dtype=dtype)
+        if self._poisoned and dtype.is_floating_point | dtype.is_complex:
             tensor.fill_(float("nan"))
         return tensor
 
     def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Memory for the partial sums that `programs` leave, in full precision where there are several."""
-        wide = dtype if prod(programs) == 1 else torch.promote_types(dtype, self.real)
+        wide = dtype if dtype is self.real or prod(programs) == 1 else torch.promote_types(dtype, self.real)
         return self.new((*programs, *shape), wide)
 
     def run(
@@ -166,26 +240,39 @@ class Call:
             return
         arguments: list[Any] = []
         for tensor in tensors:
-            arguments.append(tensor)
-            arguments.extend(tensor.stride())
-        arguments.extend(scratch)
-        times = {"T": self.time}
-        if split:
-            times |= {"chunks": split.chunks, "span": split.span, "shift": split.shift}
+            arguments += (tensor, *tensor.stride())
+        arguments += scratch
+        times = split.times if split else {"T": self.time}
         if tiles is not None:
-            times["batch"] = self.batch
-        constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
-        options = {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
-        if blocks.registers is not None:
-            options["maxnreg"] = blocks.registers
-        with torch.cuda.device_of(self._like):  # type: ignore[no-untyped-call]
-            if _rehearsing():
-                kernel.warmup(*arguments, **times, **constants, **options, grid=(1,))
+            times = {**times, "batch": self.batch}
+        constants = self._constants(kernel, blocks, flags)
+        with self._on_device():
+            if self._rehearsing:
+                kernel.warmup(*arguments, **times, **constants, grid=(1,))
                 return
             begun = _pending.pop(id(kernel), None)
             if begun is not None:
                 begun.result()
-            kernel[(programs,)](*arguments, **times, **constants, **options)
+            kernel[(programs,)](*arguments, **times, **constants)
+
+    def _constants(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> dict[str, Any]:
+        """What a kernel is compiled for: sizes and blocks, flags, options."""
+        key = (id(kernel), id(blocks), *flags.values())
+        found = self._signature.constants.get(key)
+        if found is None:
+            constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
+            constants |= {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
+            if blocks.registers is not None:
+                constants["maxnreg"] = blocks.registers
+            found = self._signature.constants[key] = blocks, constants
+        return found[1]
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Within, the tensors' device is the current one."""
+        like = self._like
+        if not like.is_cuda or like.get_device() == torch.cuda.current_device():
+            return _NO_CHANGE
+        return torch.cuda.device(like.get_device())
 
     def ahead(
         self,
@@ -202,7 +289,7 @@ class Call:
         `groups` are inputs, params and states.  Raises ArgumentError if backward's tiles cannot fit on the chip.
         """
         key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse)
-        if key in _begun or self._like.device.type != "cuda" or self.batch == 0:
+        if key in _begun or not self._like.is_cuda or self.batch == 0:
             return
         _begun.add(key)
 
@@ -211,7 +298,7 @@ class Call:
 
         shapes = saved(form, self.batch, self.time, self.sizes)
         kept = tuple(meta(shape, self.dtype(kind)) for shape, kind in shapes)
-        spec, results = self._spec, self._results
+        spec, results = self._spec, self._signature.results
         leads = [(self.batch, self.time)] * len(spec.outputs) + [(self.batch,)] * len(spec.states)
         given = [
             (i, meta((*lead, *self.dims(decl.axes)), dtype))
@@ -241,12 +328,7 @@ Saved = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int
 
 _begun: set[Any] = set()
 _pending: dict[int, Future[None]] = {}
-_here = threading.local()
-
-
-def _rehearsing() -> bool:
-    """Whether this thread only compiles what it would launch."""
-    return getattr(_here, "rehearsing", False)
+_here = threading.local()  # `rehearsing`: whether this thread only compiles what it would launch
 
 
 @cache
@@ -268,6 +350,8 @@ def halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 def total(partial: Tensor, leading: int) -> Tensor:
     """The sum over the leading dimensions of partial results, always in the same order."""
-    if all(size == 1 for size in partial.shape[:leading]):
-        return partial.reshape(partial.shape[leading:])
-    return partial.sum(dim=tuple(range(leading)))
+    if partial.shape[:leading].numel() != 1:
+        return partial.sum(dim=tuple(range(leading)))
+    for _ in range(leading):
+        partial = partial[0]
+    return partial

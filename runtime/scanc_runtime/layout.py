@@ -25,6 +25,7 @@ class Layout:
         self._groups = decl.dims
         self._merged = [i for i, group in enumerate(decl.dims) if len(group) != 1]
         self._permuted = flat != list(decl.axes)
+        self.straight = not self._merged and not self._permuted  # both orders are one
         leading = list(range(lead))
         self._inward = leading + [lead + flat.index(axis) for axis in decl.axes]
         self._outward = leading + [lead + decl.axes.index(axis) for axis in flat]

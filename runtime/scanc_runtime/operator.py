@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from scanc_runtime import tuned
 from scanc_runtime.autograd import differentiable_op
 from scanc_runtime.checks import Plan
+from scanc_runtime.eager import is_plain
 from scanc_runtime.interface import Interface
 from scanc_runtime.register import BackwardFn, ForwardFn, Kernels, SavedFn, StepFn, register
 from scanc_runtime.shapes import Tensors
 from scanc_runtime.spec import Spec
 
 _PREFERENCE = ("chunked", "recurrent", "parallel")
+
+
+def preferred(forms: Sequence[str]) -> str:
+    """The form that `auto` is where no call says otherwise, of those that a module has."""
+    return next((form for form in _PREFERENCE if form in forms), forms[0])
 
 
 class Operator(Interface):
@@ -34,10 +41,11 @@ class Operator(Interface):
         saved: SavedFn,
     ) -> None:
         super().__init__(spec)
+        self.saved = saved
         self._forms = tuple(forward)
-        self._preferred = next((form for form in _PREFERENCE if form in forward), self._forms[0])
+        self._preferred = preferred(self._forms)
         self.raw = register(spec, Kernels(step, forward, backward, saved))
-        self._apply = differentiable_op(spec, self.raw, step)
+        self._apply, self._apply_plain = differentiable_op(spec, self.raw, step)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -47,18 +55,28 @@ class Operator(Interface):
         return f"<scan {self.spec.name}: {', '.join(self._forms)}>"
 
     def _auto(self, plan: Plan) -> str:
-        return "recurrent" if plan.time == 1 and "recurrent" in self._forms else self._preferred
+        if plan.time == 1 and "recurrent" in self._forms:
+            return "recurrent"
+        if torch.compiler.is_compiling() or not tuned.exists(self.spec.digest):
+            return self._preferred
+        of = self.spec
+        key = tuned.call_key(of.digest, of.forms, plan.batch, plan.time, plan.sizes, plan.compute, plan.device)
+        form = (tuned.find(key) or {}).get("form")
+        return form if form in self._forms else self._preferred
 
     def _run(
         self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         primals = inputs + params + states
-        if _wants_gradients(primals):
-            if torch.compiler.is_compiling():
-                primals = _distinct(primals)
-            flat = self._apply(form, reverse, *primals)
+        if torch.compiler.is_compiling():
+            if _wants_gradients(primals):
+                flat = self._apply(form, reverse, *_distinct(primals))
+            else:
+                flat = self.raw.forward(primals, form, reverse, False)
+        elif _wants_gradients(primals):
+            flat = (self._apply_plain if is_plain(primals) else self._apply)(form, reverse, *primals)
         else:
-            flat = self.raw.forward(primals, form, reverse, False)
+            flat = (self.raw.plain_forward if is_plain(primals) else self.raw.forward)(primals, form, reverse, False)
         outputs = len(self.spec.outputs)
         return flat[:outputs], flat[outputs : outputs + len(states)]
 
@@ -67,7 +85,10 @@ def _wants_gradients(tensors: Tensors) -> bool:
     if not torch.is_grad_enabled():
         return False
     # Below an outer level of torch.func, a tensor of that level does not say that it requires a gradient.
-    return any(tensor.requires_grad for tensor in tensors) or torch._C._are_functorch_transforms_active()
+    for tensor in tensors:
+        if tensor.requires_grad:
+            return True
+    return torch._C._are_functorch_transforms_active()
 
 
 def _distinct(tensors: Tensors) -> Tensors:

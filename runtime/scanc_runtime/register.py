@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from scanc_runtime.dtypes import value_dtype
+from scanc_runtime.eager import without_records
 from scanc_runtime.errors import ScanError
 from scanc_runtime.shapes import Arity, Shapes, Tensors
 from scanc_runtime.spec import Spec
@@ -29,6 +30,7 @@ from scanc_runtime.spec import Spec
 ForwardFn = Callable[[Tensors, Tensors, Tensors, bool, bool], tuple[Tensors, Tensors, Tensors]]
 BackwardFn = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, bool], tuple[Tensors, Tensors, Tensors]]
 StepFn = Callable[..., tuple[Tensors, Tensors]]
+OpFn = Callable[..., list[Tensor]]
 SavedFn = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int], str]]]
 
 
@@ -44,16 +46,20 @@ class Kernels:
 
 @dataclass(frozen=True)
 class RawOps:
-    """The registered ops, ready to be called."""
+    """The registered ops, ready to be called, and the functions behind them for calls without the dispatcher."""
 
-    forward: Callable[..., list[Tensor]]
-    backward: Callable[..., list[Tensor]]
+    forward: OpFn
+    backward: OpFn
+    plain_forward: OpFn
+    plain_backward: OpFn
 
 
 _FORWARD = "(Tensor[] primals, str form, bool reverse, bool save) -> Tensor[]"
 _BACKWARD = "(Tensor[] primals, Tensor[] saved, Tensor[] cotangents, str form, bool reverse) -> Tensor[]"
 _library = torch.library.Library("scanc", "FRAGMENT")  # type: ignore[no-untyped-call]
 _registered: dict[str, tuple[Spec, Kernels]] = {}
+_NO_CHANGE = nullcontext()
+_functions: dict[str, tuple[OpFn, OpFn]] = {}
 
 
 def register(spec: Spec, kernels: Kernels) -> RawOps:
@@ -66,12 +72,13 @@ def register(spec: Spec, kernels: Kernels) -> RawOps:
         raise ScanError(f"two different specs claim the torch op scanc::{base}_forward")
     _registered[base] = (spec, kernels)
     if known is None:
-        _define(spec, base)
-    namespace = torch.ops.scanc
-    return RawOps(getattr(namespace, f"{base}_forward").default, getattr(namespace, f"{base}_backward").default)
+        _functions[base] = _define(spec, base)
+    ops = [getattr(torch.ops.scanc, f"{base}_{suffix}").default for suffix in ("forward", "backward")]
+    return RawOps(*ops, *map(_without_dispatcher, _functions[base]))
 
 
-def _define(spec: Spec, base: str) -> None:
+def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
+    """Defines the ops, and returns the functions behind them."""
     arity = Arity(spec)
     shapes = Shapes(spec)
 
@@ -82,7 +89,9 @@ def _define(spec: Spec, base: str) -> None:
         with no_autocast(primals[0]):
             outputs, final, saved = kernels().forward[form](*arity.split(primals), reverse, save)
         results = _own((*outputs, *final), shapes.result_dtypes(primals), primals)
-        return [*results, *saved] if save else results
+        if save:
+            results += saved
+        return results
 
     def forward_fake(primals: list[Tensor], form: str, reverse: bool, save: bool) -> list[Tensor]:
         like = primals[0]
@@ -113,6 +122,17 @@ def _define(spec: Spec, base: str) -> None:
         _library.impl(f"{base}_{suffix}", real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"scanc::{base}_{suffix}", fake, lib=_library)
         torch.library.register_vmap(f"scanc::{base}_{suffix}", _one_by_one(f"{base}_{suffix}"), lib=_library)
+    return forward, backward
+
+
+def _without_dispatcher(function: OpFn) -> OpFn:
+    """The function behind an op, called as the dispatcher calls it."""
+
+    def run(*args: Any) -> list[Tensor]:
+        with without_records():
+            return function(*args)
+
+    return run
 
 
 def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
@@ -136,7 +156,7 @@ def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
 
 def _own(tensors: Iterable[Tensor], dtypes: Sequence[torch.dtype], given: Sequence[Any]) -> list[Tensor]:
     """The tensors dense, of these dtypes, and none of them one that was given: torch's ops return what is theirs."""
-    taken = {id(tensor) for tensor in given}
+    taken = set(map(id, given))
     dense = []
     for tensor, dtype in zip(tensors, dtypes, strict=True):
         if id(tensor) in taken:
@@ -150,7 +170,7 @@ def _own(tensors: Iterable[Tensor], dtypes: Sequence[torch.dtype], given: Sequen
 
 def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
     """States and their arithmetic are fp32 or wider, whatever autocast is on around the call."""
+    if not torch._C._is_any_autocast_enabled():
+        return _NO_CHANGE
     kind = like.device.type
-    if torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else _NO_CHANGE

@@ -1,9 +1,9 @@
 """Diagonal recurrences h_t = a_t ⊗ h_{t-1} ⊕ b_t over time, vectorised, in three orders of evaluation.
 
 `SEQUENTIAL` takes one step after the other.  `CHUNKED` cuts time into n chunks of C steps and takes step j of
-all chunks at once: once from a zero state, for what each chunk adds and multiplies by; then, from the carries that
-a short loop over chunks gives, once more for the states.  `PARALLEL` halves the sequence by combining
-neighbours, recursively, in log T rounds.
+all chunks at once: once from a zero state, for what each chunk adds and multiplies by; then, from the carries,
+once more for the states.  The carries are a recurrence over chunks, which is solved in the same way.
+`PARALLEL` halves the sequence by combining neighbours, recursively, in log T rounds.
 
 Decays may grow or vanish.  Where the product of the decays over a chunk is not finite though the states may be
 (growth past the largest number, from a state of 0), the carry is computed step by step instead, so that a state is
@@ -17,28 +17,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import repeat
-from math import isqrt
+from math import isfinite
+from typing import cast
 
 import torch
 from torch import Tensor
 
 Term = Tensor | None
 _WIDE = 16384  # states per step from which one step is work enough for a call
-_CACHED = 1 << 16  # states of a call, of which a core's cache holds four tensors
+_SPREAD = 32768  # states up to which torch takes one thread for a call
+_CALL, _STATE = 1.5, 2e-4  # microseconds of a call, and of a state in it
+_BARRIER, _LEVEL = 8.0, 40.0  # microseconds of spreading a call over threads (more where they are busy), and of chunks
 
 
 @dataclass(frozen=True)
 class Algebra:
     """A semiring on tensors.
 
-    `advance(decay, state, write, out)` writes decay ⊗ state ⊕ write; `times(a, b, out=…)` is a ⊗ b.  `may_overflow`: a
-    product of finite decays need not be finite.
+    `advance(decay, state, write, out)` writes decay ⊗ state ⊕ write; `times(a, b)` is a ⊗ b and `product(a, dim)`
+    that of all slices along `dim`.  `may_overflow`: a product of finite decays need not be finite.
     """
 
     name: str
     advance: Callable[[Term, Tensor, Term, Tensor], object]
-    times: Callable[..., Tensor]
+    times: Callable[[Tensor, Tensor], Tensor]
+    product: Callable[[Tensor, int], Tensor]
     may_overflow: bool = False
 
 
@@ -58,11 +63,11 @@ def _advance_by(plus: Callable[..., Tensor], times: Callable[..., Tensor]) -> Ca
     return advance
 
 
-REAL = Algebra("real", _advance_real, torch.mul, may_overflow=True)
-LOG = Algebra("log", _advance_by(torch.logaddexp, torch.add), torch.add)
-MAXPLUS = Algebra("maxplus", _advance_by(torch.maximum, torch.add), torch.add)
-MINPLUS = Algebra("minplus", _advance_by(torch.minimum, torch.add), torch.add)
-BOOL = Algebra("bool", _advance_by(torch.logical_or, torch.logical_and), torch.logical_and)
+REAL = Algebra("real", _advance_real, torch.mul, torch.prod, may_overflow=True)
+LOG = Algebra("log", _advance_by(torch.logaddexp, torch.add), torch.add, torch.sum)
+MAXPLUS = Algebra("maxplus", _advance_by(torch.maximum, torch.add), torch.add, torch.sum)
+MINPLUS = Algebra("minplus", _advance_by(torch.minimum, torch.add), torch.add, torch.sum)
+BOOL = Algebra("bool", _advance_by(torch.logical_or, torch.logical_and), torch.logical_and, torch.all)
 
 
 @dataclass(frozen=True)
@@ -150,25 +155,38 @@ def _slices(term: Term, lead: int, reverse: bool, dim: int = 1) -> Iterable[Term
 
 
 def chunk_length(length: int, width: int) -> int:
-    """Steps per chunk for `width` states a step; all steps where one step is work enough.
-
-    Of the lengths whose calls stay in a core's cache, the one that takes the fewest calls.
-    """
-    if width >= _WIDE or length < 12:
-        return length
-    least = max(2, -(-length * width // _CACHED))
-    return min(range(least, max(least, isqrt(length)) + 2), key=lambda c: (3 * c + length // c + length % c, c))
+    """Steps per chunk for `width` states a step; all steps where taking them one by one is cheapest."""
+    return _plan(length, width)[1]
 
 
-def _chunked(algebra: Algebra, decay: Term, write: Term, initial: Tensor, out: Tensor, reverse: bool) -> None:
+@lru_cache(4096)
+def _plan(length: int, width: int) -> tuple[float, int]:
+    """What a scan costs, and its chunk length.  Chunks take every step twice; their carries are a scan of their own."""
+    best = (length * _call(width), length)
+    size = 4
+    while width < _WIDE and 2 * size <= length:
+        count, rest = divmod(length, size)
+        cost = _LEVEL + 2 * (size + 2) * _call(count * width) + rest * _call(width) + _plan(count - 1, width)[0]
+        best = min(best, (cost, size))
+        size *= 2
+    return best
+
+
+def _call(states: int) -> float:
+    """Microseconds of a step of so many states."""
+    return _CALL + _STATE * states if states <= _SPREAD else _CALL + _BARRIER + _STATE * states / 2
+
+
+def _chunked(
+    algebra: Algebra, decay: Term, write: Term, initial: Tensor, out: Tensor, reverse: bool, steps: int | None = None
+) -> None:
     length = out.shape[1]
-    size = chunk_length(length, initial.numel())
+    size = steps or chunk_length(length, initial.numel())
     count = length // size
     if count < 2:
         _sequential(algebra, decay, write, initial, out, reverse)
         return
-    lead = initial.dim() + 1
-    span = _Span(length, reverse)
+    span, lead = _Span(length, reverse), initial.dim() + 1
     chunks = _Chunks(algebra, span, lead, size, count)
     carries = chunks.carries(decay, write, initial)
     chunks.apply(decay, write, carries, out)
@@ -213,60 +231,70 @@ class _Chunks:
     size: int
     count: int
 
+    def folded(self, term: Tensor, chunks: int) -> Tensor:
+        """The first `chunks` chunks of a term, [B, chunks, size, *axes]."""
+        return self.span.of(term, slice(0, chunks * self.size)).unflatten(1, (-1, self.size))  # type: ignore[no-untyped-call, no-any-return]
+
     def steps(self, term: Term, chunks: int | None = None) -> Iterator[Term]:
         """Step by step the values of the first `chunks` chunks, [B, chunks, *axes]."""
         if term is None or term.dim() < self.lead:
             return iter(repeat(term, self.size))
-        folded = self.span.of(term, slice(0, (chunks or self.count) * self.size)).unflatten(1, (-1, self.size))  # type: ignore[no-untyped-call]
-        return iter(_order(folded, 2, self.span.reverse))
+        return iter(_order(self.folded(term, chunks or self.count), 2, self.span.reverse))
 
     def carries(self, decay: Term, write: Term, initial: Tensor) -> Tensor:
-        """The state before each chunk, [B, n, *axes] in memory's order."""
-        decays, adds = self._whole(decay, write, initial)
+        """The state before each chunk, [B, n, *axes] in memory's order: a recurrence over chunks."""
+        product, added = self._product(decay), self._added(decay, write, initial)
         carries = initial.new_empty((initial.shape[0], self.count, *initial.shape[1:]))
-        ordered = _order(carries, 1, self.span.reverse)
-        ordered[0].copy_(initial)
-        safe = self._safe(decays)
-        products = _slices(decays, self.lead, self.span.reverse)
-        terms = _slices(adds, self.lead, self.span.reverse)
-        for chunk, (product, add, before, after) in enumerate(zip(products, terms, ordered, ordered[1:], strict=False)):
-            self.algebra.advance(product, before, add, after)
-            if not safe[chunk]:
-                assert product is not None
-                exact = self._last(decay, write, before, chunk)
-                after.copy_(torch.where(torch.isfinite(product), after, exact))
+        over = _Span(self.count, self.span.reverse)
+        over.take(carries, 0).copy_(initial)
+        if self._finite(product):
+            _chunked(self.algebra, product, added, initial, over.of(carries, slice(1, self.count)), over.reverse)
+        else:
+            assert product is not None
+            self._exact(product, added, decay, write, _order(carries, 1, over.reverse))
         return carries
 
-    def _whole(self, decay: Term, write: Term, initial: Tensor) -> tuple[Term, Term]:
-        """What each chunk but the last multiplies its carry by, and what it adds: its last state from a zero state.
+    def _product(self, decay: Term) -> Term:
+        """What each chunk but the last multiplies its carry by."""
+        if decay is None:
+            return None
+        if decay.dim() < self.lead:
+            return self.algebra.product(decay.expand(self.size, *decay.shape), 0)
+        return self.algebra.product(self.folded(decay, self.count - 1), 2)
 
-        Both in one walk over the steps, so that a step's decays are read from memory once.
-        """
+    def _added(self, decay: Term, write: Term, initial: Tensor) -> Term:
+        """What each chunk but the last adds: its last state from a zero state."""
+        if write is None:
+            return None
         decays, writes = self.steps(decay, self.count - 1), self.steps(write, self.count - 1)
-        a, b = next(decays), next(writes)
-        product = None if a is None else a.clone(memory_format=torch.contiguous_format)
-        state = None
-        if b is not None:
-            shape = (initial.shape[0], self.count - 1, *initial.shape[1:])
-            state = b.expand(shape).clone(memory_format=torch.contiguous_format)
+        next(decays)
+        first = cast(Tensor, next(writes))
+        state = first.expand(initial.shape[0], self.count - 1, *initial.shape[1:])
+        out = (
+            state.clone(memory_format=torch.contiguous_format)
+            if self.size == 1
+            else torch.empty_like(state, memory_format=torch.contiguous_format)
+        )
         for a, b in zip(decays, writes, strict=True):
-            if state is not None:
-                self.algebra.advance(a, state, b, state)
-            if product is not None:
-                self.algebra.times(product, a, out=product)
-        return product, state
+            self.algebra.advance(a, state, b, out)
+            state = out
+        return out
 
-    def _safe(self, product: Term) -> Sequence[bool]:
-        """Whether each chunk's product may be used for all of its states."""
+    def _finite(self, product: Term) -> bool:
         if product is None or not self.algebra.may_overflow:
-            return [True] * self.count
-        finite = torch.isfinite(product)
-        if bool(finite.all()):
-            return [True] * self.count
-        if product.dim() < self.lead:
-            return [False] * self.count
-        by_chunk: list[bool] = finite.transpose(0, 1).flatten(1).all(1).tolist()
-        return by_chunk[::-1] if self.span.reverse else by_chunk
+            return True
+        parts = torch.view_as_real(product) if product.is_complex() else product
+        return all(isfinite(end) for end in map(float, torch.aminmax(parts)))
+
+    def _exact(self, product: Tensor, added: Term, decay: Term, write: Term, carries: Sequence[Tensor]) -> None:
+        """Carries from the first; where a chunk's product is not finite, its steps are taken one by one."""
+        products = _slices(product, self.lead, self.span.reverse)
+        terms = _slices(added, self.lead, self.span.reverse)
+        for chunk, (a, b, before, after) in enumerate(zip(products, terms, carries, carries[1:], strict=False)):
+            self.algebra.advance(a, before, b, after)
+            finite = torch.isfinite(cast(Tensor, a))
+            if not bool(finite.all()):
+                after.copy_(torch.where(finite, after, self._last(decay, write, before, chunk)))
 
     def _last(self, decay: Term, write: Term, before: Tensor, chunk: int) -> Tensor:
         """The state behind one chunk, step by step."""
@@ -332,3 +360,8 @@ def _halve(
 SEQUENTIAL = Solver("recurrent", _sequential)
 CHUNKED = Solver("chunked", _chunked)
 PARALLEL = Solver("parallel", _parallel)
+
+
+def chunks_of(steps: int) -> Solver:
+    """`CHUNKED` with chunks of so many steps."""
+    return Solver("chunked", partial(_chunked, steps=steps))

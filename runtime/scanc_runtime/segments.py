@@ -16,9 +16,10 @@ from math import prod
 import torch
 from torch import Tensor
 
+from scanc_runtime import tuned
 from scanc_runtime.dtypes import differentiable, value_dtype
 from scanc_runtime.register import BackwardFn, ForwardFn
-from scanc_runtime.scans import REAL, Algebra, Solver, Term, afters, befores
+from scanc_runtime.scans import CHUNKED, REAL, Algebra, Solver, Term, afters, befores, chunks_of
 from scanc_runtime.shapes import Shapes, Tensors
 from scanc_runtime.spec import Spec, StateSpec, TensorSpec
 
@@ -175,7 +176,11 @@ class _Run:
         self.segments, self.spec, self.reverse, self.time = segments, spec, reverse, time
         self.dtype = shapes.compute_dtype(primals)
         self.results = shapes.results(primals)
-        self.call = Call(batch, time, sizes, self.dtype, primals[0].device, reverse, solver)
+        device = primals[0].device
+        self.call = Call(batch, time, sizes, self.dtype, device, reverse, solver)
+        if solver is CHUNKED and tuned.exists(spec.digest):
+            key = tuned.call_key(spec.digest, spec.forms, batch, time, sizes, self.dtype, device)
+            self.call = replace(self.call, solver=_chunked((tuned.find(key) or {}).get("chunk")))
         self.inputs = inputs
         self.given = {tensor.untyped_storage().data_ptr() for tensor in primals}
         self.params = self.cast(spec.params, params)
@@ -228,7 +233,7 @@ class _Run:
             out, states = segments.segment(arguments, self.params, constants, states, call)
             outputs.put(window, out)
         saved = tuple([torch.stack(column, 1) for column in zip(*starts, strict=True)])
-        if keep:
+        if keep:  # before the outputs: those may be parts of a path, and are copied whole
             saved = self.own([paths[state] for state in segments.kept])
         return self.own(outputs.whole()), self.own(states), saved
 
@@ -277,6 +282,11 @@ class _Run:
             gradients.put(window, grads)
             totals = tuple([total + share for total, share in zip(totals, shares, strict=True)])
         return self.own(gradients.whole()), totals, self.own(states)
+
+
+def _chunked(steps: object) -> Solver:
+    """The solver whose chunks have as many steps as was tuned, if that makes sense."""
+    return chunks_of(steps) if isinstance(steps, int) and steps > 0 else CHUNKED
 
 
 class _Joined:

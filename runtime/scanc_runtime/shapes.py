@@ -29,7 +29,8 @@ class Arity:
     def split(self, primals: Sequence[Tensor]) -> tuple[Tensors, Tensors, Tensors]:
         """Primals as inputs, params, states."""
         behind = self.inputs + self.params
-        return tuple(primals[: self.inputs]), tuple(primals[self.inputs : behind]), tuple(primals[behind:])
+        primals = tuple(primals)
+        return primals[: self.inputs], primals[self.inputs : behind], primals[behind:]
 
     def split_cotangents(self, cotangents: Sequence[Tensor]) -> tuple[Tensors, Tensors]:
         return tuple(cotangents[: self.grad_outputs]), tuple(cotangents[self.grad_outputs :])
@@ -67,12 +68,14 @@ class Shapes:
     def result_dtypes(self, primals: Sequence[Tensor]) -> list[torch.dtype]:
         """Of outputs, then of final states."""
         dtypes = tuple([tensor.dtype for tensor in primals[: self._tensors]])
-        if dtypes not in self._known:
+        known = self._known.get(dtypes)
+        if known is None:
             compute = compute_dtype(dtypes)
             promoted = promoted_dtype(self._spec.inputs, dtypes[: self._inputs], compute)
             outputs = [value_dtype(decl.kind, promoted) for decl in self._spec.outputs]
-            self._known[dtypes] = outputs + [value_dtype(decl.kind, compute) for decl in self._spec.states]
-        return self._known[dtypes]
+            known = outputs + [value_dtype(decl.kind, compute) for decl in self._spec.states]
+            self._known[dtypes] = known
+        return known
 
     def results(self, primals: Sequence[Tensor]) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of every output, then of every final state."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any, Protocol
 
 import torch
 
+from scanc_runtime import tuned
 from scanc_runtime.errors import ArgumentError
 
 MOST_ELEMENTS = 32768
@@ -61,6 +64,21 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What of a layout is not left to the model: blocks of split axes, warps, steps of a block, blocks read ahead."""
+
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    num_warps: int | None = None
+    unroll: int | None = None
+    prefetch: int | None = None
+    lanes: Mapping[str, int] = field(default_factory=dict)
+
+    def key(self) -> Any:
+        blocks, lanes = tuple(self.blocks.items()), tuple(self.lanes.items())
+        return blocks, lanes, self.num_warps, self.unroll, self.prefetch
+
+
+@dataclass(frozen=True)
 class _Laid:
     """Blocks of axes, the threads along folded ones, warps, and the elements of a tile that a thread has."""
 
@@ -71,7 +89,10 @@ class _Laid:
 
 
 class Sized(Protocol):
-    """What blocks are chosen by: the size of each axis, the dtype of computation, the widest input's bytes."""
+    """What blocks are chosen by: the size of each axis, the dtype of computation, the widest input's bytes.
+
+    What was tuned depends on the digest of the spec and on the device as well.
+    """
 
     @property
     def sizes(self) -> Mapping[str, int]: ...
@@ -79,6 +100,10 @@ class Sized(Protocol):
     def real(self) -> torch.dtype: ...
     @property
     def width(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def device(self) -> torch.device: ...
 
 
 @dataclass
@@ -110,30 +135,74 @@ class Tiling:
     def axes(self) -> tuple[str, ...]:
         return (*self.grid, *self.split, *self.summed, *self.full)
 
-    def blocks(self, call: Sized) -> Blocks:
-        """How to lay the kernel over programs. Raises ArgumentError if a step's tiles cannot fit on the chip."""
-        key = (tuple(call.sizes[axis] for axis in self.axes), call.real, call.width, _forced.key())
-        if key not in self._known:
-            self._known[key] = self._choose(call.sizes, call.real.itemsize // 4, call.width)
-        return self._known[key]
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits that name a kernel of a spec by what is known of its tiles."""
+        fields = (getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("_"))
+        return hashlib.sha256(repr(tuple(fields)).encode()).hexdigest()[:12]
 
-    def _choose(self, sizes: Mapping[str, int], words: int, width: int) -> Blocks:
-        laid = self._folded(sizes, words) if self.folds else self._plain(sizes, words, width)
+    def blocks(self, call: Sized) -> Blocks:
+        """How to lay the kernel over programs: as forced, as tuned, or as the model says.
+
+        Raises ArgumentError if a step's tiles cannot fit on the chip.
+        """
+        sizes = tuple([call.sizes[axis] for axis in self.axes])
+        forced = _forced.key() if _forced else tuned.generation()
+        key = (sizes, call.real, call.width, call.device, forced)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._laid(call)
+        if _watching is not None:
+            _watching.setdefault(self.digest, Watched(self, found, self._key(call)))
+        return found
+
+    def _laid(self, call: Sized) -> Blocks:
+        arguments = call.sizes, call.real.itemsize // 4, call.width
+        if _forced is None and tuned.exists(call.digest):
+            choice = tuned.find(self._key(call))
+            if choice is not None and (read := self._read(choice)) is not None:
+                with suppress(ArgumentError):  # tiles too large for the chip: the file is not what tuning wrote
+                    return self._choose(*arguments, read)
+        return self._choose(*arguments, _forced or Choice())
+
+    def _key(self, call: Sized) -> tuned.Key:
+        sizes = {axis: call.sizes[axis] for axis in self.axes}
+        dtype = f"{call.real}, inputs of {call.width} bytes"
+        return tuned.key(call.digest, self.digest, sizes, dtype, call.device)
+
+    def _read(self, choice: tuned.Choice) -> Choice | None:
+        """A tuned choice, or None if it is none for this kernel."""
+        blocks = choice.get("blocks", {})
+        numbers = [choice.get(name) for name in ("num_warps", "unroll", "prefetch")]
+        legal = isinstance(blocks, dict) and blocks.keys() <= {*self.split, *self.summed}
+        legal = legal and all(_is_power(size, MOST_ELEMENTS) for size in blocks.values())
+        legal = legal and (numbers[0] is None or _is_power(numbers[0], 32))
+        legal = legal and (numbers[1] is None or _is_power(numbers[1], self.most_steps))
+        legal = legal and (numbers[2] is None or (isinstance(numbers[2], int) and 0 <= numbers[2] <= 64))
+        return Choice(blocks, numbers[0], numbers[1], numbers[2]) if legal else None
+
+    @property
+    def most_steps(self) -> int:
+        """The most steps that a block may have: those of a segment, where it keeps the states of all of them."""
+        return self.segment if self.past else _MOST_STEPS
+
+    def _choose(self, sizes: Mapping[str, int], words: int, width: int, choice: Choice) -> Blocks:
+        laid = self._folded(sizes, words, choice) if self.folds else self._plain(sizes, words, width, choice)
         constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
         constants.update((f"block_{axis}", size) for axis, size in laid.block.items())
         constants.update((f"lanes_{axis}", lanes) for axis, lanes in laid.lanes.items())
-        unroll = constants["unroll"] = _forced.unroll or self._steps(laid, width)
+        unroll = constants["unroll"] = choice.unroll or self._steps(laid, width)
         # Rows are contiguous where blocks fit: then there are lines of the cache to ask for.
         even = all(sizes[axis] % size == 0 for axis, size in laid.block.items())
         constants["prefetch"] = max(1, (32 if self.past else 64) // unroll) if even and unroll > 1 else 0
-        if _forced.prefetch is not None:
-            constants["prefetch"] = _forced.prefetch
+        if choice.prefetch is not None:
+            constants["prefetch"] = choice.prefetch
         programs = {axis: sizes[axis] for axis in self.grid}
         spread = (*self.split, *self.summed)
         programs.update((axis, max(1, -(-sizes[axis] // laid.block[axis]))) for axis in spread)
         return Blocks(constants, programs, unroll, laid.warps)
 
-    def _plain(self, sizes: Mapping[str, int], words: int, width: int) -> _Laid:
+    def _plain(self, sizes: Mapping[str, int], words: int, width: int, choice: Choice) -> _Laid:
         """Tiles whose layout is left to Triton."""
         block = {axis: _power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
 
@@ -154,38 +223,38 @@ class Tiling:
             halve(axis, 8, 2 * wanted if wanted == _MATRIX else wanted)
         for axis in (*self.split, *self.summed):
             halve(axis, 1, MOST_ELEMENTS)
-        block.update((axis, size) for axis, size in _forced.blocks.items() if axis in (*self.split, *self.summed))
+        block.update((axis, size) for axis, size in choice.blocks.items() if axis in (*self.split, *self.summed))
         largest = max(self.tiles, key=elements)
         if elements(largest) > MOST_ELEMENTS:
             self._refuse(largest, sizes, elements(largest))
         held = sum(elements(tile) for tile in self.resident)
         warps = min(16, _power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
-        warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
+        warps = choice.num_warps or warps_of(warps, wide=torch.version.hip is not None)
 
         def share(tile: tuple[str, ...]) -> float:
             return max(1, elements(tile) / (_LANES * warps if len(tile) == len(largest) else _ALONG))
 
         return _Laid(block, {}, warps, share)
 
-    def _folded(self, sizes: Mapping[str, int], words: int) -> _Laid:
+    def _folded(self, sizes: Mapping[str, int], words: int, choice: Choice) -> _Laid:
         """Tiles folded over threads: a thread has `_FOLDED` elements, of which 4 lie along the inner axis."""
         outer, inner = self.folds
         spread = (*self.split, *self.summed)
         block = {axis: _power_of_two(sizes[axis]) for axis in self.folds}
         if inner in spread:
             block[inner] = min(block[inner], _LANES * _FOLDED)
-        if inner in _forced.blocks and inner in spread:
-            block[inner] = _forced.blocks[inner]
-        lanes = {inner: min(_LANES, max(1, block[inner] // 4))}
+        if inner in choice.blocks and inner in spread:
+            block[inner] = choice.blocks[inner]
+        lanes = {inner: min(choice.lanes.get(inner, max(1, block[inner] // 4)), _LANES, block[inner])}
         lanes[outer] = min(_LANES // lanes[inner], block[outer])
         if outer in spread:
             fold = max(1, _FOLDED // (words * block[inner] // lanes[inner]))
-            block[outer] = _forced.blocks.get(outer, min(block[outer], lanes[outer] * fold))
+            block[outer] = choice.blocks.get(outer, min(block[outer], lanes[outer] * fold))
             lanes[outer] = min(lanes[outer], block[outer])
         elements = words * block[outer] * block[inner]
         if elements > MOST_ELEMENTS:
             self._refuse(self.folds, sizes, elements)
-        warps = _forced.num_warps or min(16, max(1, elements // (_LANES * 2 * _FOLDED)))
+        warps = choice.num_warps or min(16, max(1, elements // (_LANES * 2 * _FOLDED)))
         lanes[outer] = min(_LANES * warps // lanes[inner], block[outer])
         thread = {axis: block[axis] // lanes[axis] for axis in self.folds}
         wide = torch.version.hip is not None
@@ -193,7 +262,7 @@ class Tiling:
 
     def _steps(self, laid: _Laid, width: int) -> int:
         """The steps of a block."""
-        work, share, warps = self.work, laid.share, laid.warps
+        work, share, warps = max(1, self.work), laid.share, laid.warps
         largest = max(share(tile) for tile in self.tiles)
         if largest > _SMALL:
             return 1
@@ -202,7 +271,7 @@ class Tiling:
         held = sum(share(tile) for tile in self.resident) + 2 * largest
         rows_most, held_most = (_FOLDED_ROWS, _FOLDED_REGISTERS) if self.folds else (_ROWS, _REGISTERS)
         most = [
-            self.segment if self.past else _MOST_STEPS,
+            self.most_steps,
             _MOST_WORK / work,
             _MOST_CODE / (work * largest),
             min(rows_most, min(held_most, 1600 / warps) - held) / max(rows, 1),
@@ -229,27 +298,20 @@ def _power_of_two(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 
 
-# --- for tests and tuning: other blocks and warps than the chosen ones ---
+def _is_power(number: object, most: int) -> bool:
+    """Whether that is a power of two, and no more than `most`."""
+    return isinstance(number, int) and 1 <= number <= most and number & (number - 1) == 0
 
 
-@dataclass
-class _Forced:
-    blocks: Mapping[str, int] = field(default_factory=dict)
-    num_warps: int | None = None
-    unroll: int | None = None
-    prefetch: int | None = None
-    chunks: int | None = None
+# --- for tests: other blocks and warps than the chosen ones ---
 
-    def key(self) -> Any:
-        return tuple(self.blocks.items()), self.num_warps, self.unroll, self.prefetch
-
-
-_forced = _Forced()
+_forced: Choice | None = None
+_chunks: int | None = None
 
 
 def forced_chunks() -> int | None:
     """The chunks that time is to be split in, if that is forced."""
-    return _forced.chunks
+    return _chunks
 
 
 @contextmanager
@@ -259,12 +321,39 @@ def forced(
     unroll: int | None = None,
     prefetch: int | None = None,
     chunks: int | None = None,
+    lanes: Mapping[str, int] | None = None,
 ) -> Iterator[None]:
     """Within, split axes get the given blocks, kernels the given warps and steps per block, time the given chunks."""
-    global _forced
-    before = _forced
-    _forced = _Forced(dict(blocks or {}), num_warps, unroll, prefetch, chunks)
+    global _forced, _chunks
+    before = _forced, _chunks
+    _forced, _chunks = Choice(dict(blocks or {}), num_warps, unroll, prefetch, dict(lanes or {})), chunks
     try:
         yield
     finally:
-        _forced = before
+        _forced, _chunks = before
+
+
+# --- for tuning: which kernels a call launches ---
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A kernel that ran: its tiling, how it was laid out, and what a choice for it is stored under."""
+
+    tiling: Tiling
+    blocks: Blocks
+    key: tuned.Key
+
+
+_watching: dict[str, Watched] | None = None
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, Watched]]:
+    """Within, every kernel that is laid out is noted, by the digest of its tiling."""
+    global _watching
+    before, _watching = _watching, {}
+    try:
+        yield _watching
+    finally:
+        _watching = before

@@ -6,6 +6,7 @@ logarithms and angles come from libdevice too.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc"
+# ruff: noqa: RET505  # Triton takes a branch that is not taken for reachable code unless it is an else
 
 from __future__ import annotations
 
@@ -51,10 +52,8 @@ if INTERPRETED:
     def prefetch(lines: Any) -> None:
         """Nothing."""
 
-    @triton.jit
-    def exp(x):
-        return tl.exp(x)
-
+    exp = _by_numpy(np.exp)
+    exp2 = _by_numpy(np.exp2)
     expm1 = _by_numpy(np.expm1)
     log = _by_numpy(np.log)
     log1p = _by_numpy(np.log1p)
@@ -93,6 +92,10 @@ else:
             tl.inline_asm_elementwise(
                 "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
             )
+
+    @triton.jit
+    def exp2(x):
+        return libdevice.exp2(x)
 
     @triton.jit
     def exp(x):
@@ -190,15 +193,16 @@ def log1p_unit(x):
     """log1p on [0, 1]; in fp32 a polynomial of degree 9, to 2 units in the last place."""
     if x.dtype != tl.float32:
         return log1p(x)
-    near = x * 0.00525346 - 0.02958851
-    near = near * x + 0.07836167
-    near = near * x - 0.1367477
-    near = near * x + 0.19111431
-    near = near * x - 0.2484437
-    near = near * x + 0.33319271
-    near = near * x - 0.49999502
-    near = near * x + 0.99999997
-    return near * x
+    else:
+        near = x * 0.00525346 - 0.02958851
+        near = near * x + 0.07836167
+        near = near * x - 0.1367477
+        near = near * x + 0.19111431
+        near = near * x - 0.2484437
+        near = near * x + 0.33319271
+        near = near * x - 0.49999502
+        near = near * x + 0.99999997
+        return near * x
 
 
 @triton.jit
@@ -273,6 +277,43 @@ def folded_logsumexp(x, fold: tl.constexpr, lanes: tl.constexpr):
     high = folded_max(x, fold, lanes)
     safe = tl.where(tl.abs(high) == float("inf"), 0.0, high)
     return log(folded_sum(exp(x - safe), fold, lanes)) + safe
+
+
+@triton.jit
+def from_lane(x, turn: tl.constexpr, share: tl.constexpr):
+    """What the lane of a turn has, in all lanes of the inner axis of a folded tile."""
+    if share == 1:
+        return x
+    else:
+        return tl.gather(x, tl.full(x.shape, turn * (x.shape[3] // share), tl.int32), 3)
+
+
+@triton.jit
+def lane_sum(x):
+    """The sum over the lanes of the inner axis of a folded tile, the same in all of these."""
+    return tl.broadcast_to(tl.sum(x, 3, keep_dims=True), x.shape)
+
+
+@triton.jit
+def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr, axis: tl.constexpr):
+    """The sums of `count` tiles over the lanes of an axis: lane i is left with those of tiles i·count/lanes and on.
+
+    At each round a lane gives away half of what it has and adds what it is given of the other half.
+    """
+    if lanes == 1:
+        return parts
+    else:
+        half: tl.constexpr = lanes // 2
+        other = tl.broadcast_to(lane ^ half, parts[0].shape)
+        kept = ()
+        if count == 1:
+            kept += (parts[0] + tl.gather(parts[0], other, axis),)  # type: ignore[assignment]
+        else:
+            high = (lane & half) != 0
+            for i in tl.static_range(count // 2):
+                given = tl.gather(tl.where(high, parts[i], parts[i + count // 2]), other, axis)
+                kept += (tl.where(high, parts[i + count // 2], parts[i]) + given,)  # type: ignore[assignment]
+        return scattered(kept, count // 2 if count > 1 else 1, lane, half, axis)
 
 
 @triton.jit

@@ -65,6 +65,7 @@ class Term:
     negative: bool = False
 
     def labels(self) -> dict[str, int]:
+        """The label of each axis that the product has."""
         return dict(self.out)
 
 
@@ -75,10 +76,12 @@ class Affine:
     terms: tuple[Term, ...] | None
 
     def reads(self, symbol: str) -> tuple[Term, ...]:
+        """The terms that are linear in one symbol."""
         return tuple(term for term in self.terms or () if term.symbol == symbol)
 
     @property
     def rest(self) -> tuple[Term, ...]:
+        """The terms that read no symbol."""
         return tuple(term for term in self.terms or () if term.symbol is None)
 
 

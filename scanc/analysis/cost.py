@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from scanc_runtime.scans import chunk_length
+
 from scanc.ir.nodes import Contract, Dims, Extremum, Instr, Kind, Map, Program, Reduce, Region, RegionKind, TensorType
 
 TRANSCENDENTAL = frozenset(
@@ -38,8 +40,8 @@ class Device:
     step: float
 
 
-CPU = Device("cpu", bandwidth=2e10, flops=2e10, transcendentals=1e9, launch=3e-6, step=0.0)
-"""Two cores: single torch operations on tensors of 16 MiB, the best of many runs, rounded down by half."""
+CPU = Device("cpu", bandwidth=1.2e10, flops=2e9, transcendentals=1e9, launch=8e-6, step=0.0)
+"""One core of an AMD EPYC, fitted to forward calls of tests/benchmarks/forms.py: nine in ten within a factor of 2."""
 
 H200 = Device("h200", bandwidth=3.8e12, flops=3e13, transcendentals=2e12, launch=4e-6, step=4.6e-7)
 """0.8 of the memory's peak, half of the fp32 peak, and per step what published recurrent kernels need (theory, 3)."""
@@ -107,17 +109,33 @@ def forward_cost(
     moved += tokens * sum(map(count.region_bytes, each))
     once_each = sum(len(r.instrs) for r in program.regions if r.kind is not RegionKind.LOOP)
     stepped = time * sum(len(r.instrs) for r in each if r.kind is RegionKind.LOOP)
-    scans = sum(r.kind is RegionKind.SCAN for r in each) * _scan_operations(form, time)
-    return Cost(moved, flops, hard, batch * state, once_each + stepped + scans, steps=0)
+    calls = 0
+    for region in each:
+        if region.kind is RegionKind.SCAN:
+            calls += _scan_calls(form, time, batch * count.elements(program.types[region.states[0]].axes))
+            moved += tokens * (_WALKS[form] - 1) * count.scan_bytes(region)
+    return Cost(moved, flops, hard, batch * state, once_each + stepped + calls, steps=0)
 
 
-def _scan_operations(form: str, time: int) -> int:
-    """Tensor operations of one scan: one a step, four per level of a tree, or three per step of a chunk."""
-    if form == "recurrent":
-        return time
+_WALKS = {"recurrent": 1, "chunked": 2, "parallel": 4}
+"""How often a form reads and writes what a scan does: chunks are summarised first, pairs combined and taken apart."""
+
+
+def _scan_calls(form: str, time: int, width: int) -> int:
+    """Tensor operations of one scan over `width` states a step: one a step, or seven per level of a tree.
+
+    Chunks: all take a step together, twice; and a scan over chunks.
+    """
     if form == "parallel":
-        return 4 * math.ceil(math.log2(max(time, 2)))
-    return min(time, math.ceil(2 * math.sqrt(3 * time)))
+        return 7 * math.ceil(math.log2(max(time, 2)))
+    chunk = chunk_length(time, width) if form == "chunked" else time
+    if time < 2 * chunk:
+        return time
+    chunks = time // chunk
+    return 2 * chunk + time % chunk + _CHUNKED + _scan_calls(form, chunks - 1, width)
+
+
+_CHUNKED = 8  # operations of a chunked scan beside its steps
 
 
 class _Counter:
@@ -147,10 +165,13 @@ class _Counter:
     def region_bytes(self, region: Region) -> int:
         """What each instruction reads and writes; a scan reads decay and write, and writes the state."""
         moved = sum(self.bytes(i.type) + sum(self.bytes(self.types[a]) for a in i.args) for i in region.instrs)
-        if region.scan is not None:
-            read = [name for name in (region.scan.decay, region.scan.write) if name is not None]
-            moved += sum(self.bytes(self.types[name]) for name in (*read, region.states[0]))
-        return moved
+        return moved + (self.scan_bytes(region) if region.scan is not None else 0)
+
+    def scan_bytes(self, region: Region) -> int:
+        """What one walk of a scan over time reads and writes per step."""
+        assert region.scan is not None
+        read = [name for name in (region.scan.decay, region.scan.write) if name is not None]
+        return sum(self.bytes(self.types[name]) for name in (*read, region.states[0]))
 
     def region_flops(self, region: Region) -> int:
         total = sum(map(self._flops, region.instrs))

@@ -53,6 +53,7 @@ class Algebra:
 
 
 def algebra(semiring: str) -> Algebra:
+    """What adds, multiplies and contracts in a semiring, as names of the IR."""
     rules = SEMIRINGS[semiring]
     if semiring == "real":
         return Algebra(frozenset({"add", "sub"}), frozenset({"mul", "div"}), "real")

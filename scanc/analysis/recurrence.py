@@ -151,6 +151,7 @@ class Facts:
 
 
 def facts(program: Program) -> Facts:
+    """What the analyses of a program need to know of it, found once."""
     return Facts(
         program,
         {instr.name: instr for instr in program.instrs},

@@ -27,6 +27,7 @@ class Rank:
     parts: tuple[tuple[str, ...], ...]
 
     def of(self, sizes: Mapping[str, int]) -> int:
+        """The bound for given sizes of axes."""
         return sum(prod(sizes[axis] for axis in part) for part in self.parts)
 
     def __str__(self) -> str:

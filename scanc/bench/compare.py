@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scanc.bench.arguments import Call, positional
-from scanc.bench.measure import Timing, time_call
+from scanc.bench.measure import Timing, several, time_call
 from scanc.interpreter import interpret
 from scanc.ir.nodes import Program
 from scanc.op import ScanOperator
@@ -91,8 +91,7 @@ def _reference(program: Program, call: Call, cotangents: dict[str, Tensor], back
 def _run(operator: ScanOperator, call: Call, form: str, cotangents: dict[str, Tensor], backward: bool) -> Results:
     tensors, initial = _leaves(call.tensors, backward), _leaves(call.initial, backward)
     outputs, final = operator(*positional(operator.spec, tensors), initial_state=initial, form=form, return_state=True)
-    several = outputs if isinstance(outputs, tuple) else (outputs,)
-    named = dict(zip((tensor.name for tensor in operator.spec.outputs), several, strict=True))
+    named = dict(zip((tensor.name for tensor in operator.spec.outputs), several(outputs), strict=True))
     return _results(named, final, tensors, initial, cotangents, backward)
 
 
@@ -126,10 +125,10 @@ def _gradients(values: Tensors, leaves: Tensors, cotangents: dict[str, Tensor]) 
 
 
 def _deviations(ours: Tensors, theirs: Tensors) -> list[Deviation]:
-    return [Deviation(name, _error(ours[name], value)) for name, value in theirs.items()]
+    return [Deviation(name, error(ours[name], value)) for name, value in theirs.items()]
 
 
-def _error(ours: Tensor, theirs: Tensor) -> float:
+def error(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference over the largest finite entry; of bool and int tensors the share of wrong entries.
 
     Equal infinities and common NaNs are no difference; a NaN on one side alone is an infinite one.

@@ -64,18 +64,25 @@ class Measurement:
         return self.case.batch * self.case.time / self.timing.median
 
     @property
+    def rate(self) -> float:
+        """Bytes that have to move, per second."""
+        return self.bytes / self.timing.median
+
+    @property
     def roofline(self) -> float:
         """The share of the copy's speed that the call reaches, 1 at best."""
         return self.copy / self.timing.median
 
 
-def time_call(call: Callable[[], object], device: torch.device, *, seconds: float = 0.5, most: int = 200) -> Timing:
-    """Calls once or more to warm up, then for about `seconds`, at least five and at most `most` times."""
+def time_call(
+    call: Callable[[], object], device: torch.device, *, seconds: float = 0.5, least: int = ENOUGH_RUNS, most: int = 200
+) -> Timing:
+    """Calls once or more to warm up, then for about `seconds`, at least `least` and at most `most` times."""
     first = _once(call, device)
     for _ in range(2 if first < seconds else 0):
         _once(call, device)
     runs: list[float] = []
-    while len(runs) < ENOUGH_RUNS or (sum(runs) < seconds and len(runs) < most):
+    while len(runs) < least or (sum(runs) < seconds and len(runs) < most):
         runs.append(_once(call, device))
     return Timing(statistics.median(runs), min(runs), max(runs), len(runs))
 
@@ -125,7 +132,7 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
     }
     wanted = [value for value in leaves.values() if value.requires_grad]
     ordered = positional(operator.spec, leaves)
-    outputs = _tuple(operator(*ordered, form=case.form))
+    outputs = several(operator(*ordered, form=case.form))
     cotangents = [torch.ones_like(value) for value in outputs if value.requires_grad]
 
     def forward() -> object:
@@ -133,16 +140,16 @@ def measure(operator: ScanOperator, case: Case, *, seconds: float = 0.5) -> Meas
             return operator(*ordered, form=case.form)
 
     def both() -> object:
-        results = [value for value in _tuple(operator(*ordered, form=case.form)) if value.requires_grad]
+        results = [value for value in several(operator(*ordered, form=case.form)) if value.requires_grad]
         return torch.autograd.grad(results, wanted, cotangents, allow_unused=True)
 
     moved = sum(value.nbytes for value in (*leaves.values(), *outputs)) * (3 if backward else 1)
     timing = time_call(both if backward else forward, device, seconds=seconds)
-    predicted = None if backward else _predicted(operator, case)
-    return Measurement(case, timing, moved, _copy_time(moved, device, seconds), predicted)
+    expected = None if backward else predicted(operator, case)
+    return Measurement(case, timing, moved, _copy_time(moved, device, seconds), expected)
 
 
-def _predicted(operator: ScanOperator, case: Case) -> float:
+def predicted(operator: ScanOperator, case: Case) -> float:
     """Seconds that the cost model expects of a forward call."""
     on_gpu = case.device.startswith("cuda")
     itemsize = getattr(torch, case.dtype).itemsize
@@ -158,12 +165,14 @@ def _copy_time(size: int, device: torch.device, seconds: float) -> float:
     return time_call(lambda: target.copy_(source), device, seconds=seconds / 4).fastest
 
 
-def _tuple(value: Any) -> tuple[torch.Tensor, ...]:
+def several(value: Any) -> tuple[torch.Tensor, ...]:
+    """What an operator returns, as a tuple: of one, if it has one output."""
     return value if isinstance(value, tuple) else (value,)
 
 
 COLUMNS = ("form", "direction", "batch", "time", "sizes", "dtype", "device", "median_ms", "fastest_ms", "slowest_ms",
-           "runs", "tokens_per_second", "copy_ms", "share_of_copy", "predicted_ms")  # fmt: skip
+           "runs", "tokens_per_second", "bytes", "gb_per_second", "copy_ms", "share_of_copy",
+           "predicted_ms")  # fmt: skip
 
 
 def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
@@ -173,7 +182,8 @@ def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
             m.case.form, m.case.direction, str(m.case.batch), str(m.case.time),
             " ".join(f"{axis}={size}" for axis, size in m.case.sizes), m.case.dtype, m.case.device,
             f"{m.timing.median * 1e3:.4g}", f"{m.timing.fastest * 1e3:.4g}", f"{m.timing.slowest * 1e3:.4g}",
-            str(m.timing.runs), f"{m.tokens_per_second:.4g}", f"{m.copy * 1e3:.4g}", f"{m.roofline:.3g}",
+            str(m.timing.runs), f"{m.tokens_per_second:.4g}", str(m.bytes), f"{m.rate / 1e9:.4g}",
+            f"{m.copy * 1e3:.4g}", f"{m.roofline:.3g}",
             "" if m.predicted is None else f"{m.predicted * 1e3:.4g}",
         )
         for m in measurements

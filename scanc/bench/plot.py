@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scanc.bench.measure import Measurement
@@ -22,24 +23,42 @@ def require_matplotlib() -> None:
         raise PlottingUnavailable
 
 
-def plot(measurements: Sequence[Measurement], title: str, path: Path) -> None:
-    """Time per call over sequence length, logarithmic: a panel per direction, a line per form, and the copy."""
+@dataclass(frozen=True)
+class Point:
+    """A throughput in bytes per second at a sequence length, on a line of a panel; `copy` is that of a plain copy."""
+
+    panel: str
+    line: str
+    time: int
+    rate: float
+    copy: float
+    peer: bool = False
+
+
+def points(measurements: Sequence[Measurement]) -> list[Point]:
+    """A panel per direction, a line per form."""
+    return [Point(m.case.direction, m.case.form, m.case.time, m.rate, m.bytes / m.copy) for m in measurements]
+
+
+def plot(found: Sequence[Point], title: str, path: Path) -> None:
+    """Throughput over sequence length, logarithmic: peers dotted, and the measured speed of a copy dashed."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    directions = list(dict.fromkeys(m.case.direction for m in measurements))
-    figure = Figure(figsize=(5.5 * len(directions), 4.2), layout="constrained")
+    panels = list(dict.fromkeys(point.panel for point in found))
+    figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
     figure.suptitle(title)
-    for panel, direction in enumerate(directions):
-        axes = figure.add_subplot(1, len(directions), panel + 1, title=direction)
-        chosen = [m for m in measurements if m.case.direction == direction]
-        for form in dict.fromkeys(m.case.form for m in chosen):
-            line = [m for m in chosen if m.case.form == form]
-            axes.plot([m.case.time for m in line], [m.timing.median * 1e3 for m in line], marker="o", label=form)
-        times = sorted({m.case.time for m in chosen})
-        copies = [min(m.copy for m in chosen if m.case.time == time) * 1e3 for time in times]
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1, title=panel)
+        chosen = sorted((point for point in found if point.panel == panel), key=lambda point: point.time)
+        for line in dict.fromkeys(point.line for point in sorted(chosen, key=lambda point: point.peer)):
+            own = [point for point in chosen if point.line == line]
+            style = ":" if own[0].peer else "-"
+            axes.plot([p.time for p in own], [p.rate / 1e9 for p in own], marker="o", linestyle=style, label=line)
+        times = sorted({point.time for point in chosen})
+        copies = [max(point.copy for point in chosen if point.time == time) / 1e9 for time in times]
         axes.plot(times, copies, linestyle="--", color="grey", label="copy of the tensors")
-        axes.set(xscale="log", yscale="log", xlabel="time steps", ylabel="milliseconds")
+        axes.set(xscale="log", yscale="log", xlabel="time steps", ylabel="GB/s that have to move")
         axes.set_xticks(times, [str(time) for time in times])
         axes.set_xticks([], minor=True)
         axes.grid(visible=True, which="both", alpha=0.25)

@@ -11,6 +11,7 @@ from rich.table import Table
 from scanc.bench.arguments import Call, UnusableArguments
 from scanc.bench.compare import FormReport
 from scanc.bench.measure import Measurement, Timing
+from scanc.bench.tune import Trial
 from scanc.op import ScanOperator, Target
 
 
@@ -105,6 +106,22 @@ def measurement_table(measurements: Sequence[Measurement]) -> Table:
         cells = [_cell(chosen[form]) if form in chosen else "" for form in forms]
         copy = min(m.copy for m in chosen.values())
         table.add_row(direction, str(time), *cells, f"{copy * 1e3:.3g} ms")
+    return table
+
+
+def trial_table(trials: Sequence[Trial]) -> Table:
+    """One row per candidate, kernel by kernel: its time or why it was refused, and which one is chosen."""
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("kernel", "candidate"):
+        table.add_column(column)
+    table.add_column("time", justify="right")
+    table.add_column("chosen")
+    for kernel in dict.fromkeys(trial.candidate.kernel for trial in trials):
+        for trial in trials:
+            if trial.candidate.kernel == kernel:
+                time = trial.refused if trial.seconds is None else f"{trial.seconds * 1e3:.3g} ms"
+                table.add_row(kernel, trial.candidate.text, time, "yes" if trial.chosen else "")
+        table.add_section()
     return table
 
 

@@ -32,6 +32,8 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Expr:
+    """A piece of source text, and how tightly its outermost operator binds."""
+
     text: str
     level: Level = Level.ATOM
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from scanc_runtime.spec import AxisSpec, Spec, StateSpec, TensorSpec
@@ -23,14 +24,16 @@ class Functions(Protocol):
     """What a target emits: `step`, `saved`, and `FORWARD` and `BACKWARD` as dicts from form to function."""
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """The definitions, without imports."""
 
     @property
     def imports(self) -> Iterable[str]:
         """Import statements, one line each."""
 
     @property
-    def forms(self) -> Sequence[str]: ...
+    def forms(self) -> Sequence[str]:
+        """The forms that the functions have; `recurrent` is always there."""
 
     @property
     def refused(self) -> Iterable[tuple[str, str]]:
@@ -72,12 +75,15 @@ def spec_of(
     """What callers see of a discrete program. `text` is the spec, whose lines the declarations name."""
     types = program.types
     arguments = program.inputs + program.params
+    # what a spec that repeats an axis, as in A[n, n], calls the second
+    derived = (axis for axis in program.axes if axis.like and re.fullmatch(rf"{axis.like}_col(_\d+)?", axis.name))
+    rows = {axis.name: str(axis.like) for axis in derived}
     return Spec(
         name=program.name,
         digest=digest,
         axes=tuple(AxisSpec(axis.name, axis.size, axis.like) for axis in program.axes),
-        inputs=tuple(_tensor("input", tensor) for tensor in program.inputs),
-        params=tuple(_tensor("param", tensor) for tensor in program.params),
+        inputs=tuple(_tensor("input", tensor, rows) for tensor in program.inputs),
+        params=tuple(_tensor("param", tensor, rows) for tensor in program.params),
         states=tuple(_state(state) for state in program.states),
         outputs=tuple(
             _output(output, types[output.value].axes, types[output.value].kind) for output in program.outputs
@@ -96,16 +102,17 @@ def _order(arguments: Sequence[Tensor]) -> tuple[str, ...]:
     return tuple(tensor.name for tensor in arguments)
 
 
-def _tensor(keyword: str, tensor: Tensor) -> TensorSpec:
+def _tensor(keyword: str, tensor: Tensor, rows: Mapping[str, str]) -> TensorSpec:
     kind = "" if tensor.type.kind is Kind.REAL else tensor.type.kind.value
     suffix = f": {tensor.pin or kind}" if tensor.pin or kind else ""
+    dims = tuple(tuple(rows.get(axis, axis) for axis in group) for group in tensor.dims)
     return TensorSpec(
         tensor.name,
         tensor.dims,
         tensor.type.axes,
         tensor.type.kind.value,
         tensor.pin,
-        declared=f"{keyword} {tensor.name}{_brackets(tensor.dims)}{suffix}",
+        declared=f"{keyword} {tensor.name}{_brackets(dims)}{suffix}",
         line=tensor.span.line if tensor.span else 0,
     )
 
@@ -150,13 +157,17 @@ def _header(spec: Spec, classified: Program) -> list[str]:
         for region in classified.regions
         if region.recurrence is not None
     }
-    rows = [textwrap.fill(row, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8) for row in stages]
-    forms = [f"Forms: {', '.join(spec.forms)}.", *(f"    not {form}: {reason}" for form, reason in spec.refused)]
+    rows = [_row(stage) for stage in stages]
+    forms = [f"Forms: {', '.join(spec.forms)}.", *(_row(f"not {form}: {reason}") for form, reason in spec.refused)]
     return [
         "\n".join(["Stages:", *rows]) if rows else "No state is carried from step to step.",
         "\n".join(forms),
         "\n".join([f"{spec.name}({', '.join(spec.order)}):", *_shapes(spec)]),
     ]
+
+
+def _row(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
 
 
 def _shapes(spec: Spec) -> list[str]:

@@ -55,6 +55,7 @@ class Writer:
         self._put('"""')
 
     def blank(self, count: int = 1) -> None:
+        """Writes blank lines."""
         self._lines.extend([""] * count)
 
     @contextmanager

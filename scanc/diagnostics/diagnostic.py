@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -36,7 +35,7 @@ class Diagnostic:
     span: Span | None = None
     label: str = ""
     secondary: tuple[Label, ...] = ()
-    hint: str | None = None
+    hint: str = ""
     notes: tuple[str, ...] = ()
     severity: Severity = "error"
 
@@ -67,25 +66,9 @@ def fault(
     label: str = "",
     *,
     secondary: Iterable[tuple[Span | None, str]] = (),
-    hint: str | None = None,
+    hint: str = "",
     notes: Iterable[str] = (),
 ) -> CompileError:
     """A CompileError of one diagnostic, to be raised; secondary places without a span are left out."""
     labels = tuple(Label(place, text) for place, text in secondary if place is not None)
     return CompileError([Diagnostic(code, headline, span, label, labels, hint, tuple(notes))])
-
-
-def suggest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that the user most likely meant by `name`, if one is near enough."""
-    names = sorted(set(candidates))
-    for candidate in names:
-        if candidate.lower() == name.lower():
-            return candidate
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return near[0] if near else None
-
-
-def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
-    """`did you mean `x`?`, or None."""
-    meant = suggest(name, candidates)
-    return None if meant is None else f"did you mean `{meant}`?"

@@ -21,7 +21,10 @@ def render_all(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str]) ->
 
 
 def render(diagnostic: Diagnostic, sources: Mapping[str, str]) -> str:
-    """One diagnostic as text: headline, place, marked source lines, hint and notes."""
+    """One diagnostic as text: headline, place, marked source lines, hint and notes.
+
+    Where nothing is marked, the place is the first source.
+    """
     marks = []
     if diagnostic.span is not None:
         marks.append((diagnostic.span, diagnostic.label, "^"))
@@ -36,7 +39,9 @@ def render(diagnostic: Diagnostic, sources: Mapping[str, str]) -> str:
         first = group[0][0]
         out.append(f"{pad} {'-->' if position == 0 else ':::'} {_printable(source)}:{first.line}:{first.column}")
         out += _excerpt(group, sources.get(source), pad)
-    out += [f"{pad} = hint: {line}" for line in (diagnostic.hint or "").splitlines()]
+    if not marks:
+        out += [f"{pad} --> {_printable(source)}" for source in list(sources)[:1]]
+    out += [f"{pad} = hint: {line}" for line in diagnostic.hint.splitlines()]
     out += [f"{pad} = note: {note}" for note in diagnostic.notes]
     return "\n".join(out)
 

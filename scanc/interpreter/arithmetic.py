@@ -17,6 +17,7 @@ class Arithmetic(ABC):
     functions: ClassVar[Mapping[str, Callable[..., Array]]]
 
     def map(self, fn: str, *args: Array) -> Array:
+        """An elementwise function of `functions.TABLE`; arguments broadcast."""
         return self.functions[fn](*args)
 
     @abstractmethod
@@ -24,26 +25,32 @@ class Arithmetic(ABC):
         """`value` (a number or an array) with elements of `kind`, in the compute dtype."""
 
     @abstractmethod
-    def full(self, shape: Sequence[int], value: Any, kind: Kind) -> Array: ...
+    def full(self, shape: Sequence[int], value: Any, kind: Kind) -> Array:
+        """An array of one value, with elements of `kind`, in the compute dtype."""
 
     @abstractmethod
-    def reduce(self, fn: str, x: Array, dims: Sequence[int]) -> Array: ...
+    def reduce(self, fn: str, x: Array, dims: Sequence[int]) -> Array:
+        """A reduction of `functions.REDUCTIONS` over `dims`, which go away."""
 
     @abstractmethod
     def extremum(self, fn: str, x: Array, dims: Sequence[int]) -> Array:
         """True at the lowest index of the `max` or `min` over `dims`, false elsewhere."""
 
     @abstractmethod
-    def transpose(self, x: Array, order: Sequence[int]) -> Array: ...
+    def transpose(self, x: Array, order: Sequence[int]) -> Array:
+        """The array with its dimensions in the given order."""
 
     @abstractmethod
-    def expand(self, x: Array, shape: Sequence[int]) -> Array: ...
+    def expand(self, x: Array, shape: Sequence[int]) -> Array:
+        """The array with dimensions of size one repeated up to `shape`."""
 
     @abstractmethod
-    def stack(self, xs: Sequence[Array], dim: int) -> Array: ...
+    def stack(self, xs: Sequence[Array], dim: int) -> Array:
+        """Arrays of one shape laid along a new dimension."""
 
     @abstractmethod
-    def matrix_exp(self, x: Array) -> Array: ...
+    def matrix_exp(self, x: Array) -> Array:
+        """exp of a matrix, for x[..., n, n]."""
 
     @abstractmethod
     def solve(self, a: Array, b: Array) -> Array:

@@ -49,10 +49,12 @@ def axis_sizes(program: Program, shapes: Shapes) -> dict[str, int]:
 
 
 def flat(dims: Dims) -> tuple[str, ...]:
+    """The axes of all dimensions in order, merged ones taken apart."""
     return tuple(axis for merged in dims for axis in merged)
 
 
 def physical_shape(dims: Dims, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that a tensor with these dimensions has."""
     return tuple(math.prod(sizes[axis] for axis in merged) for merged in dims)
 
 

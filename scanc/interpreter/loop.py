@@ -65,6 +65,7 @@ class Run:
         self.initial = self._initial(initial)
 
     def over_time(self, reverse: bool) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Walks the steps; outputs [B, T, *axes] and totals by name, and the states after the last step."""
         regions = self.program.regions
         constants = dict(self.params)
         for region in regions:

@@ -74,6 +74,8 @@ def _identity(x: Array) -> Array:
 
 
 class NumpyArithmetic(Arithmetic):
+    """The operations in numpy."""
+
     functions: ClassVar[Mapping[str, Callable[..., Array]]] = {
         "add": np.add,
         "sub": np.subtract,
@@ -84,6 +86,7 @@ class NumpyArithmetic(Arithmetic):
         "abs": np.abs,
         "sign": np.sign,
         "exp": np.exp,
+        "exp2": np.exp2,
         "expm1": np.expm1,
         "log": np.log,
         "log1p": np.log1p,

@@ -176,12 +176,24 @@ class System:
 class Algebra(Protocol):
     """The operations of the rules on a matrix: diagonal and held as a vector, or dense."""
 
-    def matrix(self, system: System) -> Array: ...
-    def enter(self, x: Array) -> Array: ...
-    def leave(self, x: Array) -> Array: ...
-    def scale(self, step: Array, z: Array) -> Array: ...
-    def apply(self, z: Array, v: Array) -> Array: ...
-    def exp(self, z: Array) -> Array: ...
+    def matrix(self, system: System) -> Array:
+        """What multiplies the state."""
+
+    def enter(self, x: Array) -> Array:
+        """A vector, from an array [B, *axes]."""
+
+    def leave(self, x: Array) -> Array:
+        """The array [B, *axes] of a vector."""
+
+    def scale(self, step: Array, z: Array) -> Array:
+        """step · z."""
+
+    def apply(self, z: Array, v: Array) -> Array:
+        """z v."""
+
+    def exp(self, z: Array) -> Array:
+        """The exponential of a matrix."""
+
     def phi1(self, z: Array, v: Array) -> Array:
         """φ₁(z) v."""
 
@@ -190,6 +202,8 @@ class Algebra(Protocol):
 
 
 class Elementwise:
+    """Diagonal matrices, held as the vectors [B, *axes] of their diagonals."""
+
     def __init__(self, arith: Arithmetic) -> None:
         self.arith = arith
 

@@ -58,6 +58,7 @@ class Evaluator:
             values[region.scan.result] = self.scan(region.scan, region.states[0], values)
 
     def instr(self, instr: Instr, values: Values) -> Array:
+        """The value of one instruction, [B, *axes] with B = 1 where it does not vary with the sequence."""
         arith, axes = self.arith, instr.type.axes
         args = [(values[a], self.types[a]) for a in instr.args if a in values]
         match instr.op:
@@ -95,17 +96,21 @@ class Evaluator:
                 return next_state(self, instr, values)
 
     def map(self, fn: str, instr: Instr, values: Values) -> Array:
-        """Arguments aligned by axis name; bool and int ones raised to the result's kind where that is wider."""
+        """Arguments aligned by axis name; bool and int ones raised to the result's kind where that is wider.
+
+        Of the two values of `where`, a real one too: torch has no gradient for one real and one complex.
+        """
         args = []
         for position, name in enumerate(instr.args):
             type_, x = self.types[name], align(values[name], self.types[name].axes, instr.type.axes)
-            narrow = type_.kind in (Kind.BOOL, Kind.INT) and instr.type.kind is not Kind.BOOL
+            narrow = (type_.kind in (Kind.BOOL, Kind.INT) or fn == "where") and instr.type.kind is not Kind.BOOL
             if narrow and type_.kind is not instr.type.kind and not (fn == "where" and position == 0):
                 x = self.arith.array(x, instr.type.kind)
             args.append(self.arith.array(x, Kind.COMPLEX) if fn == "to_complex" else x)
         return self.arith.map(fn, *args)
 
     def contract(self, semiring: str, over: tuple[str, ...], instr: Instr, values: Values) -> Array:
+        """⊕ over some axes of the ⊗-product of the instruction's two arguments."""
         ring = SEMIRINGS[semiring]
         joint = self.program.canonical({a for name in instr.args for a in self.types[name].axes})
         a, b = (align(values[name], self.types[name].axes, joint) for name in instr.args)
@@ -113,9 +118,11 @@ class Evaluator:
         return self.arith.reduce(ring.reduce, product, [1 + joint.index(axis) for axis in over]) if over else product
 
     def past(self, name: str, steps: int, values: Values) -> Array:
+        """A delayed name as it was some steps ago."""
         return values[name] if steps == 0 else values[delayed(name, self.depths[name] - steps)]
 
     def conv(self, axis: str, instr: Instr, values: Values) -> Array:
+        """Σ over taps of the kernel times the past of the signal; the last tap meets the present."""
         signal, kernel = instr.args
         kernel_type = self.types[kernel]
         place = 1 + kernel_type.axes.index(axis)

@@ -84,10 +84,12 @@ def _expdiff(a: Tensor, m: Tensor) -> Tensor:
 
 def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
     a, b = _broadcast(a, b)
-    gone = torch.isneginf(a) & torch.isneginf(b)
-    zero = torch.zeros_like(a)
-    total = torch.logaddexp(torch.where(gone, zero, a), torch.where(gone, zero, b))
-    return torch.where(gone, torch.full_like(total, -math.inf), total)
+    gone = torch.isinf(a) & (a == b)
+    limit, zero = a.detach(), torch.zeros_like(a)
+    a, b = torch.where(gone, zero, a), torch.where(gone, zero, b)
+    high, low = torch.where(a < b, b, a), torch.where(a < b, a, b)
+    total = high + torch.log1p(torch.exp(low - high))  # torch.logaddexp: one -inf makes its second derivative nan
+    return torch.where(gone, limit, total)
 
 
 def _logsumexp(x: Tensor) -> Tensor:
@@ -148,6 +150,7 @@ class TorchArithmetic(Arithmetic):
         "abs": torch.abs,
         "sign": torch.sign,
         "exp": torch.exp,
+        "exp2": torch.exp2,
         "expm1": _expm1,
         "log": torch.log,
         "log1p": torch.log1p,

@@ -42,6 +42,7 @@ class IllTyped(Exception):
 
 
 def widest(kinds: Iterable[Kind]) -> Kind:
+    """The widest of some kinds, in the order bool, int, real, complex."""
     return max(kinds, key=_ORDER.index)
 
 
@@ -81,6 +82,7 @@ class Builder:
                 return name
 
     def canonical(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Axes in canonical order, each once."""
         return tuple(sorted(set(axes), key=self._rank.__getitem__))
 
     def infer(self, op: Op, args: Sequence[str]) -> TensorType:
@@ -105,18 +107,22 @@ class Builder:
         return instr.name
 
     def const(self, value: bool | int | float | complex, hint: str = "c", span: Span | None = None) -> str:
+        """Appends a number; returns the name of its value."""
         return self.add(Const(value), hint=hint, span=span)
 
     def map(self, fn: str, *args: str, hint: str = "t", span: Span | None = None) -> str:
+        """Appends an elementwise function of `functions.TABLE`; returns the name of its value."""
         return self.add(Map(fn), *args, hint=hint, span=span)
 
     def reduce(self, fn: str, arg: str, axes: Iterable[str], hint: str = "t", span: Span | None = None) -> str:
+        """Appends a reduction over `axes`; over none it is the argument itself."""
         axes = self.canonical(axes)
         return self.add(Reduce(fn, axes), arg, hint=hint, span=span) if axes else arg
 
     def contract(
         self, a: str, b: str, axes: Iterable[str], semiring: str = "real", hint: str = "t", span: Span | None = None
     ) -> str:
+        """Appends a contraction over `axes` in a semiring; returns the name of its value."""
         return self.add(Contract(semiring, self.canonical(axes)), a, b, hint=hint, span=span)
 
     def broadcast(self, arg: str, axes: Iterable[str], hint: str = "t") -> str:

@@ -37,6 +37,7 @@ TABLE: dict[str, Function] = {
     "sign": Function(1, doc="-1, 0 or 1"),
     # exponentials and their safe relatives
     "exp": Function(1, Kind.REAL, complex_ok=True),
+    "exp2": Function(1, Kind.REAL, doc="2 ^ a; made by powers alone"),
     "expm1": Function(1, Kind.REAL, complex_ok=True, doc="exp(a) - 1 without cancellation"),
     "log": Function(1, Kind.REAL, complex_ok=True),
     "log1p": Function(1, Kind.REAL, doc="log(1 + a) without cancellation"),

@@ -57,6 +57,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class TensorType:
+    """The axes of a value, in canonical order, and the kind of its elements."""
+
     axes: tuple[str, ...]
     kind: Kind = Kind.REAL
 
@@ -104,6 +106,8 @@ class State:
 
 @dataclass(frozen=True)
 class Output:
+    """What leaves the program: a value under a name, with the axes in the order of `dims`."""
+
     name: str
     value: str
     dims: Dims
@@ -115,6 +119,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Const:
+    """A number; it has no axes."""
+
     value: bool | int | float | complex
 
 
@@ -216,6 +222,8 @@ Op = Const | Size | Map | Reduce | Contract | Rename | Broadcast | Index | Stack
 
 @dataclass(frozen=True)
 class Instr:
+    """`name = op(args) : type`; `span` is the place in the spec that it comes from."""
+
     name: str
     op: Op
     args: tuple[str, ...]
@@ -271,6 +279,8 @@ class Region:
 
 @dataclass(frozen=True)
 class Program:
+    """One time step; the module's docstring has the grammar, `levels.py` what is legal at which level."""
+
     name: str
     level: Level
     semiring: str
@@ -296,6 +306,7 @@ class Program:
 
     @property
     def next_of(self) -> dict[str, str]:
+        """The name of each state's next value."""
         return dict(self.next)
 
     @property
@@ -309,6 +320,7 @@ class Program:
         return table
 
     def axis(self, name: str) -> Axis:
+        """The axis of a name."""
         return next(axis for axis in self.axes if axis.name == name)
 
     def canonical(self, axes: set[str] | frozenset[str]) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ def print_instr(instr: Instr) -> str:
 
 
 def print_type(type_: TensorType) -> str:
+    """`kind[axes]`."""
     return f"{type_.kind.value}[{', '.join(type_.axes)}]"
 
 

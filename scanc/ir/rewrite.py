@@ -57,6 +57,15 @@ def live(instrs: Iterable[Instr], wanted: Iterable[str]) -> tuple[Instr, ...]:
     return tuple(reversed(kept))
 
 
+def dependent(instrs: Iterable[Instr], sources: Iterable[str]) -> set[str]:
+    """`sources`, and the values of the instructions that depend on any of them."""
+    found = set(sources)
+    for instr in instrs:
+        if found.intersection(instr.args):
+            found.add(instr.name)
+    return found
+
+
 def roots(program: Program) -> set[str]:
     """The values that leave the step: next states, outputs, totals."""
     return {value for _, value in program.next} | {o.value for o in (*program.outputs, *program.totals)}

@@ -36,6 +36,7 @@ class Sym:
 
     @property
     def type(self) -> TensorType:
+        """The type of the value."""
         return self.builder.types[self.name]
 
     @property
@@ -50,6 +51,7 @@ class Sym:
         return Sym(self.builder, self.builder.map(fn, *args, hint="t"))
 
     def lift(self, other: Sym | float) -> Sym:
+        """The value itself, or a number as a value."""
         return other if isinstance(other, Sym) else Sym(self.builder, self.builder.const(other))
 
     def __add__(self, other: Sym | float) -> Sym:
@@ -71,6 +73,7 @@ class Sym:
         return self("neg")
 
     def conj(self) -> Sym:
+        """The complex conjugate; of a real value the value itself."""
         return self("conj") if self.type.kind is Kind.COMPLEX else self
 
     def where(self, condition: Sym, other: Sym | float = 0.0) -> Sym:

@@ -14,6 +14,7 @@ from scanc.passes.diagonalize import DIAGONALIZE
 from scanc.passes.discretize import DISCRETIZE
 from scanc.passes.fuse import FUSE
 from scanc.passes.hoist import HOIST
+from scanc.passes.powers import POWERS
 from scanc.passes.realify import REALIFY
 from scanc.passes.simplify import simplify
 from scanc.passes.stage import STAGE
@@ -41,6 +42,7 @@ TO_FUSED: tuple[Pass, ...] = (
     REALIFY,  # before stage: pairs are separate states
     STAGE,
     HOIST,
+    POWERS,  # after hoist: it adds to the work on parameters
     FUSE,  # in place of classify: a step in registers gains nothing from decay and write apart
 )
 """discrete → scheduled: one step whose values stay on the chip. For the Triton target."""

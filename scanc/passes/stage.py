@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from scanc.analysis.dependence import Component, state_components
 from scanc.ir.nodes import Instr, Level, Program, Region, RegionKind
-from scanc.ir.rewrite import live, roots
+from scanc.ir.rewrite import dependent, live, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 
 
@@ -45,10 +45,7 @@ def run(program: Program) -> Rewrite:
 
 def _loop(program: Program, component: Component) -> frozenset[str]:
     """The instructions between the component's states and their next values."""
-    reached = set(component.states)
-    for instr in program.instrs:
-        if reached.intersection(instr.args):
-            reached.add(instr.name)
+    reached = dependent(program.instrs, component.states)
     next_of = program.next_of
     before = live(program.instrs, [next_of[state] for state in component.states])
     return frozenset(instr.name for instr in before if instr.name in reached)

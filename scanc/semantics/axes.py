@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from scanc.diagnostics.diagnostic import did_you_mean, fault
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.span import Span
 from scanc.ir.nodes import Axis, Dims
 from scanc.semantics.report import Report

@@ -344,7 +344,7 @@ def _no_brackets(call: ast.Call) -> None:
             "E0312",
             f"`{call.name.text}` takes no axes",
             call.span,
-            hint=f"write `{call.name.text}(…)`: it works elementwise" if call.name.id in TABLE else None,
+            hint=f"write `{call.name.text}(…)`: it works elementwise" if call.name.id in TABLE else "",
         )
 
 

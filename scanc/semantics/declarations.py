@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from scanc.diagnostics.diagnostic import did_you_mean, fault
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.span import Span
 from scanc.ir.functions import SEMIRINGS
 from scanc.ir.nodes import Dims, Kind, State, Tensor, TensorType

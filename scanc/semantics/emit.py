@@ -121,9 +121,11 @@ class Emitter:
         )
 
     def plus(self, a: Value, b: Value, algebra: str, span: Span) -> Value:
+        """a ⊕ b in a semiring."""
         return self.map(SEMIRINGS[algebra].plus, [a, b], span, "+")
 
     def times(self, a: Value, b: Value, algebra: str, span: Span) -> Value:
+        """a ⊗ b in a semiring."""
         return self.map(SEMIRINGS[algebra].times, [a, b], span, "*")
 
     def contract(self, a: Value, b: Value, axes: Iterable[str], algebra: str, span: Span) -> Value:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scanc.diagnostics.diagnostic import CompileError, Label, did_you_mean, fault
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import CompileError, Label, fault
 from scanc.diagnostics.span import Span
 from scanc.ir.functions import SEMIRINGS
 from scanc.ir.nodes import Index, Kind
@@ -124,9 +126,9 @@ class Expressions:
             )
         known = [key for key, value in self.values.items() if value is not None]
         hint = did_you_mean(name.id, known)
-        if hint is None and name.id in self.table:
+        if not hint and name.id in self.table:
             hint = f"`{name.text}` is an axis; its size is `size({name.text})`"
-        if hint is None and name.id == "pi":
+        if not hint and name.id == "pi":
             hint = "write the number, 3.141592653589793"
         raise fault("E0201", f"`{name.text}` is not declared", name.span, "unknown name", hint=hint)
 
@@ -138,7 +140,7 @@ class Expressions:
             return literal(constant)
         item = scope.calls[-1]
         hint = did_you_mean(name.id, scope.values)
-        if hint is None and name.id in self.values:
+        if not hint and name.id in self.values:
             hint = f"hand it in as an argument: `def {item.name.text}(…, {name.text})`"
         raise fault(
             "E0802", f"`{name.text}` is not a parameter of `{item.name.text}`", name.span, "unknown name", hint=hint
@@ -263,9 +265,9 @@ class Expressions:
                 hint=product,
             )
         hint = did_you_mean(name.id, [*FUNCTIONS, *scope.space.defs])
-        if hint is None:
+        if not hint:
             owners = [space for space, inner in scope.space.imports.items() if name.id in inner.defs]
-            hint = f"write `{owners[0]}.{name.text}`" if owners else None
+            hint = f"write `{owners[0]}.{name.text}`" if owners else ""
         return fault("E0202", f"there is no function `{name.text}`", name.span, hint=hint)
 
     def _inline(self, expr: ast.Call, item: ast.Def, inner: Scope, outer: Scope) -> Value:
@@ -296,7 +298,7 @@ class Expressions:
                         arg.span,
                         f"has {self.table.shown(value.axes)}",
                         secondary=[(param.span, f"`{param.name.text}` has axis `{name.text}`")],
-                        hint=f"bind the axis: `{item.name.text}[i](…)`" if expr.binders is None else None,
+                        hint=f"bind the axis: `{item.name.text}[i](…)`" if expr.binders is None else "",
                     )
             values[param.name.id] = value
         scope = replace(inner, values=values, axes=axes, calls=(*outer.calls, item))

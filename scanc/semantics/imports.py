@@ -115,7 +115,7 @@ def _text(item: ast.Import, path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(other.name for other in path.parent.glob("*.scan")) if path.parent.is_dir() else []
-        hint = f"its directory holds {', '.join(f'`{name}`' for name in near[:5])}" if near else None
+        hint = f"its directory holds {', '.join(f'`{name}`' for name in near[:5])}" if near else ""
         raise fault("E0805", "an imported file does not exist", item.path_span, "no such file", hint=hint) from None
     except UnicodeDecodeError:
         raise fault("E0805", "an imported file is not UTF-8 text", item.path_span) from None

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanc.diagnostics.diagnostic import CompileError, Diagnostic, did_you_mean, fault
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import CompileError, Diagnostic, fault
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Axis, Dims, Level, Output, Program, Region, RegionKind, Size, State, Tensor, TensorType
 from scanc.semantics.axes import AxisTable, declare_axes

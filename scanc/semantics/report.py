@@ -40,7 +40,8 @@ class Report:
         said = {error.headline for error in self.errors if error.code in _ONCE}
         self.errors += [d for d in diagnostics if d not in self.errors and d.headline not in said]
 
-    def warn(self, code: str, headline: str, span: Span, hint: str | None = None) -> None:
+    def warn(self, code: str, headline: str, span: Span, hint: str = "") -> None:
+        """Notes a warning; the program compiles all the same."""
         self.warnings.append(Diagnostic(code, headline, span, hint=hint, severity="warning"))
 
     def check(self) -> None:

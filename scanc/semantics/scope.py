@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from scanc.diagnostics.diagnostic import did_you_mean, fault
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.span import Span
 from scanc.semantics.builtins import FUNCTIONS
 from scanc.semantics.report import Report, Skip

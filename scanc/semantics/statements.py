@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from scanc.diagnostics.diagnostic import did_you_mean, fault
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.span import Span
 from scanc.ir.nodes import Kind, Ode, Stack, State
 from scanc.semantics.builtins import RULES
@@ -29,6 +31,7 @@ class Statements:
         self._odes: dict[str, Span] = {}
 
     def run(self, statements: Sequence[ast.Statement], scope: Scope) -> None:
+        """Lowers statements in order; a wrong one is reported and does not hide the next."""
         later = self.expressions.later
         for target in _targets(statements):
             if target.id not in self.decls.states:

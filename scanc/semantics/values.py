@@ -41,14 +41,17 @@ class Value:
 
     @property
     def kind(self) -> Kind:
+        """The kind of the value's elements."""
         return self.type.kind
 
     @property
     def axes(self) -> tuple[str, ...]:
+        """The axes of the value, in canonical order."""
         return self.type.axes
 
 
 def literal(value: Literal) -> Value:
+    """A number of the spec as a value; its kind is settled where it meets another."""
     kind = {bool: Kind.BOOL, int: Kind.INT, float: Kind.REAL}[type(value)]
     return Value("", TensorType((), kind), literal=value)
 

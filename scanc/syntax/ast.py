@@ -24,21 +24,28 @@ class Name:
 
 @dataclass(frozen=True)
 class Number:
+    """A literal number, which is never negative."""
+
     value: int | float
     span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True)
 class Ref:
+    """A name that stands for its value."""
+
     name: Name
 
     @property
     def span(self) -> Span:
+        """The place of the name."""
         return self.name.span
 
 
 @dataclass(frozen=True)
 class Negative:
+    """`-operand`."""
+
     operand: Expr
     span: Span = field(default=NOWHERE, compare=False)
 
@@ -104,6 +111,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
 
 @dataclass(frozen=True)
 class Scan:
+    """`scan name` or `scan name over semiring`."""
+
     name: Name
     semiring: Name | None
     span: Span = field(default=NOWHERE, compare=False)
@@ -150,6 +159,8 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Def:
+    """`def name(params) = body`."""
+
     name: Name
     params: tuple[TensorDecl, ...]
     body: Expr
@@ -158,6 +169,8 @@ class Def:
 
 @dataclass(frozen=True)
 class Import:
+    """`import "path" as name`."""
+
     path: str
     name: Name
     path_span: Span = field(default=NOWHERE, compare=False)
@@ -169,6 +182,8 @@ class Import:
 
 @dataclass(frozen=True)
 class Assign:
+    """`target = value`."""
+
     target: Name
     value: Expr
     span: Span = field(default=NOWHERE, compare=False)
@@ -187,6 +202,8 @@ class Ode:
 
 @dataclass(frozen=True)
 class For:
+    """`for axis { body }`."""
+
     axis: Name
     body: tuple[Statement, ...]
     span: Span = field(default=NOWHERE, compare=False)

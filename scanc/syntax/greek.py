@@ -32,7 +32,7 @@ def spell(text: str) -> str:
     return out
 
 
-def advice(char: str) -> str | None:
+def advice(char: str) -> str:
     """What to write instead of a letter that may not stand in a name."""
     if char in LOOKALIKES:
         return f"it looks like the Latin letter `{LOOKALIKES[char]}`; write that one"

@@ -75,6 +75,7 @@ class Lexer:
         self._line_start = 0
 
     def run(self) -> list[Lexeme]:
+        """The lexemes of the text, without a separator at its end."""
         while self._at < len(self.text) and len(self.errors) < limits.ERRORS:
             self._next()
         for bracket in self._open:
@@ -84,7 +85,8 @@ class Lexer:
             self.out.pop()
         return self.out
 
-    def error(self, code: str, headline: str, span: Span, label: str = "", hint: str | None = None) -> None:
+    def error(self, code: str, headline: str, span: Span, label: str = "", hint: str = "") -> None:
+        """Notes what is wrong; the lexer goes on behind it."""
         self.errors.append(Diagnostic(code, headline, span, label, hint=hint))
 
     def _span(self, length: int) -> Span:
@@ -194,7 +196,7 @@ class Lexer:
             self._letter(self._at)
         else:
             shown = one if one.isprintable() else f"U+{ord(one):04X}"
-            hint = advice(one) if unicodedata.combining(one) else _INSTEAD.get(one)
+            hint = advice(one) if unicodedata.combining(one) else _INSTEAD.get(one, "")
             self.error("E0101", f"`{shown}` has no meaning here", self._span(1), describe(one), hint)
             self._at += 1
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanc.diagnostics.diagnostic import Diagnostic, suggest
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import Diagnostic
 from scanc.diagnostics.span import Span
 from scanc.syntax.lexer import KEYWORDS, Lexeme
 
@@ -101,7 +103,7 @@ def _listed(expected: set[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _hint(lexemes: Sequence[Lexeme], at: int, expected: set[str]) -> str | None:
+def _hint(lexemes: Sequence[Lexeme], at: int, expected: set[str]) -> str:
     found = lexemes[at] if at < len(lexemes) else None
     kind = "SEP" if found is None else found.kind
     before = lexemes[at - 1] if at > 0 else None
@@ -137,14 +139,14 @@ def _hint(lexemes: Sequence[Lexeme], at: int, expected: set[str]) -> str | None:
         return 'a string stands in an import only: `import "norms.scan" as norms`'
     if kind in _DECLARATIONS and not expected & _DECLARATIONS:
         return "declarations stand on lines of their own, outside `for`"
-    return None
+    return ""
 
 
 def _first_of_line(lexemes: Sequence[Lexeme], at: int) -> bool:
     return at == 0 or lexemes[at - 1].kind in ("SEP", "LBRACE")
 
 
-def _statement_hint(before: Lexeme, kind: str) -> str | None:
+def _statement_hint(before: Lexeme, kind: str) -> str:
     """A line that begins with a name which no `=` follows."""
     if before.text in _ELSEWHERE:
         return _ELSEWHERE[before.text]
@@ -152,7 +154,5 @@ def _statement_hint(before: Lexeme, kind: str) -> str | None:
         return f"axes are declared once, not at an assignment: `{before.text} = …`"
     if kind == "COLON":
         return "types stand in declarations only; a local takes the type of its value"
-    meant = suggest(before.text, KEYWORDS)
-    if kind == "NAME" and meant is not None:
-        return f"did you mean `{meant}`?"
-    return "a statement is `name = expression`"
+    meant = did_you_mean(before.text, KEYWORDS) if kind == "NAME" else ""
+    return meant or "a statement is `name = expression`"

@@ -52,7 +52,7 @@ class Probe:
             shape = (1, *self.shape(type_), *((2,) if type_.kind is Kind.COMPLEX else ()))
             part = vector[start : start + math.prod(shape)].reshape(shape)
             start += math.prod(shape)
-            held[state] = torch.view_as_complex(part.clone()) if type_.kind is Kind.COMPLEX else part
+            held[state] = torch.complex(part[..., 0], part[..., 1]) if type_.kind is Kind.COMPLEX else part
         _, final = interpret(self.program, self.inputs, self.params, held)
         parts = [final[state] for state in self.states]
         return torch.cat([(torch.view_as_real(p) if p.is_complex() else p).reshape(-1) for p in parts])

@@ -48,6 +48,20 @@ def test_long_sequences_are_not_stepped_through_on_a_cpu() -> None:
     assert forward_cost(ema(), "recurrent", SIZES, 4, 1024, fused=True).bound(H200) == "steps"
 
 
+def test_chunks_walk_twice_and_take_fewer_calls() -> None:
+    step, chunked = (forward_cost(ema(), form, SIZES, 4, 1024, fused=False) for form in ("recurrent", "chunked"))
+    size = 4 * SIZES["i"]
+    assert step.kernels - chunked.kernels > 800
+    assert chunked.bytes - step.bytes == 4 * 1024 * 2 * size + 4 * 1024 * size  # x and h once more, and the decay
+
+
+def test_wide_states_are_stepped_through_in_every_chunk() -> None:
+    kernels = [
+        forward_cost(ema(), form, {"i": 1 << 16}, 1, 64, fused=False).kernels for form in ("recurrent", "chunked")
+    ]
+    assert kernels[0] == kernels[1]
+
+
 def test_nothing_to_do_costs_a_launch() -> None:
     cost = forward_cost(ema(), "recurrent", SIZES, 0, 0, fused=True)
     assert cost.time(H200) < 1e-5

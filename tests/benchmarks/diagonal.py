@@ -1,22 +1,29 @@
-"""Diagonal recurrences on a GPU: times, share of the measured copy bandwidth, and errors against the fp64 oracle.
+"""Diagonal recurrences on a GPU beside their peers: times, share of the copy bandwidth, memory, errors, first calls.
 
-    python tests/benchmarks/diagonal.py [--csv FILE] [--only gated|selective]
+    python tests/benchmarks/diagonal.py [--only SPEC] [--quick] [--csv FILE] [--plot DIRECTORY]
 
-Random data, medians of many runs.  A gated scan reads and writes 3 words per element forward and 5 backward; for
-the selective scan the share of bandwidth counts each input and output once.
+Random data, medians of many runs, in one run on one GPU.  Peers that are installed (`pip install 'scanc[peers]'`) are
+timed on the same numbers, laid out as they like; the others say why not.  A gated scan reads and writes 3 words per
+element forward and 5 backward; for the selective scan the share of bandwidth counts each input and output once.
+First calls are made in processes of their own: with empty caches, and with those that the first one left.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from diagonal_cases import SPECS, Case, arguments, bytes_moved, cases
+from diagonal_peers import Missing, as_ours, peers, prepared
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,65 +31,39 @@ from torch import Tensor
 from triton.testing import do_bench
 
 import scanc
+from scanc.bench.plot import Point, plot
 
-GATED = """scan gated
-axes   d
-input  a[d], x[d]
-state  h[d]
-h = a*h + x
-output h[d]
-"""
-SELECTIVE = """scan selective
-axes   d, n
-input  u[d], delta(u)[d], B(u)[n], C(u)[n]
-param  A[d,n], D[d], bias[d]
-state  h[d,n]
-step = softplus(delta + bias)
-h = exp(step*A)*h + (step*u)*B
-y = C · h + D*u
-output y[d]
-"""
-STATES = 16
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1.5e-2}
+OURS = "scanc"
+SMALL = (2, 203, 96)  # of the calls that are compared with the oracle
 
 
 @dataclass(frozen=True)
-class Case:
-    """One spec at one size (batch, time, channels)."""
+class Row:
+    """One operator in one case.  Times in ms, memory in GB, first calls in s; None is what was not measured."""
 
     spec: str
-    shape: tuple[int, int, int]
-    dtype: torch.dtype
-
-    @property
-    def label(self) -> str:
-        return f"{self.spec} {self.shape} {str(self.dtype).removeprefix('torch.')}"
-
-
-SHAPES = ((8, 4096, 2048), (1, 65536, 2048), (64, 512, 2048), (1, 1048576, 64))
-CASES = [Case("gated", shape, dtype) for dtype in (torch.float32, torch.bfloat16) for shape in SHAPES]
-CASES += [Case("selective", shape, torch.bfloat16) for shape in ((8, 4096, 2048), (8, 2048, 4096), (1, 65536, 2048))]
-
-
-def arguments(case: Case, shape: tuple[int, int, int], seed: int = 0) -> dict[str, Any]:
-    """Random inputs and params as models have them: gates in (0, 1), A below 0."""
-    generator = torch.Generator("cuda").manual_seed(seed)
-    batch, length, channels = shape
-
-    def draw(*dims: int) -> Tensor:
-        return torch.randn(*dims, generator=generator, device="cuda")
-
-    if case.spec == "gated":
-        found = {"a": torch.sigmoid(2 + draw(*shape)), "x": draw(*shape)}
-        return {name: x.to(case.dtype) for name, x in found.items()}
-    found = {"u": draw(*shape), "delta": draw(*shape) - 2}
-    found |= {"B": draw(batch, length, STATES), "C": draw(batch, length, STATES)}
-    found = {name: x.to(case.dtype) for name, x in found.items()}
-    A = -torch.exp(0.5 * draw(channels, STATES))
-    return found | {"A": A, "D": draw(channels), "bias": 0.1 * draw(channels)}
+    batch: int
+    time: int
+    channels: int
+    dtype: str
+    who: str
+    forward: float | None = None
+    backward: float | None = None
+    both: float | None = None
+    forward_share: float | None = None
+    backward_share: float | None = None
+    peak: float | None = None
+    cold: float | None = None
+    warm: float | None = None
+    error: float | None = None
+    note: str = ""
 
 
-def bench(run: Callable[[], Any]) -> float:
+def row(case: Case, who: str, **measured: Any) -> Row:
+    return Row(case.spec, *case.shape, case.dtype_name, who, **measured)
+
+
+def median(run: Callable[[], Any]) -> float:
     """Milliseconds, the median of many."""
     return float(do_bench(run, warmup=20, rep=80, return_mode="median"))
 
@@ -91,86 +72,198 @@ def copy_bandwidth() -> float:
     """Bytes per millisecond of a device-to-device copy, read and written."""
     source = torch.empty(1 << 31, dtype=torch.uint8, device="cuda").random_()
     target = torch.empty_like(source)
-    return 2 * source.numel() / bench(lambda: target.copy_(source))
+    return 2 * source.numel() / median(lambda: target.copy_(source))
 
 
-def error(case: Case, op: scanc.ScanOperator) -> float:
-    """The largest error of a value or a gradient against the fp64 oracle, relative to the largest value."""
-    tensors = arguments(case, (2, 203, 96), seed=1)
-    wide = {name: x.double().cpu().requires_grad_() for name, x in tensors.items()}
-    near = {name: x.requires_grad_() for name, x in tensors.items()}
-    wanted, found = op(**wide, form="interpret"), op(**near)
-    given = torch.randn(wanted.shape, dtype=torch.float64)
-    pairs = [(found, wanted)]
-    pairs += zip(
-        torch.autograd.grad(found, list(near.values()), given.to(found)),
-        torch.autograd.grad(wanted, list(wide.values()), given.to(case.dtype).double()),
-        strict=True,
-    )
-    return max(float((a.detach().cpu() - b.detach()).abs().max() / b.detach().abs().max()) for a, b in pairs)
+def time_all(leaves: Sequence[Tensor], call: Callable[[], Tensor]) -> dict[str, float]:
+    """Forward, backward and both, and the memory that one forward and backward takes beside its arguments."""
+    given = torch.randn_like(call())
 
+    def both() -> Sequence[Tensor]:
+        return torch.autograd.grad(call(), leaves, given)
 
-def bytes_moved(case: Case, tensors: dict[str, Any]) -> tuple[int, int]:
-    """Bytes that have to move, forward and backward: every tensor once."""
-    read = sum(x.numel() * x.element_size() for x in tensors.values())
-    out = next(iter(tensors.values())).numel() * case.dtype.itemsize
-    return read + out, 2 * read + out
-
-
-def measure(case: Case, op: scanc.ScanOperator, bandwidth: float) -> dict[str, object]:
-    tensors = {name: x.requires_grad_() for name, x in arguments(case, case.shape).items()}
-    leaves = list(tensors.values())
-    began = time.perf_counter()
-    out = op(**tensors)
-    given = torch.randn_like(out)
-    torch.autograd.grad(out, leaves, given)
+    both()
     torch.cuda.synchronize()
-    first = time.perf_counter() - began
     torch.cuda.reset_peak_memory_stats()
     base = torch.cuda.memory_allocated()
+    both()
+    peak = (torch.cuda.max_memory_allocated() - base) / 1e9
     with torch.no_grad():
-        forward = bench(lambda: op(**tensors))
-    out = op(**tensors)
-    backward = bench(lambda: torch.autograd.grad(out, leaves, given, retain_graph=True))
-    both = bench(lambda: torch.autograd.grad(op(**tensors), leaves, given))
-    needs, needed = bytes_moved(case, tensors)
+        forward = median(call)
+    y = call()
+    backward = median(lambda: torch.autograd.grad(y, leaves, given, retain_graph=True))
+    return {"forward": forward, "backward": backward, "both": median(both), "peak": peak}
+
+
+def shares(case: Case, tensors: dict[str, Tensor], times: dict[str, float], bandwidth: float) -> dict[str, float]:
+    """The shares of the copy bandwidth, in percent, of forward and backward."""
+    forward, backward = bytes_moved(tensors)
     return {
-        "case": case.label,
-        "forward ms": round(forward, 3),
-        "backward ms": round(backward, 3),
-        "both ms": round(both, 3),
-        "forward %": round(100 * needs / forward / bandwidth),
-        "backward %": round(100 * needed / backward / bandwidth),
-        "first call s": round(first, 1),
-        "peak GB": round((torch.cuda.max_memory_allocated() - base) / 1e9, 2),
-        "error": f"{error(case, op):.1e}",
+        "forward_share": 100 * forward / times["forward"] / bandwidth,
+        "backward_share": 100 * backward / times["backward"] / bandwidth,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--csv", type=Path, help="where to write the table")
-    parser.add_argument("--only", choices=["gated", "selective"])
-    options = parser.parse_args()
-    console = Console(width=140)
-    bandwidth = copy_bandwidth()
-    operators = {"gated": scanc.compile(GATED, target="triton"), "selective": scanc.compile(SELECTIVE, target="triton")}
-    rows = []
-    for case in track([case for case in CASES if options.only in (None, case.spec)], console=console):
-        rows.append(measure(case, operators[case.spec], bandwidth))
-        console.print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), markup=False)
+def oracle_error(case: Case, op: scanc.ScanOperator, device: str) -> float:
+    """The largest error of a value or a gradient against the fp64 oracle, relative to the largest value."""
+    tensors = arguments(case, SMALL, device, seed=1)
+    wide = {name: _wide(x).cpu().requires_grad_() for name, x in tensors.items()}
+    near = {name: x.requires_grad_() for name, x in tensors.items()}
+    wanted, found = op(**wide, form="interpret"), op(**near)
+    given = torch.randn(wanted.shape, dtype=wanted.dtype)
+    pairs = [(found, wanted)]
+    pairs += zip(
+        torch.autograd.grad(found, list(near.values()), given.to(found)),
+        torch.autograd.grad(wanted, list(wide.values()), _wide(given.to(found)).cpu()),
+        strict=True,
+    )
+    return max(difference(a, b) for a, b in pairs)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference over the largest entry of the second."""
+    theirs = theirs.detach()
+    return float((_wide(ours.detach()).to(theirs.device) - _wide(theirs)).abs().max() / theirs.abs().max())
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.complex128) if x.is_complex() else x.double()
+
+
+def first_calls(case: Case) -> dict[str, float]:
+    """Seconds of the first call, forward and backward: cold, with empty caches, and warm, in a second process."""
+    script = Path(__file__).with_name("diagonal_first.py")
+    command = [sys.executable, str(script), case.spec, *map(str, case.shape), case.dtype_name]
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        caches = {"SCANC_CACHE_DIR": f"{cache}/scanc", "TRITON_CACHE_DIR": f"{cache}/triton"}
+        for name in ("cold", "warm"):
+            done = subprocess.run(command, env=os.environ | caches, capture_output=True, text=True, check=True)
+            found[name] = float(done.stdout.split()[-1])
+    return found
+
+
+def measure(case: Case, op: scanc.ScanOperator, bandwidth: float) -> list[Row]:
+    """Ours, then every peer on the same numbers."""
+    tensors = {name: x.requires_grad_() for name, x in arguments(case, case.shape, "cuda").items()}
+    times = time_all(list(tensors.values()), lambda: op(**tensors))
+    rows = [row(case, OURS, **times, **shares(case, tensors, times, bandwidth), error=oracle_error(case, op, "cuda"))]
+    with torch.no_grad():
+        wanted = op(**tensors)
+    for peer in peers(case):
+        try:
+            leaves, call = prepared(peer, tensors)
+            with torch.no_grad():
+                away = difference(as_ours(peer, call()), wanted)
+            times = time_all(leaves, call)
+        except Missing as missing:
+            rows.append(row(case, peer.name, note=str(missing)))
+        except Exception as failed:  # a peer's own limits: sizes, dtypes, memory
+            rows.append(row(case, peer.name, note=f"failed: {(str(failed).splitlines() or ['?'])[0]}"))
+        else:
+            of_copy = shares(case, tensors, times, bandwidth)
+            rows.append(row(case, peer.name, **times, **of_copy, error=away, note="error: against ours"))
         torch.cuda.empty_cache()
-    table = Table(title=f"copy bandwidth {bandwidth / 1e9:.2f} TB/s; {torch.cuda.get_device_name()}")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "case" else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
-    if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    return rows
+
+
+COLUMNS = {
+    "forward": "fwd ms", "backward": "bwd ms", "both": "both ms", "forward_share": "fwd %", "backward_share": "bwd %",
+    "peak": "peak GB", "cold": "cold s", "warm": "warm s", "error": "error",
+}  # fmt: skip
+
+
+def table(rows: Iterable[Row], title: str) -> Table:
+    """A row per operator and case; of peers also how much longer they take than ours."""
+    rows = list(rows)
+    ours = {_case(r): r for r in rows if r.who == OURS}
+    found = Table(title=title)
+    for column in ("case", "who"):
+        found.add_column(column)
+    for column in (*COLUMNS.values(), "of ours, fwd", "both"):
+        found.add_column(column, justify="right")
+    found.add_column("note")
+    for r in rows:
+        numbers = [_text(name, getattr(r, name)) for name in COLUMNS]
+        base = ours.get(_case(r))
+        times = (
+            [_ratio(r.forward, base and base.forward), _ratio(r.both, base and base.both)]
+            if r is not base
+            else ["", ""]
+        )
+        found.add_row(f"{r.spec} {(r.batch, r.time, r.channels)} {r.dtype}", r.who, *numbers, *times, r.note)
+    return found
+
+
+def _case(r: Row) -> tuple[object, ...]:
+    return r.spec, r.batch, r.time, r.channels, r.dtype
+
+
+def _ratio(theirs: float | None, ours: float | None) -> str:
+    return f"{theirs / ours:.2f}×" if theirs and ours else ""
+
+
+def _text(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if name.endswith("share") else f"{value:.1e}" if name == "error" else f"{value:.3g}"
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(asdict(r) for r in rows)
+
+
+def points(rows: Iterable[Row], spec: str, bandwidth: float) -> list[Point]:
+    """Throughput of everything that was measured of a spec; a panel per dtype and direction."""
+    found = []
+    for r in rows:
+        for direction, share in (("forward", r.forward_share), ("backward", r.backward_share)):
+            if r.spec == spec and share is not None:
+                copy = bandwidth * 1e3
+                panel = f"{r.dtype}, {direction}"
+                found.append(Point(panel, r.who, r.time, share / 100 * copy, copy, peer=r.who != OURS))
+    return found
+
+
+def write_plots(rows: Sequence[Row], bandwidth: float, title: str, directory: Path) -> list[Path]:
+    """One PNG per spec."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for spec in dict.fromkeys(r.spec for r in rows):
+        paths.append(directory / f"{spec}.png")
+        plot(points(rows, spec, bandwidth), f"{spec}, {title}", paths[-1])
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(SPECS), help="one spec")
+    parser.add_argument("--quick", action="store_true", help="one shape and dtype of each spec, no first calls")
+    parser.add_argument("--csv", type=Path, help="where to write the table")
+    parser.add_argument("--plot", type=Path, help="a directory for a plot per spec")
+    options = parser.parse_args()
+    console = Console(width=200)
+    bandwidth = copy_bandwidth()
+    operators = {spec: scanc.compile(text, target="triton") for spec, text in SPECS.items()}
+    rows: list[Row] = []
+    timed: set[tuple[str, str]] = set()
+    for case in track(cases(options.only, quick=options.quick), "measuring", console=console):
+        ours, *others = measure(case, operators[case.spec], bandwidth)
+        if not options.quick and (case.spec, case.dtype_name) not in timed:  # they depend on sizes little
+            timed.add((case.spec, case.dtype_name))
+            ours = replace(ours, **first_calls(case))
+        rows += [ours, *others]
+        console.print(f"{case.label}: forward {ours.forward:.3g} ms, with backward {ours.both:.3g} ms", markup=False)
+        torch.cuda.empty_cache()
+        if options.csv:
+            write_csv(rows, options.csv)
+    title = f"copy bandwidth {bandwidth / 1e9:.2f} TB/s; {torch.cuda.get_device_name()}"
+    console.print(table(rows, title))
+    for path in write_plots(rows, bandwidth, title, options.plot) if options.plot else []:
+        console.print(str(path))
 
 
 if __name__ == "__main__":

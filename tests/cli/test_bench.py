@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from scanc.bench import arguments, compare, measure
+from scanc.bench import arguments, compare, measure, plot
 from scanc.ir.nodes import Axis, Kind, Level, Program, Tensor, TensorType
 
 
@@ -31,16 +35,16 @@ def program(*axes: Axis) -> Program:
     ],
 )
 def test_error_is_relative_to_the_largest_entry(ours: list[float], theirs: list[float], error: float) -> None:
-    found = compare._error(torch.tensor(ours), torch.tensor(theirs))
+    found = compare.error(torch.tensor(ours), torch.tensor(theirs))
     assert found == pytest.approx(error)
 
 
 def test_error_of_integers_is_the_share_of_wrong_ones() -> None:
-    assert compare._error(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.25
+    assert compare.error(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 3, 5])) == 0.25
 
 
 def test_error_of_another_shape_is_infinite() -> None:
-    assert compare._error(torch.ones(2, 3), torch.ones(3, 2)) == float("inf")
+    assert compare.error(torch.ones(2, 3), torch.ones(3, 2)) == float("inf")
 
 
 def test_time_call_is_the_median_of_at_least_five() -> None:
@@ -87,3 +91,31 @@ def test_tolerance_is_that_of_the_narrowest_tensor() -> None:
     assert compare.tolerance(call(torch.float64, torch.bfloat16)) == compare.TOLERANCES[torch.bfloat16]
     assert compare.tolerance(call(torch.complex64)) == compare.TOLERANCES[torch.float32]
     assert compare.tolerance(call(torch.int64)) == compare.TOLERANCES[torch.float32]
+
+
+def measured(form: str, time: int, seconds: float) -> measure.Measurement:
+    case = measure.Case(form, 2, time, (("d", 4),), "float32", "cpu", "forward")
+    return measure.Measurement(case, measure.Timing(seconds, seconds, seconds, 5), bytes=8000, copy=1e-5)
+
+
+def test_the_plot_is_of_bytes_that_must_move_against_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plot.points([measured("chunked", 16, 1e-4), measured("chunked", 8, 2e-4), measured("recurrent", 8, 1e-3)])
+    assert [point.rate for point in found] == pytest.approx([8e7, 4e7, 8e6])
+    assert [point.copy for point in found] == pytest.approx([8e8] * 3)
+    drawn = drawing(monkeypatch)
+    plot.plot([*found, plot.Point("forward", "theirs", 8, 3e7, 8e8, peer=True)], "title", tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    lines = {line.get_label(): line for line in drawn().axes[0].lines}
+    assert list(lines) == ["chunked", "recurrent", "theirs", "copy of the tensors"]
+    assert list(lines["chunked"].get_xdata()) == [8, 16]
+    assert list(lines["chunked"].get_ydata()) == pytest.approx([0.04, 0.08])
+    assert list(lines["copy of the tensors"].get_ydata()) == pytest.approx([0.8, 0.8])
+    assert [line.get_linestyle() for line in lines.values()] == ["-", "-", ":", "--"]
+
+
+def drawing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """What has been drawn."""
+    figures: list[Any] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))[1])
+    return lambda: figures[-1]

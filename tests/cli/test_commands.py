@@ -43,7 +43,7 @@ def wrong(tmp_path: Path) -> str:
 
 def test_without_a_command_it_lists_them(scanc: Scanc) -> None:
     result = scanc()
-    assert all(command in result.output for command in ("check", "explain", "build", "run", "bench", "new"))
+    assert all(command in result.output for command in ("check", "explain", "build", "run", "bench", "tune", "new"))
 
 
 def test_version(scanc: Scanc) -> None:
@@ -78,7 +78,7 @@ def test_warnings_go_to_stderr(scanc: Scanc, tmp_path: Path) -> None:
     assert result.stdout.startswith(f"{path}: ok")
 
 
-@pytest.mark.parametrize("command", ["explain", "run", "bench"])
+@pytest.mark.parametrize("command", ["explain", "run", "bench", "tune"])
 def test_a_wrong_spec_is_a_message(scanc: Scanc, wrong: str, command: str) -> None:
     result = scanc(command, wrong)
     assert result.exit_code == 2

@@ -121,6 +121,17 @@ def test_logsumexp_of_nothing_but_zeros_of_the_semiring() -> None:
     torch.testing.assert_close(grad[:2], torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dims", [(-1,), (-2, -1)])
+def test_reductions_of_nothing_are_the_identity(dims: tuple[int, ...]) -> None:
+    x = torch.randn(2, 3, 0, dtype=torch.float64, requires_grad=True)
+    cases = [(f.largest, -INF), (f.highest, -INF), (f.smallest, INF), (f.lowest, INF), (f.logsumexp, -INF)]
+    for function, identity in cases:
+        assert torch.equal(function(x, dims), torch.full((2, 3)[: 3 - len(dims)], identity, dtype=torch.float64))
+    for mask in (f.is_first_max, f.is_first_min):
+        assert mask(x, dims).shape == x.shape
+        assert mask(x, dims).dtype == torch.bool
+
+
 def test_numbers_may_stand_beside_tensors() -> None:
     x = torch.tensor([-1.0, 2.0], dtype=torch.float64)
     assert f.maximum(x, 0.5).tolist() == [0.5, 2.0]

@@ -159,6 +159,81 @@ def test_semiring_zeros(solver: scans.Solver, algebra: scans.Algebra) -> None:
     torch.testing.assert_close(solver.after(algebra, decay, write, state, 40, False), expected)
 
 
+NESTED = scans.chunk_length(1500, 12), scans.chunk_length(1500 // scans.chunk_length(1500, 12) - 1, 12)
+
+
+@pytest.mark.parametrize(
+    "algebra", [scans.REAL, scans.LOG, scans.MAXPLUS, scans.MINPLUS, scans.BOOL], ids=lambda a: a.name
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_carries_are_a_chunked_scan_of_their_own(algebra: scans.Algebra, reverse: bool) -> None:
+    length, state = 1500, sample(algebra, (2, *AXES))
+    assert NESTED[0] < length
+    assert NESTED[1] < length // NESTED[0] - 1
+    full = (2, length, *AXES)
+    for decay_shape, write_shape in (
+        (full, full),
+        ((2, length, 1, 2), (3, 1)),
+        (AXES, full),
+        (full, None),
+        (None, full),
+    ):
+        decay = None if decay_shape is None else sample(algebra, decay_shape)
+        if algebra is scans.REAL and decay is not None:
+            decay = decay.tanh()
+        write = None if write_shape is None else sample(algebra, write_shape)
+        expected = naive(algebra, decay, write, state, length, reverse)
+        result = scans.CHUNKED.after(algebra, decay, write, state, length, reverse)
+        torch.testing.assert_close(result, expected)
+        assert torch.equal(result, scans.CHUNKED.after(algebra, decay, write, state, length, reverse))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_long_complex(reverse: bool) -> None:
+    decay = torch.polar(torch.rand(1500, dtype=torch.float64), 3 * torch.randn(1500, dtype=torch.float64))[
+        None, :, None
+    ]
+    write, state = torch.randn(2, 1500, 6, dtype=torch.complex128), torch.randn(2, 6, dtype=torch.complex128)
+    expected = naive(scans.REAL, decay, write, state, 1500, reverse)
+    torch.testing.assert_close(scans.CHUNKED.after(scans.REAL, decay, write, state, 1500, reverse), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.complex64])
+@pytest.mark.parametrize("grown", [40, 8 * NESTED[0]])
+def test_products_of_one_chunk_or_of_many_overflow(kind: torch.dtype, grown: int) -> None:
+    """Growth to 1e60 over so many steps, from a state of 0; the product of a chunk alone may be finite."""
+    decay = torch.full((1, 1500, 6), 0.5)
+    decay[:, 300 : 300 + grown] = 10.0 ** (60 / grown)
+    write = torch.randn(1, 1500, 6)
+    write[:, :301] = 0
+    write[:, 301 : 300 + grown] *= 1e-30
+    decay, write, state = decay.to(kind), write.to(kind), torch.zeros(1, 6, dtype=kind)
+    expected = naive(scans.REAL, decay, write, state, 1500, False)
+    result = scans.CHUNKED.after(scans.REAL, decay, write, state, 1500, False)
+    assert bool(torch.isfinite(expected[:, :300]).all())
+    torch.testing.assert_close(torch.isfinite(result), torch.isfinite(expected))
+    torch.testing.assert_close(result[:, :300], expected[:, :300])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_chunks_of_a_given_length(steps: int, reverse: bool) -> None:
+    for length in LENGTHS:
+        decay, write = sample(scans.REAL, (2, length, 1, 2)), sample(scans.REAL, AXES)
+        state = sample(scans.REAL, (2, *AXES))
+        result = scans.chunks_of(steps).after(scans.REAL, decay, write, state, length, reverse)
+        torch.testing.assert_close(result, naive(scans.REAL, decay, write, state, length, reverse))
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.name)
+def test_later_steps_change_earlier_states_by_rounding_only(solver: scans.Solver) -> None:
+    decay, write, state = torch.rand(1, 1500, 6), torch.randn(1, 1500, 6), torch.randn(1, 6)
+    whole = solver.after(scans.REAL, decay, write, state, 1500, False)
+    for length in (1, 2, 63, 700, 1499):
+        part = solver.after(scans.REAL, decay[:, :length], write[:, :length], state, length, False)
+        torch.testing.assert_close(part, whole[:, :length], rtol=1e-5, atol=1e-6)
+
+
 def test_wide_steps_are_taken_one_by_one() -> None:
     assert scans.chunk_length(1024, 1 << 20) == 1024
     assert 8 < scans.chunk_length(1024, 2048) < 64

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 
-from scanc.diagnostics.diagnostic import CompileError, Diagnostic, Label, fault, suggest
+from scanc_runtime.errors import did_you_mean
+
+from scanc.diagnostics.diagnostic import CompileError, Diagnostic, Label, fault
 from scanc.diagnostics.render import render
 from scanc.diagnostics.span import Span
 
@@ -88,9 +90,9 @@ def test_a_span_beyond_the_text_is_no_error() -> None:
 
 
 def test_suggestions() -> None:
-    assert suggest("sigmod", ["sigmoid", "sign"]) == "sigmoid"
-    assert suggest("KEY", ["key", "kay"]) == "key"
-    assert suggest("zzz", ["sigmoid"]) is None
+    assert did_you_mean("sigmod", ["sigmoid", "sign"]) == "did you mean `sigmoid`?"
+    assert did_you_mean("KEY", ["key", "kay"]) == "did you mean `key`?"
+    assert did_you_mean("zzz", ["sigmoid"]) == ""
 
 
 def test_errors_survive_pickling() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from fuzz.calls import ERROR, Call, close
+from scanc_runtime.lookback import forced_lookback
 from scanc_runtime.tiling import forced
 
 import scanc
-from scanc.interpreter import random_arguments
 
 KEPT = {
     "an output has the name of its state": "state h[d]\nh = a*h + x\noutput h[d]",
@@ -17,28 +20,32 @@ KEPT = {
     "a write before the decay": "state h[d]\nh = a*(h + x)\noutput h[d]",
     "a state that reads no input": "param p[d]\nstate h[d]\nh = tanh(h) + p\ny = a*h + x\noutput y[d]",
     "a complex state whose halves are scans": "state z[d]: complex\nz = a*z + complex(x, a)\noutput z[d]",
+    "a step of no instructions": "state h[d]\ny = x\noutput y[d]",
+    "only the imaginary part is read": "state z[d]: complex\ny = tanh(imag(z))\nz = 0.5*z + complex(x, a)\noutput y[d]",
+    "a choice of real and complex": "state z[d]: complex\nz = where(x > 0, a, 0.5*z + x)\noutput z[d]",
 }
+KEPT_OVER_LOG = {
+    "second gradients beside a zero": "y = x + prev(a, 2)\noutput y[d]",
+}
+SPECS = {name: ("real", body) for name, body in KEPT.items()}
+SPECS |= {name: ("log", body) for name, body in KEPT_OVER_LOG.items()}
 
 
 @pytest.mark.parametrize("target", ["torch", "triton"])
-@pytest.mark.parametrize("body", KEPT.values(), ids=KEPT.keys())
-def test_kept(body: str, target: str) -> None:
-    operator = scanc.compile(f"scan kept\naxes d\ninput a[d], x[d]\n{body}\n", target=target)
-    inputs, params, initial = random_arguments(operator.compiled.typed, batch=2, time=37, sizes={"d": 3})
-    leaves = {n: t.requires_grad_() for n, t in {**inputs, **params, **initial}.items()}
-
-    def results(form: str) -> tuple[torch.Tensor, ...]:
-        state = {n: leaves[n] for n in initial}
-        given = [leaves[n] for n in (*inputs, *params)]
-        output, final = operator(*given, initial_state=state, return_state=True, form=form)
-        values = (output, *final.values())
-        real = [torch.view_as_real(v).square().sum() if v.is_complex() else v.square().sum() for v in values]
-        return (*values, *torch.autograd.grad(sum(real), list(leaves.values()), materialize_grads=True))
-
-    expected = results("interpret")
-    fp64 = [form for form in operator.forms if (target, form) != ("triton", "parallel")]  # that one has fp32 alone
-    for form in fp64:
-        with forced(unroll=2, chunks=2):
-            found = results(form)
-        for got, wanted in zip(found, expected, strict=True):
-            torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11)
+@pytest.mark.parametrize(("semiring", "body"), SPECS.values(), ids=SPECS.keys())
+def test_kept(semiring: str, body: str, target: str) -> None:
+    operator = scanc.compile(f"scan kept over {semiring}\naxes d\ninput a[d], x[d]\n{body}\n", target=target)
+    call = Call(operator, {"d": 3})
+    wanted = call.results("interpret")
+    for form in call.forms:
+        for split in (True, False):
+            with forced(unroll=2, chunks=2) if split else nullcontext():
+                close(call.results(form), wanted, form)
+    single = Call(operator, {"d": 3}, dtype=torch.float32)
+    wanted = single.results("interpret")
+    for form in {*single.forms} - {*call.forms}:
+        with forced_lookback(block=4, chunks=2, steps=2, group=2):
+            close(single.results(form), wanted, form, ERROR[torch.float32])
+    for given in (True, False):
+        twice = Call(operator, {"d": 3}, time=3, twice=True, given=given)
+        close(twice.results(operator.forms[0]), twice.results("interpret"), "second gradients")

@@ -5,6 +5,7 @@ A change of a golden file is read in review like a change of code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from scanc.driver import TARGETS, Compiled, compile_text
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 MODULES = ("conv_ema", "ema", "gated_delta_rule", "gla", "gru", "hmm_forward", "lru", "mlstm", "selective_ssm")
+TO_KERNELS = ("ema", "lru")
 STEP_BY_STEP = ("conv_ema", "gated_delta_rule", "gla", "lstm", "mlstm", "selective_ssm")
 
 
@@ -41,8 +43,16 @@ def test_modules(name: str, target: str, regenerate: bool) -> None:
 
 @pytest.mark.parametrize("name", STEP_BY_STEP)
 def test_ir_after_every_pass(name: str, regenerate: bool) -> None:
-    stages = compiled(name).stages
-    folder = HERE / "ir" / name
+    same_stages(HERE / "ir" / name, compiled(name).stages, regenerate)
+
+
+@pytest.mark.parametrize("name", TO_KERNELS)
+def test_ir_on_the_way_to_the_kernels(name: str, regenerate: bool) -> None:
+    same_stages(HERE / "ir_triton" / name, compiled(name).triton_stages, regenerate)
+
+
+def same_stages(folder: Path, stages: Sequence[tuple[str, str]], regenerate: bool) -> None:
+    """The folder holds these stages, and no other."""
     for file, text in stages:
         same(folder / file, text, regenerate)
     assert sorted(p.name for p in folder.iterdir()) == sorted(file for file, _ in stages)

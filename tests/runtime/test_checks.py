@@ -54,6 +54,27 @@ CASES = {
   expected  a tensor [B, T, d]
   got       list""",
     ),
+    "sparse": (
+        lambda: EMA(A, X.to_sparse()),
+        """ema: `x` is not dense
+  declared  input x[d]  (line 3)
+  expected  a dense tensor [B, T, d]
+  got       a tensor of layout torch.sparse_coo
+  hint      tensor.to_dense()""",
+    ),
+    "nested": (
+        lambda: EMA(A, torch.nested.nested_tensor([X[0], X[1, :3]])),
+        """ema: `x` is not dense
+  declared  input x[d]  (line 3)
+  expected  a dense tensor [B, T, d]
+  got       a nested tensor
+  hint      tensor.to_padded_tensor(0.0)""",
+    ),
+    "an option of the whole": (
+        lambda: EMA.step(A, X[:, 0], initial_stat=X[:, 0]),
+        """ema has no input or param `initial_stat`
+  expected  ema(a, x)""",
+    ),
     "rank": (
         lambda: EMA(A, randn(6, 4)),
         """ema: `x` has 2 dimensions, not 3

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from scanc.diagnostics.diagnostic import CompileError
+from scanc.semantics.lower import lower
 from scanc.syntax import ast, limits
 from scanc.syntax.greek import GREEK, spell
-from scanc.syntax.parser import parse
+from scanc.syntax.parser import parse, read
 
 
 def shown(expr: ast.Expr) -> str:
@@ -203,3 +205,26 @@ def test_limits() -> None:
     for text in ("y = " + "-" * 50_000 + "x", "y = x" + " + x" * 20_000, "y = " + "(" * 50_000):
         with pytest.raises(CompileError, match="E0902"):
             parse(text)
+
+
+def test_what_concerns_the_whole_source_names_it() -> None:
+    with pytest.raises(CompileError) as caught:
+        lower("#" * (limits.SOURCE_CHARS + 1), source="long.scan")
+    assert str(caught.value).splitlines()[1] == "  --> long.scan"
+
+
+@pytest.mark.parametrize("text", [b"scan a\n# \xff\n", "scan a\n".encode("utf-16")])
+def test_a_file_that_is_no_text(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.scan"
+    path.write_bytes(text)
+    with pytest.raises(CompileError) as caught:
+        read(path)
+    assert str(caught.value).splitlines() == [
+        "error[E0101]: the source is no UTF-8 text; it holds the byte 0xFF",
+        f"  --> {path}",
+    ]
+
+
+def test_no_more_of_a_file_is_read_than_a_spec_may_have() -> None:
+    with pytest.raises(CompileError, match="E0901"):
+        parse(read(Path("/dev/zero")))

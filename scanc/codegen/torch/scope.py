@@ -148,6 +148,7 @@ class Scope:
         return replace(value, expr=Expr(identifier))
 
     def lead_of(self, value: Value) -> str:
+        """The leading dimensions of a value, one letter each."""
         return self.lead if value.lead is Lead.FULL else ""
 
     # --- expressions ---
@@ -260,7 +261,7 @@ class Scope:
         return value.suffixed(f".to({self.dialect.dtype(kind)})")
 
     def _converted_all(self, fn: str, operands: list[Value], kind: Kind) -> list[Value]:
-        """Int and bool tensors brought to the result's kind where torch would choose another; choices get a tensor."""
+        """Tensors brought to the result's kind where torch would choose another or has no gradient; choices get one."""
         at = 1 if fn == "where" else 0
         if fn == "where" and all(value.lead is Lead.NUMBER for value in operands[1:]):
             operands[1] = self._as_tensor(operands[1], kind)
@@ -271,7 +272,7 @@ class Scope:
         wide = any(value.kind in _WIDE and value.lead is not Lead.NUMBER for value in operands[at:])
         converted = operands[:at]
         for value in operands[at:]:
-            narrow = value.kind is Kind.BOOL or (value.kind is Kind.INT and kind in _WIDE and not wide)
+            narrow = value.kind is Kind.BOOL or (value.kind is Kind.INT and kind in _WIDE and not wide) or fn == "where"
             if value.lead is not Lead.NUMBER and narrow and value.kind is not kind:
                 value = replace(value, expr=self._converted(value, kind), kind=kind)
             converted.append(value)

@@ -26,6 +26,7 @@ VALUES: Mapping[str, Spelling] = {
     "abs": Call("torch.abs"),
     "sign": Call("torch.sign"),
     "exp": Call("torch.exp"),
+    "exp2": Call("torch.exp2"),
     "expm1": Call("torch.expm1"),
     "log": Call("torch.log"),
     "log1p": Call("torch.log1p"),
@@ -73,8 +74,8 @@ COMPLEX: Mapping[str, Spelling] = {"expm1": Call("functions.expm1")}
 
 REDUCTIONS: Mapping[str, str] = {
     "sum": "{x}.sum({dims})",
-    "max": "{x}.amax({dims})",
-    "min": "{x}.amin({dims})",
+    "max": "functions.highest({x}, {tuple})",
+    "min": "functions.lowest({x}, {tuple})",
     "logsumexp": "torch.logsumexp({x}, {dims})",
     "any": "{x}.any({dims})",
     "all": "{x}.all({dims})",

@@ -27,6 +27,8 @@ class Lead(IntEnum):
 
 @dataclass(frozen=True)
 class Value:
+    """An expression of the generated code: its axes, its kind, and which leading dimensions it has."""
+
     expr: Expr
     axes: tuple[str, ...]
     kind: Kind
@@ -38,6 +40,7 @@ class Value:
         return self.expr.text.isidentifier()
 
     def suffixed(self, suffix: str) -> Expr:
+        """The expression with an index or a method call behind it."""
         return Expr(f"{self.expr.at(Level.ATOM)}{suffix}")
 
 

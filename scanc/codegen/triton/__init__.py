@@ -1,8 +1,16 @@
-"""The Triton target: generated kernels for the recurrent form of any body, forward and backward."""
+"""The Triton target: generated kernels, forward and backward, in up to three forms.
+
+recurrent, of any body: a kernel walks the steps in order with the states in registers.
+chunked, where every state is a real scan of its own: the time is shared out between programs.  One kernel
+summarises each chunk (`summary`), a carry over the summaries gives the states that each chunk begins with, and the
+kernels of the recurrent form then walk all chunks side by side.
+parallel, where besides a step has tiles over one axis alone: the time is shared out in one pass (`lookback`).
+"""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanc.codegen.torch.step import write_step
@@ -12,7 +20,7 @@ from scanc.codegen.triton.host import tiling, write_backward, write_carries, wri
 from scanc.codegen.triton.lookback import lookback
 from scanc.codegen.triton.lookback_host import SEGMENTS as LOOKBACK_SEGMENTS
 from scanc.codegen.triton.lookback_host import lookback_tiling, write_backward_parallel, write_forward_parallel
-from scanc.codegen.triton.summary import summary
+from scanc.codegen.triton.summary import NoSummary, Summary, summary
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
 from scanc.passes.schedule import schedule
@@ -46,26 +54,30 @@ class TritonFunctions:
 
 
 def emit_functions(
-    forward: Program, adjoint: Program, discrete: Program, segment: int | None = None
+    forward: Program,
+    adjoint: Program,
+    discrete: Program,
+    segment: int | None = None,
+    classes: Mapping[str, str] | None = None,
 ) -> TritonFunctions:
     """The functions of a module from the fused forward and adjoint programs.
 
     `discrete` is the program before `realify`: its tensors are the user's. `segment`: the steps between two saved
-    states, a power of two.
+    states, a power of two.  `classes`: what `classify` calls each state, for the reasons of refusals.
     """
     again = rerun(adjoint, forward)
     saved = again.states if again else ()
-    kept = [state for state in discrete.states if {f"{state.name}.re", state.name} & {s.name for s in saved}]
-    ahead, back = summary(forward), summary(smooth(adjoint), [state.name for state in forward.states])
-    chunked = ahead is not None and back is not None
+    names = {state.name for state in saved}
+    kept = [s for s in discrete.states if names.intersection((s.name, f"{s.name}.re", f"{s.name}.im"))]
+    summaries, why = _summaries(forward, smooth(adjoint), classes or {})
+    chunked = bool(summaries)
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
     backward_text = backward_kernel(adjoint, forward, chunked)
     kernels = {"FORWARD": forward_text, "BACKWARD": backward_text}
+    for name, found in summaries.items():
+        text = forward_kernel(found.program, schedule(found.program), [], True, f"{name}_summary_kernel")
+        kernels[f"{name.upper()}_SUMMARY"] = text
     single = lookback(forward, adjoint)
-    if ahead is not None and back is not None:
-        for name, found in (("forward", ahead), ("backward", back)):
-            text = forward_kernel(found.program, schedule(found.program), [], True, f"{name}_summary_kernel")
-            kernels[f"{name.upper()}_SUMMARY"] = text
     lookback_segment = segment or LOOKBACK_SEGMENTS[single is not None and single.light]
     if segment is None:
         segment = SEGMENTS[max((len(tile) for tile in backward_text.past), default=0) > 1]
@@ -85,11 +97,12 @@ def emit_functions(
         out.blank(2)
         for line in kernel.source.splitlines():
             out.line(line) if line else out.blank()
-    if ahead is not None and back is not None:
-        for name, found in (("FORWARD", ahead), ("BACKWARD", back)):
-            text, gradients = kernels[f"{name}_SUMMARY"], name == "BACKWARD"
-            out.blank(2)
-            write_carries(out, f"{name.lower()}_carries", f"{name}_SUMMARY_TILING", text, found, discrete, gradients)
+    for name, found in summaries.items():
+        tiles = f"{name.upper()}_SUMMARY"
+        out.blank(2)
+        write_carries(
+            out, f"{name}_carries", f"{tiles}_TILING", kernels[tiles], found, discrete, gradients=name == "backward"
+        )
     out.blank(2)
     write_forward(out, forward_text, discrete, kept)
     out.blank(2)
@@ -109,9 +122,9 @@ def emit_functions(
     for way in ("forward", "backward"):
         functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
         out.line(f"{way.upper()} = {{{functions}}}")
-    refused = tuple((form, why) for form, why in _REFUSED if form not in forms)
+    refused = [*([] if single else [_NO_PARALLEL[chunked]]), *([] if chunked else [("chunked", why)])]
     imports = (*_IMPORTS, *(_LOOKBACK_IMPORTS if single else ()), *_step_imports(out.text()))
-    return TritonFunctions(out.text(), imports, forms, refused)
+    return TritonFunctions(out.text(), imports, forms, tuple(refused))
 
 
 def _step_imports(source: str) -> tuple[str, ...]:
@@ -121,7 +134,37 @@ def _step_imports(source: str) -> tuple[str, ...]:
     return tuple(line for word, line in lines.items() if word in words)
 
 
-_REFUSED = (
-    ("parallel", "the triton target splits the time instead: form chunked"),
-    ("chunked", "a state is not a real scan of its own"),
-)
+def _summaries(forward: Program, adjoint: Program, classes: Mapping[str, str]) -> tuple[dict[str, Summary], str]:
+    """The summaries of the step and of its adjoint; none, and the reason, where a state has none."""
+    try:
+        ahead = summary(forward)
+    except NoSummary as error:
+        return {}, _reason(error, {}, classes)
+    try:
+        back = summary(adjoint, [state.name for state in forward.states])
+    except NoSummary as error:
+        return {}, _reason(error, {state.name: state.name.removeprefix("d.") for state in adjoint.states}, classes)
+    return {"forward": ahead, "backward": back}, ""
+
+
+def _reason(error: NoSummary, primals: Mapping[str, str], classes: Mapping[str, str]) -> str:
+    """Why there is no chunked form: the state, its class, and what is missing.
+
+    `primals`: whose gradient each state is, if the error is about the adjoint.
+    """
+    if error.state is None:
+        return "no state is carried from step to step"
+    name = primals.get(error.state.name, error.state.name)
+    public = name.removesuffix(".re").removesuffix(".im")
+    what = f"{public}: {classes[public]}" if public in classes else public
+    reason = f"{what}; not a real scan of its own"
+    if not error.reads:
+        return reason
+    others = sorted(f"the gradient of {primals[other]}" if other in primals else other for other in error.reads)
+    return f"{reason}: the {'gradient' if primals else 'next value'} of {name} reads {', '.join(others)}"
+
+
+_NO_PARALLEL = {
+    True: ("parallel", "the triton target splits the time instead: form chunked"),
+    False: ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+}

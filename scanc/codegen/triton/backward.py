@@ -6,14 +6,16 @@ where a segment has several blocks, a program writes the states at their starts 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from scanc.codegen.triton.forward import origin
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
 from scanc.codegen.triton.rows import WAY, Inputs, Row, write_move
+from scanc.codegen.triton.scatter import Scatter
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
+from scanc.codegen.triton.turns import TurnWriter
 from scanc.ir.nodes import Kind, Program, RegionKind
 from scanc.ir.rewrite import roots
 from scanc.passes.schedule import recompute, schedule
@@ -73,6 +75,9 @@ class _Backward:
         self.scratch: dict[str, str] = {}
         self.kept: dict[str, str] = {}
         self.ahead: dict[str, str] = {}
+        self.turn: TurnWriter | None = None
+        self.again_turn: TurnWriter | None = None
+        self.turned: list[str] = []
         given = [tensor for tensor in adjoint.inputs if tensor.name not in wanted]
         self.inputs, self.params = reads(adjoint, given), reads(adjoint, adjoint.params)
         self.again_inputs = reads(again, again.inputs) if again else []
@@ -87,6 +92,7 @@ class _Backward:
         outs = kernel.leaving(step, adjoint.outputs, (BATCH, TIME))
         totals = kernel.leaving(step, adjoint.totals, (kernel.lead,))
         ends = kernel.ends(step, adjoint.states)
+        sums_out = Scatter(kernel, step, outs)
 
         again = self._write_params()
         out.blank()
@@ -95,7 +101,16 @@ class _Backward:
             self._write_scratch_address(state, buffer)
         kernel.write_starts(step, starts)
         sums = self._write_sums(totals)
-        inputs = Inputs(out, step, found, kernel.buffers)
+        parts = kernel.turns(adjoint, self.inputs)
+        self.turn = TurnWriter(step, parts, kernel.folds[1], "share - 1", "0") if parts else None
+        if self.turn:
+            kernel.write_share("unroll")
+        sums_out.write_lanes()
+        self.turned = [read.value for read in parts.reads] if parts else []
+        if again is not None:
+            parts = kernel.turns(again.program, self.again_inputs)
+            self.again_turn = TurnWriter(again, parts, kernel.folds[1], "0", "share - 1") if parts else None
+        inputs = Inputs(out, step, found, kernel.buffers, turned=self.turned)
         out.line(f"whole = {kernel.steps} // unroll")
         with out.block("for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):"):
             out.line("last = whole if tail else whole - 1")
@@ -105,23 +120,28 @@ class _Backward:
             if again is not None:
                 with out.block("if segment == unroll:"):
                     self._write_checkpoint_ahead(again, saved, "last", f"(begin >= 0) & (begin < {kernel.steps})")
-            out_rows = kernel.write_out_rows(outs)
+            out_rows = kernel.write_out_rows(outs, self.turn.alone if self.turn else ())
             with out.block(f"for behind in range(0, tl.cdiv({kernel.steps}, unroll) - whole if tail else whole):"):
                 out.line("block = last - behind")
                 out.line("first = block * unroll")
                 inputs.write_turn("-", "block > 0", "block >= prefetch")
                 if again is not None:
                     self._write_rerun(again, inputs, saved)
+                sums_out.write_first()
                 with out.block("for u in tl.static_range(unroll - 1, -1, -1):"):
                     out.line(f"alive = first + u < {kernel.steps} if tail else True")
                     for state in self.wanted:
                         comment = self.frame.comment(adjoint.types[state].axes)
                         out.line(f"{step.define(state)} = {self.kept[state]}[u]", comment)
                     self._write_adjoint_step(inputs, outs, out_rows, totals, sums)
+                    sums_out.write_step()
+                sums_out.write_stores(out_rows)
                 for row in out_rows.values():
                     write_move(out, row, "-")
         for total in totals:
-            kernel.write_store(step, kernel.write_address(total.buffer), total.value, sums[total.host])
+            text = sums[total.host]
+            text = f"tlmath.lane_sum({text})" if self.turn and total.value in self.turn.alone else text
+            kernel.write_store(step, kernel.write_address(total.buffer), total.value, text)
         for end in ends:
             kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
         flags = [*(["segment"] if again else []), "unroll", "prefetch", "reverse", "acc"]
@@ -162,11 +182,11 @@ class _Backward:
                 out.line("early = first // segment * (segment // unroll)")
                 with out.block("for starts in range(early, block):"):
                     self._write_start(again, "starts")
+                    gap = "(starts - stands) * unroll + u"
                     tiles = dict(again.tiles)
                     if any(state != value for state, value in again.program.next):
                         with out.block("for u in tl.static_range(unroll):"):
-                            inputs.write_loads(again, self.again_inputs, "(starts - stands) * unroll + u")
-                            again.write(again.instrs(RegionKind.STEP))
+                            self._write_again(again, lambda s, found: inputs.write_loads(s, found, gap))
                             self.kernel.write_next(again)
                     again.tiles = tiles
                 self._write_start(again, "block")
@@ -185,9 +205,15 @@ class _Backward:
         with out.block("for u in tl.static_range(unroll):"):
             for state_name in self.wanted:
                 out.line(f"{self.kept[state_name]} += ({again.identifier(state_name)},)")
-            inputs.write_taken(again, self.again_inputs)
-            again.write(again.instrs(RegionKind.STEP))
+            self._write_again(again, inputs.write_taken)
             self.kernel.write_next(again)
+
+    def _write_again(self, again: Step, load: Callable[[Step, Sequence[Read]], None]) -> None:
+        """The step `u` of the block, forward; `load` writes its rows."""
+        if self.again_turn:
+            self.again_turn.write_before(load)
+        load(again, [read for read in self.again_inputs if read.value not in self.turned])
+        again.write(self.again_turn.parts.during if self.again_turn else again.instrs(RegionKind.STEP))
 
     def _write_checkpoint(self, again: Step, saved: dict[str, Buffer]) -> None:
         """The states at the start of the segment."""
@@ -250,11 +276,21 @@ class _Backward:
         sums: dict[str, str],
     ) -> None:
         step = self.step
-        inputs.write_taken(step, self.inputs)
-        step.write(step.instrs(RegionKind.STEP))
+        turn = self.turn
+        if turn:
+            turn.write_before(inputs.write_taken)
+        inputs.write_taken(step, [read for read in self.inputs if read.value not in self.turned])
+        step.write(turn.parts.during if turn else step.instrs(RegionKind.STEP))
         self.kernel.write_stores(step, outs, out_rows)
+        late = [total for total in totals if turn and total.value in turn.alone]
         for total in totals:
-            self.out.line(f"{sums[total.host]} += tl.where(alive, {step.tensor(total.value)}, 0.0)")
+            if total not in late:
+                self.out.line(f"{sums[total.host]} += tl.where(alive, {step.tensor(total.value)}, 0.0)")
+        if turn:
+            with turn.behind(self.kernel.steps):
+                self.kernel.write_stores(step, outs, out_rows, turned=True)
+                for total in late:
+                    self.out.line(f"{sums[total.host]} += tl.where(turn_alive, {step.tensor(total.value)}, 0.0)")
         self.kernel.write_next(step, "alive")
 
 

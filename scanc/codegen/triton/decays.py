@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Instr, Kind, Map, Output, Program, Region, RegionKind, State
-from scanc.ir.rewrite import live
+from scanc.ir.rewrite import dependent, live
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def decays(program: Program) -> Decays | None:
     if program.semiring != "real" or not program.states or any(s.type.kind is not Kind.REAL for s in program.states):
         return None
     made = {instr.name: instr for instr in program.instrs}
-    depends = _depends(program)
+    depends = dependent(program.instrs, [state.name for state in program.states])
     builder = Builder(program.axes, program.types, reserved=[*made, *(decl.name for decl in program.declared)])
     following = program.next_of
     try:
@@ -35,15 +35,6 @@ def decays(program: Program) -> Decays | None:
     except _NotAffine:
         return None
     return Decays(_pruned(program, found, list(builder.take())), found)
-
-
-def _depends(program: Program) -> set[str]:
-    """The values that depend on a state."""
-    found = {state.name for state in program.states}
-    for instr in program.instrs:
-        if found.intersection(instr.args):
-            found.add(instr.name)
-    return found
 
 
 class _NotAffine(Exception):

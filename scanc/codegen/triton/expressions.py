@@ -47,6 +47,7 @@ class Tile:
 
     @property
     def text(self) -> str:
+        """The expression as source text."""
         return self.expr.text
 
 
@@ -56,7 +57,8 @@ class Speller:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
 
-    def spell(self, instr: Instr, args: list[Tile]) -> Tile:
+    def spell(self, instr: Instr, args: list[Tile], within: bool = False) -> Tile:
+        """`instr` over the tiles of its arguments; `within`: a sum inside each thread alone."""
         axes = self.frame.tile(instr.type.axes)
         kind = instr.type.kind
         match instr.op:
@@ -67,11 +69,11 @@ class Speller:
             case Map(fn):
                 return self._map(fn, args, axes, kind)
             case Reduce(fn, gone):
-                return self._reduce(fn, args[0], gone, kind)
+                return self._reduce(fn, args[0], gone, kind, within)
             case Contract(semiring, gone):
                 ring = SEMIRINGS[semiring]
                 both = self.frame.program.canonical(frozenset({*args[0].axes, *args[1].axes}))
-                return self._reduce(ring.reduce, self._map(ring.times, args, both, kind), gone, kind)
+                return self._reduce(ring.reduce, self._map(ring.times, args, both, kind), gone, kind, within)
             case Rename(pairs):
                 return self._rename(args[0], dict(pairs), axes)
             case Broadcast():
@@ -144,7 +146,7 @@ class Speller:
 
     # --- across an axis ---
 
-    def _reduce(self, fn: str, arg: Tile, axes: Axes, kind: Kind) -> Tile:
+    def _reduce(self, fn: str, arg: Tile, axes: Axes, kind: Kind, within: bool = False) -> Tile:
         """Axes that a program has one index of are left to the partial sum; padding holds the neutral element."""
         gone = [axis for axis in arg.axes if axis in axes]
         if not gone:
@@ -158,7 +160,7 @@ class Speller:
             return Tile(Expr(f"{text} {'>' if fn == 'any' else '=='} 0", Level.COMPARE), left, kind)
         neutral = {"sum": "0.0" if kind is Kind.REAL else "0", "min": 'float("inf")'}.get(fn, 'float("-inf")')
         masked = f"tl.where({inside}, {arg.text}, {neutral})"
-        return Tile(Expr(self.frame.reduced(fn, masked, arg.axes, gone)), left, kind)
+        return Tile(Expr(self.frame.reduced(fn, masked, arg.axes, gone, within)), left, kind)
 
     def _rename(self, arg: Tile, moved: dict[str, str], axes: Axes) -> Tile:
         arg = self.tensor(arg)

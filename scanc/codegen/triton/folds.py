@@ -52,8 +52,10 @@ class FoldedFrame(Frame):
     def lifted(self, text: str, own: Axes, wanted: Axes) -> str:
         return text
 
-    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str]) -> str:
+    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str], within: bool = False) -> str:
         gone = tuple(gone)
+        if within:
+            return f"tl.{fn}({text}, {self.order.index(gone[0])}, keep_dims=True)"
         for axis in gone:
             text = f"tlmath.folded_{fn}({text}, {self.order.index(axis)}, {2 + self.order.index(axis)})"
         return f"tlmath.one_of({text})" if not set(axes) - set(gone) else text
@@ -86,6 +88,14 @@ class FoldedFrame(Frame):
         for i, axis in enumerate(self.order):
             if axis in self._once:
                 out.line(f"once_{axis} = tl.arange(0, lanes_{axis})[{_index(2 + i)}] + all_lanes == 0")
+
+    def write_share(self, out: Writer, most: str) -> None:
+        """How many steps are worked on at once, a step to a lane, at `most` that many; and each lane's step."""
+        inner = self.order[1]
+        out.line(f"share: tl.constexpr = {most} if {most} < lanes_{inner} else lanes_{inner}", "steps at once")
+        out.line(f"place = tl.arange(0, lanes_{inner})[{_index(3)}] + all_lanes")
+        out.line(f"turn = place * share // lanes_{inner}")
+        out.line(f"in_turn = place * share % lanes_{inner} < share")
 
 
 def _index(position: int) -> str:

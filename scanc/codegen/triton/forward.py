@@ -8,6 +8,7 @@ from scanc.codegen.triton.kernel import Kernel, KernelWriter, share
 from scanc.codegen.triton.rows import COUNT, SHORT, WAY, Inputs, write_move
 from scanc.codegen.triton.step import Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
+from scanc.codegen.triton.turns import TurnWriter
 from scanc.ir.nodes import Program, RegionKind
 from scanc.passes.schedule import Schedule
 
@@ -39,13 +40,18 @@ def forward_kernel(
     out.line(WAY)
     out.line(f"{SHORT}: tl.constexpr = 4 if unroll > 4 else unroll", "steps of a block of the tail")
     kernel.write_starts(step, starts)
-    inputs = Inputs(out, step, found, kernel.buffers, COUNT)
+    parts = kernel.turns(program, found)
+    turn = TurnWriter(step, parts, kernel.folds[1], "0", "share - 1") if parts else None
+    if turn:
+        kernel.write_share(SHORT)
+    turned = [read.value for read in turn.parts.reads] if turn else []
+    inputs = Inputs(out, step, found, kernel.buffers, COUNT, turned)
     out.line(f"whole = {kernel.steps} // unroll * unroll")
     with out.block("for tail in tl.static_range(2 if unroll > 1 else 1):"):
         out.line("begin = whole if tail else 0")
         out.line(f"origin = tl.cast({origin(kernel)}, tl.int64)")
         inputs.write_first("", f"(begin + u < {kernel.steps})")
-        out_rows = kernel.write_out_rows(outs)
+        out_rows = kernel.write_out_rows(outs, turn.alone if turn else ())
         with out.block(f"for first in range(begin, {kernel.steps} if tail else whole, {COUNT}):"):
             inputs.write_turn(
                 "+", f"first + 2 * unroll <= {kernel.steps}", f"first + (1 + prefetch) * unroll <= {kernel.steps}"
@@ -55,9 +61,14 @@ def forward_kernel(
                 out.line(f"alive = first + u < {kernel.steps} if tail else True")
                 if kept:
                     _write_checkpoint(kernel, step, saved)
-                inputs.write_taken(step, found)
-                step.write(step.instrs(RegionKind.STEP))
+                if turn:
+                    turn.write_before(inputs.write_taken)
+                inputs.write_taken(step, [read for read in found if read.value not in turned])
+                step.write(turn.parts.during if turn else step.instrs(RegionKind.STEP))
                 kernel.write_stores(step, outs, out_rows)
+                if turn:
+                    with turn.behind(kernel.steps):
+                        kernel.write_stores(step, outs, out_rows, turned=True)
                 kernel.write_next(step, "alive")
             for row in out_rows.values():
                 write_move(out, row, "+", f"({COUNT})")

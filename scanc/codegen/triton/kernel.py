@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scanc.codegen.expressions import ARITHMETIC
@@ -12,6 +12,7 @@ from scanc.codegen.triton.folds import FoldedFrame, folds
 from scanc.codegen.triton.rows import Row, write_row
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame, partial_dims
+from scanc.codegen.triton.turns import Turns, turns
 from scanc.codegen.writer import WIDTH, Writer
 from scanc.ir.nodes import Contract, Instr, Map, Output, Program, State
 from scanc.passes.schedule import Axes, Schedule
@@ -79,6 +80,15 @@ class KernelWriter:
         self.body = Writer(_BODY_WIDTH)
         self.buffers: dict[str, Buffer] = {}
 
+    def turns(self, program: Program, found: Sequence[Read]) -> Turns | None:
+        """How a step of this kernel is done in turns, if its tiles are folded and that spares work."""
+        return turns(program, found, self.frame, self.folds[0]) if self.folds else None
+
+    def write_share(self, most: str) -> None:
+        """How many steps a turn has, at most so many."""
+        assert isinstance(self.frame, FoldedFrame)
+        self.frame.write_share(self.body, most)
+
     # --- arguments ---
 
     def argument(self, stem: str, dims: Axes, host: str) -> Buffer:
@@ -132,10 +142,15 @@ class KernelWriter:
             once = step.schedule.partial_over(state.name)
             step.write_load(state.name, self.write_address(starts[state.name]), once)
 
-    def write_out_rows(self, outs: Iterable[Leaving]) -> dict[str, Row]:
-        """The rows of what leaves at every step, by host key."""
-        stems = ((out, out.buffer.pointer.removesuffix("_ptr")) for out in outs)
-        return {out.host: write_row(self.body, self.frame, out.buffer, stem) for out, stem in stems}
+    def write_out_rows(self, outs: Iterable[Leaving], turned: Collection[str] = ()) -> dict[str, Row]:
+        """The rows of what leaves at every step, by host key; `turned`: the values that lanes share."""
+        rows = {}
+        for out in outs:
+            stem = out.buffer.pointer.removesuffix("_ptr")
+            row = write_row(self.body, self.frame, out.buffer, stem, turned=out.value in turned)
+            row.write_turned(self.body)
+            rows[out.host] = row
+        return rows
 
     def write_address(self, buffer: Buffer, at: Mapping[str, str] | None = None) -> str:
         """A line that gives the pointers of a tile a name; returns the name."""
@@ -143,17 +158,20 @@ class KernelWriter:
         self.body.line(f"{name} = {self.frame.address(buffer, at)}", self.frame.comment(buffer.dims))
         return name
 
-    def write_stores(self, step: Step, outs: Iterable[Leaving], rows: Mapping[str, Row]) -> None:
-        """Stores what leaves at the step `u`, if there is such a step."""
+    def write_stores(self, step: Step, outs: Iterable[Leaving], rows: Mapping[str, Row], turned: bool = False) -> None:
+        """Stores what leaves at the step `u`, if there is such a step; or at the turn that ends with it."""
         for out in outs:
-            self.write_store(step, rows[out.host].here, out.value, step.tensor(out.value), "alive")
+            row = rows[out.host]
+            if row.turned is turned and (turned or out.value not in step.scattered):
+                alive = "turn_alive" if turned else "alive"
+                self.write_store(step, row.here, out.value, step.tensor(out.value), alive, turned=turned)
 
-    def write_store(self, step: Step, address: str, value: str, text: str, *when: str) -> None:
+    def write_store(self, step: Step, address: str, value: str, text: str, *when: str, turned: bool = False) -> None:
         """Stores the tile `text` of a value; where many programs hold the same, one of them does."""
         axes = step.program.types[value].axes
         partial = step.schedule.partial_over(value)
         once = tuple(axis for axis in self.frame.spread if axis not in axes and axis not in partial)
-        self.body.line(self.frame.store(address, text, axes, self.frame.lead(once), *when))
+        self.body.line(self.frame.store(address, text, axes, self.frame.lead(once), *when, turned=turned))
 
     def write_next(self, step: Step, condition: str = "") -> None:
         """The states take their next values, all at once where one reads what another held; or stay as they are."""

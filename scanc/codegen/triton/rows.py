@@ -6,7 +6,7 @@ the step `u` of the block is `way * u` rows further, an offset that the compiler
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scanc.codegen.triton.step import Read, Step
@@ -27,19 +27,27 @@ class Row:
 
     at: str
     stride: str
+    turned: bool = False
 
     @property
     def here(self) -> str:
-        """The address of the step `u` of the block."""
-        return f"{self.at} + way * u * {self.stride}"
+        """The address of the step `u` of the block; of a turned row, that of the steps that are one turn with it."""
+        return f"{self.at} + way * {'(u // share * share)' if self.turned else 'u'} * {self.stride}"
+
+    def write_turned(self, out: Writer) -> None:
+        """Moves each lane's pointers to its own step."""
+        if self.turned:
+            out.line(f"{self.at} += turn * (way * {self.stride})")
 
 
-def write_row(out: Writer, frame: Frame, buffer: Buffer, stem: str, fixed: Mapping[str, int] | None = None) -> Row:
-    """Pointers to the row at the time `origin`; `fixed`: positions along some axes."""
+def write_row(
+    out: Writer, frame: Frame, buffer: Buffer, stem: str, fixed: Mapping[str, int] | None = None, turned: bool = False
+) -> Row:
+    """Pointers to the row at the time `origin`; `fixed`: positions along some axes; `turned`: lanes will share it."""
     name = frame.names.fresh(f"{stem}_at")
     axes = [dim for dim in buffer.dims if dim not in (fixed or {})]
     out.line(f"{name} = {frame.address(buffer, {**(fixed or {}), TIME: 'origin'})}", frame.comment(axes))
-    return Row(name, buffer.strides[buffer.dims.index(TIME)])
+    return Row(name, buffer.strides[buffer.dims.index(TIME)], turned)
 
 
 class Inputs:
@@ -49,12 +57,19 @@ class Inputs:
     """
 
     def __init__(
-        self, out: Writer, step: Step, found: Sequence[Read], buffers: Mapping[str, Buffer], count: str = "unroll"
+        self,
+        out: Writer,
+        step: Step,
+        found: Sequence[Read],
+        buffers: Mapping[str, Buffer],
+        count: str = "unroll",
+        turned: Collection[str] = (),
     ) -> None:
         self.out = out
         self.count = count
         self.frame = step.frame
         self.found = found
+        self.turned = frozenset(turned)
         self._buffers = buffers
         self._stems = {read.value: step.identifier(read.value) for read in found}
         self._rows: dict[str, Row] = {}
@@ -70,7 +85,9 @@ class Inputs:
         """Pointers at the time `origin`, and the rows of a first block of which the condition (on `u`) holds."""
         for read in self.found:
             buffer = self._buffers[read.tensor]
-            self._rows[read.value] = write_row(self.out, self.frame, buffer, self._stems[read.value], dict(read.fixed))
+            turned = read.value in self.turned
+            stem = self._stems[read.value]
+            self._rows[read.value] = write_row(self.out, self.frame, buffer, stem, dict(read.fixed), turned)
         if self._lines:
             with self.out.block("if prefetch > 0 and not tail:"):
                 for read in self.found:
@@ -78,17 +95,22 @@ class Inputs:
                         row, (axis,) = self._rows[read.value], self.frame.tile(read.axes)
                         where = f"{row.at}, block_{axis}, way * {row.stride}, {sign}prefetch * unroll, unroll"
                         self.out.line(f"{self._lines[read.value]} = tlmath.cache_lines({where})")
+        for row in self._rows.values():
+            row.write_turned(self.out)
         self._write_ahead(condition)
 
     def _write_ahead(self, *conditions: str) -> None:
-        if not self.found:
-            return
         for read in self.found:
             self.out.line(f"{self._ahead[read.value]} = ()")
-        with self.out.block(f"for u in tl.static_range({self.count}):"):
-            for read in self.found:
-                load = self.frame.raw(self._rows[read.value].here, read.axes, read.kind, *conditions)
-                self.out.line(f"{self._ahead[read.value]} += ({load},)", self.frame.comment(read.axes))
+        late = [condition.replace("+ u <", "+ u + turn <") for condition in conditions]
+        steps = [read for read in self.found if read.value not in self.turned]
+        turns = [read for read in self.found if read.value in self.turned]
+        for found, span, when in ((steps, self.count, conditions), (turns, f"0, {self.count}, share", late)):
+            if found:
+                with self.out.block(f"for u in tl.static_range({span}):"):
+                    for read in found:
+                        load = self.frame.raw(self._rows[read.value].here, read.axes, read.kind, *when)
+                        self.out.line(f"{self._ahead[read.value]} += ({load},)", self.frame.comment(read.axes))
 
     def write_short_turn(self, condition: str) -> None:
         """The same for the short blocks of the tail; a row is loaded where the condition (on `u`) holds."""
@@ -125,7 +147,8 @@ class Inputs:
         """The values of the step `u` of the block."""
         for read in found:
             dtype = self.frame.dtype(read.kind)
-            text = f"{step.define(read.value)} = {self._block[read.value]}[u].to({dtype})"
+            place = "u // share" if read.value in self.turned else "u"
+            text = f"{step.define(read.value)} = {self._block[read.value]}[{place}].to({dtype})"
             self.out.line(text, self.frame.comment(read.axes))
 
     def write_loads(self, step: Step, found: Sequence[Read], steps: str) -> None:

@@ -62,6 +62,7 @@ class Step:
         self.key = key
         self.speller = Speller(frame)
         self.tiles: dict[str, Tile] = {}
+        self.scattered: frozenset[str] = frozenset()
         self._types = program.types
         self._leaving = [value for _, value in program.next]
         self._leaving += [output.value for output in (*program.outputs, *program.totals)]
@@ -69,7 +70,15 @@ class Step:
     # --- values ---
 
     def identifier(self, value: str) -> str:
+        """The variable that holds a value."""
         return self.frame.names.of(self.key(value))
+
+    def parts(self, value: str) -> str:
+        """The variable that holds the shares of lanes in a sum, of several steps."""
+        return self.frame.names.of(f"{self.key(value)}#parts")
+
+    def axes(self, value: str) -> Axes:
+        return self._types[value].axes
 
     def define(self, value: str) -> str:
         """Says that `value` stands in a variable; returns its name."""
@@ -98,6 +107,27 @@ class Step:
         text = f"tl.where({self.frame.lead(once)}, {self.speller.tensor(tile).text}, 0.0)"
         return Tile(Expr(text), tile.axes, tile.kind)
 
+    # --- turns ---
+
+    def take(self, values: Sequence[str]) -> dict[str, Tile]:
+        """Takes values of the step `u` from the lanes that have them; returns the tiles of all lanes' steps."""
+        turned = {value: self.tiles[value] for value in values}
+        for value, tile in turned.items():
+            name = self.frame.names.of(f"{self.key(value)}#now")
+            comment = self.frame.comment(self._types[value].axes)
+            self.out.line(f"{name} = tlmath.from_lane({self.tensor(value)}, u % share, share)", comment)
+            self.tiles[value] = Tile(Expr(name), tile.axes, tile.kind)
+        return turned
+
+    def give(self, values: Sequence[str], first: str) -> None:
+        """Gives values of the step `u` to the lanes whose step it is; `first`: the place of a turn's first step."""
+        for value in values:
+            tile = self.tiles[value]
+            name = self.frame.names.of(f"{self.key(value)}#turn")
+            kept = f"{self.tensor(value)} if u % share == {first} else "
+            self.out.line(f"{name} = {kept}tl.where(turn == u % share, {self.tensor(value)}, {name})")
+            self.tiles[value] = Tile(Expr(name), tile.axes, tile.kind)
+
     # --- loads ---
 
     def write_params(self, found: Sequence[Read], buffers: Mapping[str, Buffer]) -> None:
@@ -118,6 +148,7 @@ class Step:
     # --- instructions ---
 
     def instrs(self, kind: RegionKind) -> tuple[Instr, ...]:
+        """The instructions of all regions of one kind."""
         return tuple(instr for region in self.program.regions if region.kind is kind for instr in region.instrs)
 
     def write(self, instrs: Sequence[Instr]) -> None:
@@ -128,7 +159,8 @@ class Step:
         inline = absorbed(instrs, [*self._leaving, *outside])
         line = 0
         for instr in instrs:
-            tile = self.speller.spell(instr, [self.operand(instr.name, arg) for arg in instr.args])
+            args = [self.operand(instr.name, arg) for arg in instr.args]
+            tile = self.speller.spell(instr, args, within=instr.name in self.scattered)
             if instr.name in inline or tile.expr.text.isidentifier():
                 self.tiles[instr.name] = tile
                 continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Instr, Kind, Map, Program, Region, RegionKind, State
-from scanc.ir.rewrite import live
+from scanc.ir.rewrite import dependent, live
 
 
 @dataclass(frozen=True)
@@ -23,40 +23,43 @@ class Summary:
     products: tuple[tuple[str, str], ...]
 
 
-def summary(program: Program, past: Collection[str] = ()) -> Summary | None:
-    """The summary of a fused step; None if it has a state that is no such scan.
+class NoSummary(Exception):
+    """The step has no state, or `state` is no such scan; `reads` are the other states in its next value."""
+
+    def __init__(self, state: State | None, reads: Collection[str] = ()) -> None:
+        self.state = state
+        self.reads = tuple(reads)
+        super().__init__(state.name if state is not None else "no state")
+
+
+def summary(program: Program, past: Collection[str] = ()) -> Summary:
+    """The summary of a fused step.  Raises `NoSummary` if not every state is such a scan, or there is none.
 
     `past`: inputs that are not known when it runs.
     """
     made = {instr.name: instr for instr in program.instrs}
-    depends = _depends(program, {state.name for state in program.states} | set(past))
+    depends = dependent(program.instrs, [*(state.name for state in program.states), *past])
     builder = Builder(program.axes, program.types, reserved=[*made, *(decl.name for decl in program.declared)])
     states: list[State] = []
     products: list[tuple[str, str]] = []
     following = dict(program.next)
     for state in program.states:
         if program.semiring != "real" or state.type.kind is not Kind.REAL:
-            return None
+            raise NoSummary(state)
         product = replace(state, name=f"{state.name}.product")
         builder.types[product.name] = product.type
         try:
             following[product.name] = _Slope(builder, made, depends, state, product.name).of(following[state.name])
         except _NotAffine:
-            return None
+            others = {other.name for other in program.states if other is not state} | set(past)
+            end = following[state.name]
+            read = {end}.union(*(instr.args for instr in live(program.instrs, [end])))
+            raise NoSummary(state, read & others) from None
         states += [state, product]
         products.append((state.name, product.name))
     if not states:
-        return None
+        raise NoSummary(None)
     return Summary(_pruned(program, states, following, list(builder.take())), tuple(products))
-
-
-def _depends(program: Program, sources: set[str]) -> set[str]:
-    """The values that depend on some sources."""
-    found = set(sources)
-    for instr in program.instrs:
-        if found.intersection(instr.args):
-            found.add(instr.name)
-    return found
 
 
 class _NotAffine(Exception):

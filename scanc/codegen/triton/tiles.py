@@ -22,8 +22,9 @@ _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
 T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
-moved row chunks chunk all_lanes span shift skip steps block behind starts gap checkpoint launch tlmath forward_kernel
-backward_kernel forward_summary_kernel backward_summary_kernel
+moved row chunks chunk span shift skip steps block behind starts gap checkpoint all_lanes share place turn in_turn
+turn_alive side k mine mine_alive launch tlmath forward_kernel backward_kernel forward_summary_kernel
+backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
@@ -52,6 +53,7 @@ class Buffer:
 
     @property
     def arguments(self) -> str:
+        """The kernel's arguments about this tensor: its pointer and its strides."""
         strides = zip(self.dims, self.strides, strict=True)
         return ", ".join([self.pointer, *(f"{s}: tl.constexpr" if dim in self.fixed else s for dim, s in strides)])
 
@@ -84,6 +86,7 @@ class Frame:
         return tuple(axis for axis in axes if axis in self.schedule.tile)
 
     def shape(self, axes: Iterable[str]) -> str:
+        """The shape of a value's tile, as source text."""
         return "[" + ", ".join(f"block_{axis}" for axis in self.tile(axes)) + "]"
 
     def comment(self, axes: Iterable[str]) -> str:
@@ -98,8 +101,8 @@ class Frame:
         index = ", ".join(":" if axis in own else "None" for axis in wanted)
         return f"{text}[{index}]"
 
-    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str]) -> str:
-        """A tile over `axes` reduced along some of them, the last first."""
+    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str], within: bool = False) -> str:
+        """A tile over `axes` reduced along some of them, the last first; `within`: inside each thread alone."""
         call = "tlmath.logsumexp" if fn == "logsumexp" else f"tl.{fn}"
         for axis in reversed([*gone]):
             text = f"{call}({text}, axis={axes.index(axis)})"
@@ -159,9 +162,12 @@ class Frame:
         guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
         return f"tl.load({address}{guard})"
 
-    def store(self, address: str, value: str, axes: Iterable[str], *when: str) -> str:
-        """A store to the tile at `address`, nothing outside or where a condition does not hold."""
-        mask = self._mask(axes, *self._alone(axes), *when)
+    def store(self, address: str, value: str, axes: Iterable[str], *when: str, turned: bool = False) -> str:
+        """A store to the tile at `address`, nothing outside or where a condition does not hold.
+
+        `turned`: each lane of the axes that the tile lacks has an element of its own.
+        """
+        mask = self._mask(axes, *([] if turned else self._alone(axes)), *when)
         return f"tl.store({address}, {value}{f', mask={mask}' if mask else ''})"
 
     def _alone(self, axes: Iterable[str]) -> list[str]:
@@ -186,6 +192,7 @@ class Frame:
         return " * ".join([count, *(f"block_{axis}" for axis in self.tile(axes))])
 
     def dtype(self, kind: Kind) -> str:
+        """The Triton dtype of a kind of values, as source text."""
         return _DTYPES[kind]
 
     # --- the head of a kernel ---

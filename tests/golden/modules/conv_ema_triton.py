@@ -5,8 +5,9 @@ Stages:
     h: time-invariant: diagonal over d, the same at every step, decay in [0, 1]; writes elementwise
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: h: time-invariant: diagonal over d, the same at every step, decay in [0, 1]; not a real scan
+        of its own: the next value of h reads prev.x.0, prev.x.1, prev.x.2
 
 conv_ema(x, kernel, logit):
     input   x       [B, T, d]
@@ -42,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="fac9a5424ed9",
+    digest="a363c141f2af",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -65,8 +66,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "h: time-invariant: diagonal over d, the same at every step, decay in [0, 1]; not a real scan of its own: the next value of h reads prev.x.0, prev.x.1, prev.x.2"),
     ),
     order=("x", "kernel", "logit"),
 )

@@ -5,8 +5,10 @@ Stages:
         contracts i
 
 Forms: recurrent.
-    not chunked: S: DPLR: diagonal plus rank 1 over i, input-dependent; writes an outer product over (i; j); read-out contracts i; only diagonal ones are scanned so far
-    not parallel: S: DPLR: diagonal plus rank 1 over i, input-dependent; writes an outer product over (i; j); read-out contracts i; only diagonal ones are scanned so far
+    not chunked: S: DPLR: diagonal plus rank 1 over i, input-dependent; writes an outer product over (i; j);
+        read-out contracts i; only diagonal ones are scanned so far
+    not parallel: S: DPLR: diagonal plus rank 1 over i, input-dependent; writes an outer product over (i; j);
+        read-out contracts i; only diagonal ones are scanned so far
 
 gated_delta_rule(q, k, v, g, beta):
     input   q     [B, T, h, i]

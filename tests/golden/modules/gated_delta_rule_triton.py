@@ -5,8 +5,8 @@ Stages:
         contracts i
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: S: DPLR: diagonal plus rank 1 over i, input-dependent; not a real scan of its own
 
 gated_delta_rule(q, k, v, g, beta):
     input   q     [B, T, h, i]
@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="b0d485c9984c",
+    digest="4cca9ddc450e",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -65,8 +65,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "S: DPLR: diagonal plus rank 1 over i, input-dependent; not a real scan of its own"),
     ),
     order=("q", "k", "v", "g", "beta"),
 )
@@ -172,7 +172,6 @@ def forward_kernel(
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -185,31 +184,45 @@ def forward_kernel(
         + at_j * S_start_stride_j
     )
     S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
+    share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h  # scalar
         beta_at = beta_ptr + b * beta_stride_b + origin * beta_stride_t + at_h * beta_stride_h  # scalar
         if prefetch > 0 and not tail:
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         g_ahead = ()
         beta_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
+            # [i]
+            k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)
             g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
             # scalar
             beta_ahead += (tl.load(beta_at + way * u * beta_stride_t, mask=(begin + u < T), other=0.0),)
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
         # [j]
         o_out_at = (
             o_out_ptr
@@ -218,46 +231,51 @@ def forward_kernel(
             + at_h * o_out_stride_h
             + at_j * o_out_stride_j
         )
+        o_out_at += turn * (way * o_out_stride_t)
         for first in range(begin, T if tail else whole, short if tail else unroll):
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             g_block = g_ahead
             beta_block = beta_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
                 q_at += moved * q_stride_t
-                k_at += moved * k_stride_t
+                k_2_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 g_at += moved * g_stride_t
                 beta_at += moved * beta_stride_t
                 if prefetch > 0:
                     if first + (1 + prefetch) * unroll <= T:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                     q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines += tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 beta_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     g_ahead += (tl.load(g_at + way * u * g_stride_t),)  # scalar
                     beta_ahead += (tl.load(beta_at + way * u * beta_stride_t),)  # scalar
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
             if tail:
                 q_at += way * short * q_stride_t
-                k_at += way * short * k_stride_t
+                k_2_at += way * short * k_stride_t
                 v_at += way * short * v_stride_t
                 g_at += way * short * g_stride_t
                 beta_at += way * short * beta_stride_t
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 beta_ahead = ()
@@ -267,12 +285,10 @@ def forward_kernel(
                         tl.load(q_at + way * u * q_stride_t, mask=in_i & (first + short + u < T), other=0.0),
                     )
                     # [i]
-                    k_ahead += (
-                        tl.load(k_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0),
-                    )
-                    # [j]
-                    v_ahead += (
-                        tl.load(v_at + way * u * v_stride_t, mask=in_j & (first + short + u < T), other=0.0),
+                    k_2_ahead += (
+                        tl.load(
+                            k_2_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0
+                        ),
                     )
                     # scalar
                     g_ahead += (
@@ -281,6 +297,15 @@ def forward_kernel(
                     # scalar
                     beta_ahead += (
                         tl.load(beta_at + way * u * beta_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(
+                            v_at + way * (u // share * share) * v_stride_t,
+                            mask=in_j & (first + short + u + turn < T),
+                            other=0.0,
+                        ),
                     )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
@@ -297,20 +322,28 @@ def forward_kernel(
                             + at_j * S_saved_stride_j
                         )
                         tl.store(S_saved_at, S, mask=in_i & in_j)
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # scalar
                 beta = beta_block[u].to(acc)  # scalar
                 # spec line 11
                 exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S  # [i, j]
                 # spec line 12
-                t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
-                S_3 = S_2 + (beta * k) * (v - t_3)  # [i, j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                S_3 = S_2 + (beta * k_2) * (v_now - t_3)  # [i, j]
                 # spec line 13
-                o = tlmath.folded_sum(tl.where(in_i, q * S_3, 0.0), 1, 3)  # [j]
-                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & once_i & alive)
+                o = tl.sum(tl.where(in_i, q * S_3, 0.0), 1, keep_dims=True)  # [j]
+                o_parts = (o,) if u % share == 0 else o_parts + (o,)
+                if u % share == share - 1:
+                    o = tlmath.scattered(o_parts, share, place, lanes_i, 3)[0]  # [j]
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    tl.store(
+                        o_out_at + way * (u // share * share) * o_out_stride_t, o, mask=in_j & turn_alive
+                    )
                 S = tl.where(alive, S_3, S)
             o_out_at += way * (short if tail else unroll) * o_out_stride_t
     # [i, j]
@@ -397,7 +430,6 @@ def backward_kernel(
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
-    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     # [i, j]
@@ -416,13 +448,18 @@ def backward_kernel(
         + at_j * d_S_start_stride_j
     )
     d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
+    share: tl.constexpr = unroll if unroll < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
+    side = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h  # scalar
         beta_at = beta_ptr + b * beta_stride_b + origin * beta_stride_t + at_h * beta_stride_h  # scalar
@@ -436,11 +473,13 @@ def backward_kernel(
         )
         if prefetch > 0 and not tail:
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
             dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, -prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
+        dy_o_at += turn * (way * dy_o_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         g_ahead = ()
         beta_ahead = ()
@@ -451,12 +490,8 @@ def backward_kernel(
                 tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # [i]
-            k_ahead += (
-                tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
-            )
-            # [j]
-            v_ahead += (
-                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
+            k_2_ahead += (
+                tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # scalar
             g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),)
@@ -464,10 +499,21 @@ def backward_kernel(
             beta_ahead += (
                 tl.load(beta_at + way * u * beta_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),
             )
+        for u in tl.static_range(0, unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
             # [j]
             dy_o_ahead += (
                 tl.load(
-                    dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
+                    dy_o_at + way * (u // share * share) * dy_o_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u + turn < T),
+                    other=0.0,
                 ),
             )
         if segment == unroll:
@@ -509,6 +555,7 @@ def backward_kernel(
             + at_h * d_v_out_stride_h
             + at_j * d_v_out_stride_j
         )
+        d_v_out_at += turn * (way * d_v_out_stride_t)
         # scalar
         d_g_out_at = (
             d_g_out_ptr
@@ -529,7 +576,7 @@ def backward_kernel(
             block = last - behind
             first = block * unroll
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             g_block = g_ahead
             beta_block = beta_ahead
@@ -537,7 +584,7 @@ def backward_kernel(
             if not tail:
                 moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
                 q_at -= moved * q_stride_t
-                k_at -= moved * k_stride_t
+                k_2_at -= moved * k_stride_t
                 v_at -= moved * v_stride_t
                 g_at -= moved * g_stride_t
                 beta_at -= moved * beta_stride_t
@@ -545,26 +592,33 @@ def backward_kernel(
                 if prefetch > 0:
                     if block >= prefetch:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                         tlmath.prefetch(dy_o_lines)
                     q_lines -= tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines -= tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines -= tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines -= tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                     dy_o_lines -= tlmath.size_in_bytes(dy_o_at, way * unroll * dy_o_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 beta_ahead = ()
                 dy_o_ahead = ()
                 for u in tl.static_range(unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     g_ahead += (tl.load(g_at + way * u * g_stride_t),)  # scalar
                     beta_ahead += (tl.load(beta_at + way * u * beta_stride_t),)  # scalar
-                    dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
+                for u in tl.static_range(0, unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
+                    # [j]
+                    dy_o_ahead += (
+                        tl.load(dy_o_at + way * (u // share * share) * dy_o_stride_t, mask=in_j, other=0.0),
+                    )
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
                     checkpoint = tl.cast(first // segment, tl.int64)
@@ -583,17 +637,22 @@ def backward_kernel(
                     for starts in range(early, block):
                         tl.store(S_scratch_at + starts % (segment // unroll) * block_i * block_j, S_now)
                         for u in tl.static_range(unroll):
+                            if u % share == 0:
+                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                                # [j]
+                                v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)
+                            v_now = tlmath.from_lane(v, u % share, share)  # [j]
                             gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            k = tl.load(k_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-                            v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
+                            # [i]
+                            k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
                             g = tl.load(g_at + way * gap * g_stride_t).to(acc)  # scalar
                             beta = tl.load(beta_at + way * gap * beta_stride_t).to(acc)  # scalar
                             # spec line 11
                             exp_g = tlmath.exp(g)  # scalar
                             S_2 = exp_g * S_now  # [i, j]
                             # spec line 12
-                            t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
-                            S_3 = S_2 + (beta * k) * (v - t_3)  # [i, j]
+                            t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                            S_3 = S_2 + (beta * k_2) * (v_now - t_3)  # [i, j]
                             S_now = S_3
                     tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
                 tl.debug_barrier()
@@ -615,46 +674,52 @@ def backward_kernel(
             S_kept = ()
             for u in tl.static_range(unroll):
                 S_kept += (S_now,)
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # scalar
                 beta = beta_block[u].to(acc)  # scalar
                 # spec line 11
                 exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S_now  # [i, j]
                 # spec line 12
-                t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
-                S_3 = S_2 + (beta * k) * (v - t_3)  # [i, j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                S_3 = S_2 + (beta * k_2) * (v_now - t_3)  # [i, j]
                 S_now = S_3
+            d_q_parts = ()
             for u in tl.static_range(unroll - 1, -1, -1):
                 alive = first + u < T if tail else True
                 S = S_kept[u]  # [i, j]
+                if u % share == share - 1:
+                    v = v_block[u // share].to(acc)  # [j]
+                    dy_o = dy_o_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                dy_o_now = tlmath.from_lane(dy_o, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # scalar
                 beta = beta_block[u].to(acc)  # scalar
-                dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 11
                 exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S  # [i, j]
                 # spec line 12
-                t_2 = beta * k  # [i]
-                t_3 = tlmath.folded_sum(tl.where(in_i, k * S_2, 0.0), 1, 3)  # [j]
-                t_4 = v - t_3  # [j]
+                t_2 = beta * k_2  # [i]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                t_4 = v_now - t_3  # [j]
                 # spec line 13
-                d_q = tlmath.folded_sum(tl.where(in_j, dy_o * (S_2 + t_2 * t_4), 0.0), 0, 2)  # [i]
+                d_q = tl.sum(tl.where(in_j, dy_o_now * (S_2 + t_2 * t_4), 0.0), 0, keep_dims=True)  # [i]
                 # spec line 12
-                d_S_2 = d_S + dy_o * q  # [i, j]
+                d_S_2 = d_S + dy_o_now * q  # [i, j]
                 d_t_4 = tlmath.folded_sum(tl.where(in_i, d_S_2 * t_2, 0.0), 1, 3)  # [j]
                 t = -d_t_4  # [j]
                 # spec line 11
-                d_S_5 = d_S_2 + t * k  # [i, j]
+                d_S_5 = d_S_2 + t * k_2  # [i, j]
                 d_S_3 = d_S_5 * exp_g  # [i, j]
                 # spec line 12
                 d_t_2 = tlmath.folded_sum(tl.where(in_j, d_S_2 * t_4, 0.0), 0, 2)  # [i]
                 d_k = tlmath.folded_sum(tl.where(in_j, t * S_2, 0.0), 0, 2)  # [i]
-                d_beta = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_2 * k, 0.0), 1, 3))  # scalar
+                d_beta = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_2 * k_2, 0.0), 1, 3))  # scalar
                 # spec line 11
                 # scalar
                 d_exp_g = tlmath.one_of(
@@ -662,12 +727,26 @@ def backward_kernel(
                 )
                 t_6 = d_exp_g * exp_g  # scalar
                 d_k_3 = d_k + d_t_2 * beta  # [i]
-                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & once_j & alive)
                 tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k_3, mask=in_i & once_j & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_t_4, mask=in_j & once_i & alive)
                 tl.store(d_g_out_at + way * u * d_g_out_stride_t, t_6, mask=alive)
                 tl.store(d_beta_out_at + way * u * d_beta_out_stride_t, d_beta, mask=alive)
+                d_t_4_turn = (
+                    d_t_4 if u % share == share - 1 else tl.where(turn == u % share, d_t_4, d_t_4_turn)
+                )
+                if u % share == 0:
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    tl.store(
+                        d_v_out_at + way * (u // share * share) * d_v_out_stride_t,
+                        d_t_4_turn,
+                        mask=in_j & turn_alive,
+                    )
                 d_S = tl.where(alive, d_S_3, d_S)
+                d_q_parts += (d_q,)
+            d_q_parts = tlmath.scattered(d_q_parts, unroll, side, lanes_j, 2)
+            for k in tl.static_range((unroll + lanes_j - 1) // lanes_j):
+                mine = unroll - 1 - (side * unroll // lanes_j + k)
+                mine_alive = (side * unroll % lanes_j < unroll) & (first + mine < T if tail else True)
+                tl.store(d_q_out_at + way * mine * d_q_out_stride_t, d_q_parts[k], mask=in_i & mine_alive)
             d_q_out_at -= way * unroll * d_q_out_stride_t
             d_k_out_at -= way * unroll * d_k_out_stride_t
             d_v_out_at -= way * unroll * d_v_out_stride_t

@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="96c79df14ce7",
+    digest="6a9770dfc7aa",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -200,7 +200,6 @@ def forward_kernel(
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -213,32 +212,44 @@ def forward_kernel(
         + at_j * S_start_stride_j
     )
     S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
+    share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
         if prefetch > 0 and not tail:
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
             g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         g_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             # [i]
             q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
             # [i]
-            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
-            # [j]
-            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < steps), other=0.0),)
+            k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
             # [i]
             g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
         # [j]
         o_out_at = (
             o_out_ptr
@@ -248,43 +259,48 @@ def forward_kernel(
             + at_h * o_out_stride_h
             + at_j * o_out_stride_j
         )
+        o_out_at += turn * (way * o_out_stride_t)
         for first in range(begin, steps if tail else whole, short if tail else unroll):
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             g_block = g_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
                 q_at += moved * q_stride_t
-                k_at += moved * k_stride_t
+                k_2_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 g_at += moved * g_stride_t
                 if prefetch > 0:
                     if first + (1 + prefetch) * unroll <= steps:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                         tlmath.prefetch(g_lines)
                     q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines += tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                     g_lines += tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
             if tail:
                 q_at += way * short * q_stride_t
-                k_at += way * short * k_stride_t
+                k_2_at += way * short * k_stride_t
                 v_at += way * short * v_stride_t
                 g_at += way * short * g_stride_t
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
@@ -295,21 +311,24 @@ def forward_kernel(
                         ),
                     )
                     # [i]
-                    k_ahead += (
+                    k_2_ahead += (
                         tl.load(
-                            k_at + way * u * k_stride_t, mask=in_i & (first + short + u < steps), other=0.0
-                        ),
-                    )
-                    # [j]
-                    v_ahead += (
-                        tl.load(
-                            v_at + way * u * v_stride_t, mask=in_j & (first + short + u < steps), other=0.0
+                            k_2_at + way * u * k_stride_t, mask=in_i & (first + short + u < steps), other=0.0
                         ),
                     )
                     # [i]
                     g_ahead += (
                         tl.load(
                             g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(
+                            v_at + way * (u // share * share) * v_stride_t,
+                            mask=in_j & (first + short + u + turn < steps),
+                            other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
@@ -327,16 +346,24 @@ def forward_kernel(
                             + at_j * S_saved_stride_j
                         )
                         tl.store(S_saved_at, S, mask=in_i & in_j)
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # [i]
                 # spec line 11
                 exp_g = tlmath.exp(g)  # [i]
-                S_2 = exp_g * S + k * v  # [i, j]
+                S_2 = exp_g * S + k_2 * v_now  # [i, j]
                 # spec line 12
-                o = tlmath.folded_sum(tl.where(in_i, q * S_2, 0.0), 1, 3)  # [j]
-                tl.store(o_out_at + way * u * o_out_stride_t, o, mask=in_j & once_i & alive)
+                o = tl.sum(tl.where(in_i, q * S_2, 0.0), 1, keep_dims=True)  # [j]
+                o_parts = (o,) if u % share == 0 else o_parts + (o,)
+                if u % share == share - 1:
+                    o = tlmath.scattered(o_parts, share, place, lanes_i, 3)[0]  # [j]
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
+                    tl.store(
+                        o_out_at + way * (u // share * share) * o_out_stride_t, o, mask=in_j & turn_alive
+                    )
                 S = tl.where(alive, S_2, S)
             o_out_at += way * (short if tail else unroll) * o_out_stride_t
     # [i, j]
@@ -431,8 +458,6 @@ def backward_kernel(
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
-    once_i = tl.arange(0, lanes_i)[None, None, :, None] + all_lanes == 0
-    once_j = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes == 0
 
     way: tl.constexpr = -1 if reverse else 1
     # [i, j]
@@ -451,13 +476,18 @@ def backward_kernel(
         + at_j * d_S_start_stride_j
     )
     d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
+    share: tl.constexpr = unroll if unroll < lanes_j else lanes_j  # steps at once
+    place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_j
+    in_turn = place * share % lanes_j < share
+    side = tl.arange(0, lanes_i)[None, None, :, None] + all_lanes
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
         # [j]
@@ -470,38 +500,23 @@ def backward_kernel(
         )
         if prefetch > 0 and not tail:
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
             g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, -prefetch * unroll, unroll)
             dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, -prefetch * unroll, unroll)
+        q_at += turn * (way * q_stride_t)
+        k_2_at += turn * (way * k_stride_t)
+        g_at += turn * (way * g_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         g_ahead = ()
         dy_o_ahead = ()
         for u in tl.static_range(unroll):
-            # [i]
-            q_ahead += (
-                tl.load(
-                    q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < steps), other=0.0
-                ),
-            )
-            # [i]
-            k_ahead += (
-                tl.load(
-                    k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < steps), other=0.0
-                ),
-            )
             # [j]
             v_ahead += (
                 tl.load(
                     v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < steps), other=0.0
-                ),
-            )
-            # [i]
-            g_ahead += (
-                tl.load(
-                    g_at + way * u * g_stride_t, mask=in_i & (begin >= 0) & (begin + u < steps), other=0.0
                 ),
             )
             # [j]
@@ -509,6 +524,31 @@ def backward_kernel(
                 tl.load(
                     dy_o_at + way * u * dy_o_stride_t,
                     mask=in_j & (begin >= 0) & (begin + u < steps),
+                    other=0.0,
+                ),
+            )
+        for u in tl.static_range(0, unroll, share):
+            # [i]
+            q_ahead += (
+                tl.load(
+                    q_at + way * (u // share * share) * q_stride_t,
+                    mask=in_i & (begin >= 0) & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [i]
+            k_2_ahead += (
+                tl.load(
+                    k_2_at + way * (u // share * share) * k_stride_t,
+                    mask=in_i & (begin >= 0) & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [i]
+            g_ahead += (
+                tl.load(
+                    g_at + way * (u // share * share) * g_stride_t,
+                    mask=in_i & (begin >= 0) & (begin + u + turn < steps),
                     other=0.0,
                 ),
             )
@@ -536,6 +576,7 @@ def backward_kernel(
             + at_h * d_q_out_stride_h
             + at_i * d_q_out_stride_i
         )
+        d_q_out_at += turn * (way * d_q_out_stride_t)
         # [i]
         d_k_out_at = (
             d_k_out_ptr
@@ -545,6 +586,7 @@ def backward_kernel(
             + at_h * d_k_out_stride_h
             + at_i * d_k_out_stride_i
         )
+        d_k_out_at += turn * (way * d_k_out_stride_t)
         # [j]
         d_v_out_at = (
             d_v_out_ptr
@@ -563,44 +605,55 @@ def backward_kernel(
             + at_h * d_g_out_stride_h
             + at_i * d_g_out_stride_i
         )
+        d_g_out_at += turn * (way * d_g_out_stride_t)
         for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
             block = last - behind
             first = block * unroll
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             g_block = g_ahead
             dy_o_block = dy_o_ahead
             if not tail:
                 moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
                 q_at -= moved * q_stride_t
-                k_at -= moved * k_stride_t
+                k_2_at -= moved * k_stride_t
                 v_at -= moved * v_stride_t
                 g_at -= moved * g_stride_t
                 dy_o_at -= moved * dy_o_stride_t
                 if prefetch > 0:
                     if block >= prefetch:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                         tlmath.prefetch(g_lines)
                         tlmath.prefetch(dy_o_lines)
                     q_lines -= tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines -= tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines -= tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines -= tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                     g_lines -= tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
                     dy_o_lines -= tlmath.size_in_bytes(dy_o_at, way * unroll * dy_o_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 dy_o_ahead = ()
                 for u in tl.static_range(unroll):
-                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
-                    g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
                     dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
+                for u in tl.static_range(0, unroll, share):
+                    # [i]
+                    q_ahead += (
+                        tl.load(q_at + way * (u // share * share) * q_stride_t, mask=in_i, other=0.0),
+                    )
+                    # [i]
+                    k_2_ahead += (
+                        tl.load(k_2_at + way * (u // share * share) * k_stride_t, mask=in_i, other=0.0),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(g_at + way * (u // share * share) * g_stride_t, mask=in_i, other=0.0),
+                    )
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
                     checkpoint = tl.cast((skip + first) // segment, tl.int64)
@@ -619,13 +672,20 @@ def backward_kernel(
                     for starts in range(early, block):
                         tl.store(S_scratch_at + starts % (segment // unroll) * block_i * block_j, S_now)
                         for u in tl.static_range(unroll):
+                            if u % share == 0:
+                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                                # [i]
+                                k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
+                                # [i]
+                                g = tl.load(g_at + way * gap * g_stride_t, mask=in_i, other=0.0).to(acc)
+                                # spec line 11
+                                exp_g = tlmath.exp(g)  # [i]
+                            k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
+                            exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
                             gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            k = tl.load(k_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
                             v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
-                            g = tl.load(g_at + way * gap * g_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
                             # spec line 11
-                            exp_g = tlmath.exp(g)  # [i]
-                            S_2 = exp_g * S_now + k * v  # [i, j]
+                            S_2 = exp_g_now * S_now + k_now * v  # [i, j]
                             S_now = S_2
                     tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
                 tl.debug_barrier()
@@ -647,37 +707,73 @@ def backward_kernel(
             S_kept = ()
             for u in tl.static_range(unroll):
                 S_kept += (S_now,)
-                k = k_block[u].to(acc)  # [i]
+                if u % share == 0:
+                    k_2 = k_2_block[u // share].to(acc)  # [i]
+                    g = g_block[u // share].to(acc)  # [i]
+                    # spec line 11
+                    exp_g = tlmath.exp(g)  # [i]
+                k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
                 v = v_block[u].to(acc)  # [j]
-                g = g_block[u].to(acc)  # [i]
                 # spec line 11
-                exp_g = tlmath.exp(g)  # [i]
-                S_2 = exp_g * S_now + k * v  # [i, j]
+                S_2 = exp_g_now * S_now + k_now * v  # [i, j]
                 S_now = S_2
+            d_v_parts = ()
             for u in tl.static_range(unroll - 1, -1, -1):
                 alive = first + u < steps if tail else True
                 S = S_kept[u]  # [i, j]
-                q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
+                if u % share == share - 1:
+                    q = q_block[u // share].to(acc)  # [i]
+                    k_2 = k_2_block[u // share].to(acc)  # [i]
+                    g = g_block[u // share].to(acc)  # [i]
+                    # spec line 11
+                    exp_g = tlmath.exp(g)  # [i]
+                q_now = tlmath.from_lane(q, u % share, share)  # [i]
+                k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
                 v = v_block[u].to(acc)  # [j]
-                g = g_block[u].to(acc)  # [i]
                 dy_o = dy_o_block[u].to(acc)  # [j]
-                # spec line 11
-                exp_g = tlmath.exp(g)  # [i]
                 # spec line 12
-                d_q = tlmath.folded_sum(tl.where(in_j, dy_o * (exp_g * S + k * v), 0.0), 1, 3)  # [i]
+                # [i]
+                d_q = tl.sum(tl.where(in_j, dy_o * (exp_g_now * S + k_now * v), 0.0), 1, keep_dims=True)
                 # spec line 11
-                d_S_3 = d_S + dy_o * q  # [i, j]
-                d_S_2 = d_S_3 * exp_g  # [i, j]
-                d_k = tlmath.folded_sum(tl.where(in_j, d_S_3 * v, 0.0), 1, 3)  # [i]
-                d_v = tlmath.folded_sum(tl.where(in_i, d_S_3 * k, 0.0), 0, 2)  # [j]
-                d_exp_g = tlmath.folded_sum(tl.where(in_j, d_S_3 * S, 0.0), 1, 3)  # [i]
-                t_3 = d_exp_g * exp_g  # [i]
-                tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q, mask=in_i & once_j & alive)
-                tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & once_j & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & once_i & alive)
-                tl.store(d_g_out_at + way * u * d_g_out_stride_t, t_3, mask=in_i & once_j & alive)
+                d_S_3 = d_S + dy_o * q_now  # [i, j]
+                d_S_2 = d_S_3 * exp_g_now  # [i, j]
+                d_k = tl.sum(tl.where(in_j, d_S_3 * v, 0.0), 1, keep_dims=True)  # [i]
+                d_v = tl.sum(tl.where(in_i, d_S_3 * k_now, 0.0), 0, keep_dims=True)  # [j]
+                d_exp_g = tl.sum(tl.where(in_j, d_S_3 * S, 0.0), 1, keep_dims=True)  # [i]
+                d_exp_g_parts = (d_exp_g,) if u % share == share - 1 else (d_exp_g,) + d_exp_g_parts
+                d_q_parts = (d_q,) if u % share == share - 1 else (d_q,) + d_q_parts
+                d_k_parts = (d_k,) if u % share == share - 1 else (d_k,) + d_k_parts
+                if u % share == 0:
+                    d_exp_g = tlmath.scattered(d_exp_g_parts, share, place, lanes_j, 3)[0]  # [i]
+                    d_q = tlmath.scattered(d_q_parts, share, place, lanes_j, 3)[0]  # [i]
+                    d_k = tlmath.scattered(d_k_parts, share, place, lanes_j, 3)[0]  # [i]
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
+                    # spec line 11
+                    t_3 = d_exp_g * exp_g  # [i]
+                    tl.store(
+                        d_q_out_at + way * (u // share * share) * d_q_out_stride_t,
+                        d_q,
+                        mask=in_i & turn_alive,
+                    )
+                    tl.store(
+                        d_k_out_at + way * (u // share * share) * d_k_out_stride_t,
+                        d_k,
+                        mask=in_i & turn_alive,
+                    )
+                    tl.store(
+                        d_g_out_at + way * (u // share * share) * d_g_out_stride_t,
+                        t_3,
+                        mask=in_i & turn_alive,
+                    )
                 d_S = tl.where(alive, d_S_2, d_S)
+                d_v_parts += (d_v,)
+            d_v_parts = tlmath.scattered(d_v_parts, unroll, side, lanes_i, 2)
+            for k in tl.static_range((unroll + lanes_i - 1) // lanes_i):
+                mine = unroll - 1 - (side * unroll // lanes_i + k)
+                mine_alive = (side * unroll % lanes_i < unroll) & (first + mine < steps if tail else True)
+                tl.store(d_v_out_at + way * mine * d_v_out_stride_t, d_v_parts[k], mask=in_j & mine_alive)
             d_q_out_at -= way * unroll * d_q_out_stride_t
             d_k_out_at -= way * unroll * d_k_out_stride_t
             d_v_out_at -= way * unroll * d_v_out_stride_t
@@ -775,86 +871,123 @@ def forward_summary_kernel(
         + at_j * S_product_start_stride_j
     )
     S_product = tl.load(S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
+    share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
+    place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_j
+    in_turn = place * share % lanes_j < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
         origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
         if prefetch > 0 and not tail:
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
             g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
-        k_ahead = ()
+        k_2_at += turn * (way * k_stride_t)
+        g_at += turn * (way * g_stride_t)
+        k_2_ahead = ()
         v_ahead = ()
         g_ahead = ()
         for u in tl.static_range(short if tail else unroll):
-            # [i]
-            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
             # [j]
             v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < steps), other=0.0),)
+        for u in tl.static_range(0, short if tail else unroll, share):
             # [i]
-            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            k_2_ahead += (
+                tl.load(
+                    k_2_at + way * (u // share * share) * k_stride_t,
+                    mask=in_i & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [i]
+            g_ahead += (
+                tl.load(
+                    g_at + way * (u // share * share) * g_stride_t,
+                    mask=in_i & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
         for first in range(begin, steps if tail else whole, short if tail else unroll):
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             g_block = g_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
-                k_at += moved * k_stride_t
+                k_2_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 g_at += moved * g_stride_t
                 if prefetch > 0:
                     if first + (1 + prefetch) * unroll <= steps:
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                         tlmath.prefetch(g_lines)
-                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines += tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                     g_lines += tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
-                    g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [i]
+                    k_2_ahead += (
+                        tl.load(k_2_at + way * (u // share * share) * k_stride_t, mask=in_i, other=0.0),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(g_at + way * (u // share * share) * g_stride_t, mask=in_i, other=0.0),
+                    )
             if tail:
-                k_at += way * short * k_stride_t
+                k_2_at += way * short * k_stride_t
                 v_at += way * short * v_stride_t
                 g_at += way * short * g_stride_t
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 g_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    # [i]
-                    k_ahead += (
-                        tl.load(
-                            k_at + way * u * k_stride_t, mask=in_i & (first + short + u < steps), other=0.0
-                        ),
-                    )
                     # [j]
                     v_ahead += (
                         tl.load(
                             v_at + way * u * v_stride_t, mask=in_j & (first + short + u < steps), other=0.0
                         ),
                     )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [i]
+                    k_2_ahead += (
+                        tl.load(
+                            k_2_at + way * (u // share * share) * k_stride_t,
+                            mask=in_i & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
                     # [i]
                     g_ahead += (
                         tl.load(
-                            g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                            g_at + way * (u // share * share) * g_stride_t,
+                            mask=in_i & (first + short + u + turn < steps),
+                            other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < steps if tail else True
-                k = k_block[u].to(acc)  # [i]
+                if u % share == 0:
+                    k_2 = k_2_block[u // share].to(acc)  # [i]
+                    g = g_block[u // share].to(acc)  # [i]
+                    # spec line 11
+                    exp_g = tlmath.exp(g)  # [i]
+                k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
                 v = v_block[u].to(acc)  # [j]
-                g = g_block[u].to(acc)  # [i]
                 # spec line 11
-                exp_g = tlmath.exp(g)  # [i]
-                S_2 = exp_g * S + k * v  # [i, j]
-                t_3 = exp_g * S_product  # [i, j]
+                S_2 = exp_g_now * S + k_now * v  # [i, j]
+                t_3 = exp_g_now * S_product  # [i, j]
+                if u % share == share - 1:
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 S = tl.where(alive, S_2, S)
                 S_product = tl.where(alive, t_3, S_product)
     # [i, j]
@@ -961,6 +1094,10 @@ def backward_summary_kernel(
         + at_j * d_S_product_start_stride_j
     )
     d_S_product = tl.load(d_S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
+    share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
+    place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_j
+    in_turn = place * share % lanes_j < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -979,17 +1116,32 @@ def backward_summary_kernel(
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
             g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
             dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, prefetch * unroll, unroll)
+        q_at += turn * (way * q_stride_t)
+        g_at += turn * (way * g_stride_t)
         q_ahead = ()
         g_ahead = ()
         dy_o_ahead = ()
         for u in tl.static_range(short if tail else unroll):
-            # [i]
-            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
-            # [i]
-            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
             # [j]
             dy_o_ahead += (
                 tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin + u < steps), other=0.0),
+            )
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [i]
+            q_ahead += (
+                tl.load(
+                    q_at + way * (u // share * share) * q_stride_t,
+                    mask=in_i & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [i]
+            g_ahead += (
+                tl.load(
+                    g_at + way * (u // share * share) * g_stride_t,
+                    mask=in_i & (begin + u + turn < steps),
+                    other=0.0,
+                ),
             )
         for first in range(begin, steps if tail else whole, short if tail else unroll):
             q_block = q_ahead
@@ -1012,9 +1164,16 @@ def backward_summary_kernel(
                 g_ahead = ()
                 dy_o_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i, other=0.0),)  # [i]
                     dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [i]
+                    q_ahead += (
+                        tl.load(q_at + way * (u // share * share) * q_stride_t, mask=in_i, other=0.0),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(g_at + way * (u // share * share) * g_stride_t, mask=in_i, other=0.0),
+                    )
             if tail:
                 q_at += way * short * q_stride_t
                 g_at += way * short * g_stride_t
@@ -1023,18 +1182,6 @@ def backward_summary_kernel(
                 g_ahead = ()
                 dy_o_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    # [i]
-                    q_ahead += (
-                        tl.load(
-                            q_at + way * u * q_stride_t, mask=in_i & (first + short + u < steps), other=0.0
-                        ),
-                    )
-                    # [i]
-                    g_ahead += (
-                        tl.load(
-                            g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
-                        ),
-                    )
                     # [j]
                     dy_o_ahead += (
                         tl.load(
@@ -1043,15 +1190,38 @@ def backward_summary_kernel(
                             other=0.0,
                         ),
                     )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [i]
+                    q_ahead += (
+                        tl.load(
+                            q_at + way * (u // share * share) * q_stride_t,
+                            mask=in_i & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
+                    # [i]
+                    g_ahead += (
+                        tl.load(
+                            g_at + way * (u // share * share) * g_stride_t,
+                            mask=in_i & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < steps if tail else True
-                q = q_block[u].to(acc)  # [i]
-                g = g_block[u].to(acc)  # [i]
+                if u % share == 0:
+                    q = q_block[u // share].to(acc)  # [i]
+                    g = g_block[u // share].to(acc)  # [i]
+                    # spec line 11
+                    exp_g = tlmath.exp(g)  # [i]
+                q_now = tlmath.from_lane(q, u % share, share)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
                 dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 11
-                exp_g = tlmath.exp(g)  # [i]
-                d_S_2 = (d_S + dy_o * q) * exp_g  # [i, j]
-                t_4 = d_S_product * exp_g  # [i, j]
+                d_S_2 = (d_S + dy_o * q_now) * exp_g_now  # [i, j]
+                t_4 = d_S_product * exp_g_now  # [i, j]
+                if u % share == share - 1:
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 d_S = tl.where(alive, d_S_2, d_S)
                 d_S_product = tl.where(alive, t_4, d_S_product)
     # [i, j]

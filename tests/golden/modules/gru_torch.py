@@ -41,7 +41,7 @@ from scanc_runtime.segments import Segments, gather, steps
 
 SPEC = Spec(
     name="gru",
-    digest="15a78832c02b",
+    digest="57b987aed38b",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -52,9 +52,9 @@ SPEC = Spec(
         TensorSpec("c", (("d",),), ("d",), declared="input c[d]", line=7),
     ),
     params=(
-        TensorSpec("Uz", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uz[d, d_col]", line=8),
-        TensorSpec("Ur", (("d",), ("d_col",)), ("d", "d_col"), declared="param Ur[d, d_col]", line=8),
-        TensorSpec("Uc", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uc[d, d_col]", line=8),
+        TensorSpec("Uz", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uz[d, d]", line=8),
+        TensorSpec("Ur", (("d",), ("d_col",)), ("d", "d_col"), declared="param Ur[d, d]", line=8),
+        TensorSpec("Uc", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uc[d, d]", line=8),
     ),
     states=(
         StateSpec("h", (("d",),), ("d",), declared="state h[d]", line=9),

@@ -4,8 +4,8 @@ Stages:
     h: nonlinear, its Jacobian mixes d
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: h: nonlinear, its Jacobian mixes d; not a real scan of its own
 
 gru(z, r, c, Uz, Ur, Uc):
     input   z   [B, T, d]
@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="b377b739eb69",
+    digest="f3a15934ef07",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -54,9 +54,9 @@ SPEC = Spec(
         TensorSpec("c", (("d",),), ("d",), declared="input c[d]", line=7),
     ),
     params=(
-        TensorSpec("Uz", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uz[d, d_col]", line=8),
-        TensorSpec("Ur", (("d",), ("d_col",)), ("d", "d_col"), declared="param Ur[d, d_col]", line=8),
-        TensorSpec("Uc", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uc[d, d_col]", line=8),
+        TensorSpec("Uz", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uz[d, d]", line=8),
+        TensorSpec("Ur", (("d",), ("d_col",)), ("d", "d_col"), declared="param Ur[d, d]", line=8),
+        TensorSpec("Uc", (("d",), ("d_col",)), ("d", "d_col"), declared="param Uc[d, d]", line=8),
     ),
     states=(
         StateSpec("h", (("d",),), ("d",), declared="state h[d]", line=9),
@@ -66,8 +66,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "h: nonlinear, its Jacobian mixes d; not a real scan of its own"),
     ),
     order=("z", "r", "c", "Uz", "Ur", "Uc"),
 )

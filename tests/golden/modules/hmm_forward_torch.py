@@ -4,8 +4,10 @@ Stages:
     p: dense over s over logaddexp, input-dependent; writes nothing
 
 Forms: recurrent.
-    not chunked: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are scanned so far
-    not parallel: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are scanned so far
+    not chunked: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are
+        scanned so far
+    not parallel: p: dense over s over logaddexp, input-dependent; writes nothing; only diagonal ones are
+        scanned so far
 
 hmm_forward(e, A, start):
     input   e           [B, T, s]
@@ -38,7 +40,7 @@ from scanc_runtime.segments import Segments, gather, steps
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="55eaacb7d281",
+    digest="d64293afdf0d",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -47,7 +49,7 @@ SPEC = Spec(
         TensorSpec("e", (("s",),), ("s",), declared="input e[s]", line=6),
     ),
     params=(
-        TensorSpec("A", (("s",), ("s_col",)), ("s", "s_col"), declared="param A[s, s_col]", line=7),
+        TensorSpec("A", (("s",), ("s_col",)), ("s", "s_col"), declared="param A[s, s]", line=7),
         TensorSpec("start", (("s",),), ("s",), declared="param start[s]", line=7),
     ),
     states=(

@@ -4,8 +4,8 @@ Stages:
     p: dense over s over logaddexp, input-dependent; writes nothing
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: p: dense over s over logaddexp, input-dependent; not a real scan of its own
 
 hmm_forward(e, A, start):
     input   e           [B, T, s]
@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="eb4fcc1ba50a",
+    digest="5975c85fe5d7",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -49,7 +49,7 @@ SPEC = Spec(
         TensorSpec("e", (("s",),), ("s",), declared="input e[s]", line=6),
     ),
     params=(
-        TensorSpec("A", (("s",), ("s_col",)), ("s", "s_col"), declared="param A[s, s_col]", line=7),
+        TensorSpec("A", (("s",), ("s_col",)), ("s", "s_col"), declared="param A[s, s]", line=7),
         TensorSpec("start", (("s",),), ("s",), declared="param start[s]", line=7),
     ),
     states=(
@@ -61,8 +61,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "p: dense over s over logaddexp, input-dependent; not a real scan of its own"),
     ),
     order=("e", "A", "start"),
 )

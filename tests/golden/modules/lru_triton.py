@@ -5,8 +5,9 @@ Stages:
         contracts n
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: x: time-invariant: diagonal over n, the same at every step, |decay| ≤ 1; not a real scan of
+        its own: the next value of x.re reads x.im
 
 lru(u, nu, theta, log_gamma, B, C, D):
     input   u          [B, T, d]
@@ -46,7 +47,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="627a1af43ada",
+    digest="6496353d7590",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -70,8 +71,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "x: time-invariant: diagonal over n, the same at every step, |decay| \u2264 1; not a real scan of its own: the next value of x.re reads x.im"),
     ),
     order=("u", "nu", "theta", "log_gamma", "B", "C", "D"),
 )
@@ -203,7 +204,6 @@ def forward_kernel(
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
     once_d = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes == 0
-    once_n = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes == 0
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
@@ -237,6 +237,10 @@ def forward_kernel(
     x_re = tl.load(x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     x_im_start_at = x_im_start_ptr + b * x_im_start_stride_b + at_n * x_im_start_stride_n  # [n]
     x_im = tl.load(x_im_start_at, mask=in_n, other=0.0).to(acc)  # [n]
+    share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
+    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_n
+    in_turn = place * share % lanes_n < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -244,10 +248,17 @@ def forward_kernel(
         u_2_at = u_ptr + b * u_stride_b + origin * u_stride_t + at_d * u_stride_d  # [d]
         if prefetch > 0 and not tail:
             u_2_lines = tlmath.cache_lines(u_2_at, block_d, way * u_stride_t, prefetch * unroll, unroll)
+        u_2_at += turn * (way * u_stride_t)
         u_2_ahead = ()
-        for u in tl.static_range(short if tail else unroll):
+        for u in tl.static_range(0, short if tail else unroll, share):
             # [d]
-            u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d & (begin + u < T), other=0.0),)
+            u_2_ahead += (
+                tl.load(
+                    u_2_at + way * (u // share * share) * u_stride_t,
+                    mask=in_d & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
         # [d]
         y_out_at = (
             y_out_ptr
@@ -256,6 +267,7 @@ def forward_kernel(
             + origin * y_out_stride_t
             + at_d * y_out_stride_d
         )
+        y_out_at += turn * (way * y_out_stride_t)
         for first in range(begin, T if tail else whole, short if tail else unroll):
             u_2_block = u_2_ahead
             if not tail:
@@ -266,16 +278,21 @@ def forward_kernel(
                         tlmath.prefetch(u_2_lines)
                     u_2_lines += tlmath.size_in_bytes(u_2_at, way * unroll * u_stride_t)
                 u_2_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
-                    u_2_ahead += (tl.load(u_2_at + way * u * u_stride_t, mask=in_d, other=0.0),)  # [d]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    u_2_ahead += (
+                        tl.load(u_2_at + way * (u // share * share) * u_stride_t, mask=in_d, other=0.0),
+                    )
             if tail:
                 u_2_at += way * short * u_stride_t
                 u_2_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
+                for u in tl.static_range(0, short if tail else unroll, share):
                     # [d]
                     u_2_ahead += (
                         tl.load(
-                            u_2_at + way * u * u_stride_t, mask=in_d & (first + short + u < T), other=0.0
+                            u_2_at + way * (u // share * share) * u_stride_t,
+                            mask=in_d & (first + short + u + turn < T),
+                            other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
@@ -299,17 +316,30 @@ def forward_kernel(
                             + at_n * x_im_saved_stride_n
                         )
                         tl.store(x_im_saved_at, x_im, mask=in_n & once_d)
-                u_2 = u_2_block[u].to(acc)  # [d]
+                if u % share == 0:
+                    u_2 = u_2_block[u // share].to(acc)  # [d]
+                    # spec line 14
+                    t_14 = D * u_2  # [d]
+                u_now = tlmath.from_lane(u_2, u % share, share)  # [d]
                 # spec line 13
-                t_15 = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 0, 2)  # [n]
-                t_16 = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 0, 2)  # [n]
+                t_15 = tlmath.folded_sum(tl.where(in_d, B_re * u_now, 0.0), 0, 2)  # [n]
+                t_16 = tlmath.folded_sum(tl.where(in_d, B_im * u_now, 0.0), 0, 2)  # [n]
                 x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_15  # [n]
                 x_3 = t_4 * x_im + t_6 * x_re + exp_log_gamma * t_16  # [n]
                 # spec line 14
-                t_19 = tlmath.folded_sum(tl.where(in_n, C_re * x_2, 0.0), 1, 3)  # [d]
-                t_20 = tlmath.folded_sum(tl.where(in_n, C_im * x_3, 0.0), 1, 3)  # [d]
-                y = t_19 - t_20 + tl.where(lead_n, D * u_2, 0.0)  # [d]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & once_n & alive)
+                t_19 = tl.sum(tl.where(in_n, C_re * x_2, 0.0), 1, keep_dims=True)  # [d]
+                t_20 = tl.sum(tl.where(in_n, C_im * x_3, 0.0), 1, keep_dims=True)  # [d]
+                t_19_parts = (t_19,) if u % share == 0 else t_19_parts + (t_19,)
+                t_20_parts = (t_20,) if u % share == 0 else t_20_parts + (t_20,)
+                if u % share == share - 1:
+                    t_19 = tlmath.scattered(t_19_parts, share, place, lanes_n, 3)[0]  # [d]
+                    t_20 = tlmath.scattered(t_20_parts, share, place, lanes_n, 3)[0]  # [d]
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    # spec line 14
+                    y = t_19 - t_20 + tl.where(lead_n, t_14, 0.0)  # [d]
+                    tl.store(
+                        y_out_at + way * (u // share * share) * y_out_stride_t, y, mask=in_d & turn_alive
+                    )
                 x_re = tl.where(alive, x_2, x_re)
                 x_im = tl.where(alive, x_3, x_im)
             y_out_at += way * (short if tail else unroll) * y_out_stride_t

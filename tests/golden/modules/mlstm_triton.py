@@ -7,8 +7,9 @@ Stages:
     n: scalar, input-dependent, growth possible; writes elementwise; read-out contracts i
 
 Forms: recurrent.
-    not parallel: the triton target splits the time instead: form chunked
-    not chunked: a state is not a real scan of its own
+    not parallel: the triton target walks the steps in order instead: form recurrent
+    not chunked: C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the
+        next value of C reads m
 
 mlstm(q, k, v, ig, fg):
     input   q   [B, T, h, i]
@@ -52,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="6f872dc9e5c9",
+    digest="e3b9b0b1b5b3",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -76,8 +77,8 @@ SPEC = Spec(
     ),
     forms=("recurrent",),
     refused=(
-        ("parallel", "the triton target splits the time instead: form chunked"),
-        ("chunked", "a state is not a real scan of its own"),
+        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
+        ("chunked", "C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the next value of C reads m"),
     ),
     order=("q", "k", "v", "ig", "fg"),
 )
@@ -202,7 +203,6 @@ def forward_kernel(
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
-    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -222,30 +222,44 @@ def forward_kernel(
     n = tl.load(n_start_at, mask=in_i, other=0.0).to(acc)  # [i]
     m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
     m = tl.load(m_start_at).to(acc)  # scalar
+    share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
         fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
         if prefetch > 0 and not tail:
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         ig_ahead = ()
         fg_ahead = ()
         for u in tl.static_range(short if tail else unroll):
             q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
-            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < T), other=0.0),)  # [j]
+            # [i]
+            k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)
             ig_ahead += (tl.load(ig_at + way * u * ig_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
             fg_ahead += (tl.load(fg_at + way * u * fg_stride_t, mask=(begin + u < T), other=0.0),)  # scalar
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
         # [j]
         y_out_at = (
             y_out_ptr
@@ -254,46 +268,51 @@ def forward_kernel(
             + at_h * y_out_stride_h
             + at_j * y_out_stride_j
         )
+        y_out_at += turn * (way * y_out_stride_t)
         for first in range(begin, T if tail else whole, short if tail else unroll):
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             ig_block = ig_ahead
             fg_block = fg_ahead
             if not tail:
                 moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
                 q_at += moved * q_stride_t
-                k_at += moved * k_stride_t
+                k_2_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 ig_at += moved * ig_stride_t
                 fg_at += moved * fg_stride_t
                 if prefetch > 0:
                     if first + (1 + prefetch) * unroll <= T:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                     q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines += tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines += tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
                     fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
             if tail:
                 q_at += way * short * q_stride_t
-                k_at += way * short * k_stride_t
+                k_2_at += way * short * k_stride_t
                 v_at += way * short * v_stride_t
                 ig_at += way * short * ig_stride_t
                 fg_at += way * short * fg_stride_t
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
@@ -303,12 +322,10 @@ def forward_kernel(
                         tl.load(q_at + way * u * q_stride_t, mask=in_i & (first + short + u < T), other=0.0),
                     )
                     # [i]
-                    k_ahead += (
-                        tl.load(k_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0),
-                    )
-                    # [j]
-                    v_ahead += (
-                        tl.load(v_at + way * u * v_stride_t, mask=in_j & (first + short + u < T), other=0.0),
+                    k_2_ahead += (
+                        tl.load(
+                            k_2_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0
+                        ),
                     )
                     # scalar
                     ig_ahead += (
@@ -317,6 +334,15 @@ def forward_kernel(
                     # scalar
                     fg_ahead += (
                         tl.load(fg_at + way * u * fg_stride_t, mask=(first + short + u < T), other=0.0),
+                    )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(
+                            v_at + way * (u // share * share) * v_stride_t,
+                            mask=in_j & (first + short + u + turn < T),
+                            other=0.0,
+                        ),
                     )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < T if tail else True
@@ -350,9 +376,11 @@ def forward_kernel(
                             + at_h * m_saved_stride_h
                         )
                         tl.store(m_saved_at, m, mask=lead_j)
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
                 # spec line 11
@@ -363,11 +391,11 @@ def forward_kernel(
                 # spec line 13
                 keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                write = tlmath.exp(ig - top) * k * t_10  # [i]
+                write = tlmath.exp(ig - top) * k_2 * t_10  # [i]
                 # spec line 18
                 neg_top = -top  # scalar
                 # spec line 15
-                C_2 = keep * C + write * v  # [i, j]
+                C_2 = keep * C + write * v_now  # [i, j]
                 # spec line 18
                 t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
                 # spec line 16
@@ -375,7 +403,12 @@ def forward_kernel(
                 # spec line 18
                 t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
                 y = t_17 / tl.maximum(tl.abs(t_18), tlmath.exp(neg_top))  # [j]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_j & once_i & alive)
+                y_turn = y if u % share == 0 else tl.where(turn == u % share, y, y_turn)
+                if u % share == share - 1:
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    tl.store(
+                        y_out_at + way * (u // share * share) * y_out_stride_t, y_turn, mask=in_j & turn_alive
+                    )
                 C = tl.where(alive, C_2, C)
                 n = tl.where(alive, n_2, n)
                 m = tl.where(alive, top, m)
@@ -477,7 +510,6 @@ def backward_kernel(
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
-    once_i = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -509,13 +541,17 @@ def backward_kernel(
     d_n = tl.load(d_n_start_at, mask=in_i & lead_j, other=0.0).to(acc)  # [i]
     d_m_start_at = d_m_start_ptr + b * d_m_start_stride_b + at_h * d_m_start_stride_h  # scalar
     d_m = tl.load(d_m_start_at, mask=lead_j, other=0.0).to(acc)  # scalar
+    share: tl.constexpr = unroll if unroll < lanes_i else lanes_i  # steps at once
+    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_i
+    in_turn = place * share % lanes_i < share
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
         origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        k_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
+        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
         ig_at = ig_ptr + b * ig_stride_b + origin * ig_stride_t + at_h * ig_stride_h  # scalar
         fg_at = fg_ptr + b * fg_stride_b + origin * fg_stride_t + at_h * fg_stride_h  # scalar
@@ -529,11 +565,13 @@ def backward_kernel(
         )
         if prefetch > 0 and not tail:
             q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, -prefetch * unroll, unroll)
-            k_lines = tlmath.cache_lines(k_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
+            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, -prefetch * unroll, unroll)
             v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, -prefetch * unroll, unroll)
             dy_y_lines = tlmath.cache_lines(dy_y_at, block_j, way * dy_y_stride_t, -prefetch * unroll, unroll)
+        v_at += turn * (way * v_stride_t)
+        dy_y_at += turn * (way * dy_y_stride_t)
         q_ahead = ()
-        k_ahead = ()
+        k_2_ahead = ()
         v_ahead = ()
         ig_ahead = ()
         fg_ahead = ()
@@ -544,12 +582,8 @@ def backward_kernel(
                 tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # [i]
-            k_ahead += (
-                tl.load(k_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
-            )
-            # [j]
-            v_ahead += (
-                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
+            k_2_ahead += (
+                tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # scalar
             ig_ahead += (
@@ -559,10 +593,21 @@ def backward_kernel(
             fg_ahead += (
                 tl.load(fg_at + way * u * fg_stride_t, mask=(begin >= 0) & (begin + u < T), other=0.0),
             )
+        for u in tl.static_range(0, unroll, share):
+            # [j]
+            v_ahead += (
+                tl.load(
+                    v_at + way * (u // share * share) * v_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u + turn < T),
+                    other=0.0,
+                ),
+            )
             # [j]
             dy_y_ahead += (
                 tl.load(
-                    dy_y_at + way * u * dy_y_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
+                    dy_y_at + way * (u // share * share) * dy_y_stride_t,
+                    mask=in_j & (begin >= 0) & (begin + u + turn < T),
+                    other=0.0,
                 ),
             )
         if segment == unroll:
@@ -621,6 +666,7 @@ def backward_kernel(
             + at_h * d_v_out_stride_h
             + at_j * d_v_out_stride_j
         )
+        d_v_out_at += turn * (way * d_v_out_stride_t)
         # scalar
         d_ig_out_at = (
             d_ig_out_ptr
@@ -641,7 +687,7 @@ def backward_kernel(
             block = last - behind
             first = block * unroll
             q_block = q_ahead
-            k_block = k_ahead
+            k_2_block = k_2_ahead
             v_block = v_ahead
             ig_block = ig_ahead
             fg_block = fg_ahead
@@ -649,7 +695,7 @@ def backward_kernel(
             if not tail:
                 moved = way * tl.where(block > 0, unroll, 0).to(tl.int64)
                 q_at -= moved * q_stride_t
-                k_at -= moved * k_stride_t
+                k_2_at -= moved * k_stride_t
                 v_at -= moved * v_stride_t
                 ig_at -= moved * ig_stride_t
                 fg_at -= moved * fg_stride_t
@@ -657,26 +703,33 @@ def backward_kernel(
                 if prefetch > 0:
                     if block >= prefetch:
                         tlmath.prefetch(q_lines)
-                        tlmath.prefetch(k_lines)
+                        tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
                         tlmath.prefetch(dy_y_lines)
                     q_lines -= tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    k_lines -= tlmath.size_in_bytes(k_at, way * unroll * k_stride_t)
+                    k_2_lines -= tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
                     v_lines -= tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
                     dy_y_lines -= tlmath.size_in_bytes(dy_y_at, way * unroll * dy_y_stride_t)
                 q_ahead = ()
-                k_ahead = ()
+                k_2_ahead = ()
                 v_ahead = ()
                 ig_ahead = ()
                 fg_ahead = ()
                 dy_y_ahead = ()
                 for u in tl.static_range(unroll):
                     q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i, other=0.0),)  # [i]
-                    k_ahead += (tl.load(k_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
+                    k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i, other=0.0),)  # [i]
                     ig_ahead += (tl.load(ig_at + way * u * ig_stride_t),)  # scalar
                     fg_ahead += (tl.load(fg_at + way * u * fg_stride_t),)  # scalar
-                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_j, other=0.0),)  # [j]
+                for u in tl.static_range(0, unroll, share):
+                    # [j]
+                    v_ahead += (
+                        tl.load(v_at + way * (u // share * share) * v_stride_t, mask=in_j, other=0.0),
+                    )
+                    # [j]
+                    dy_y_ahead += (
+                        tl.load(dy_y_at + way * (u // share * share) * dy_y_stride_t, mask=in_j, other=0.0),
+                    )
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
                     checkpoint = tl.cast(first // segment, tl.int64)
@@ -714,9 +767,14 @@ def backward_kernel(
                         tl.store(n_scratch_at + starts % (segment // unroll) * block_i, n_now)
                         tl.store(m_scratch_at + starts % (segment // unroll), m_now)
                         for u in tl.static_range(unroll):
+                            if u % share == 0:
+                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                                # [j]
+                                v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)
+                            v_now = tlmath.from_lane(v, u % share, share)  # [j]
                             gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            k = tl.load(k_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)  # [i]
-                            v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
+                            # [i]
+                            k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
                             ig = tl.load(ig_at + way * gap * ig_stride_t).to(acc)  # scalar
                             fg = tl.load(fg_at + way * gap * fg_stride_t).to(acc)  # scalar
                             # spec line 11
@@ -727,9 +785,9 @@ def backward_kernel(
                             # spec line 13
                             keep = tlmath.exp(t - top)  # scalar
                             # spec line 14
-                            write = tlmath.exp(ig - top) * k * t_10  # [i]
+                            write = tlmath.exp(ig - top) * k_2 * t_10  # [i]
                             # spec line 15
-                            C_2 = keep * C_now + write * v  # [i, j]
+                            C_2 = keep * C_now + write * v_now  # [i, j]
                             # spec line 16
                             n_2 = keep * n_now + write  # [i]
                             C_now = C_2
@@ -782,8 +840,10 @@ def backward_kernel(
                 C_kept += (C_now,)
                 n_kept += (n_now,)
                 m_kept += (m_now,)
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                if u % share == 0:
+                    v = v_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
                 # spec line 11
@@ -794,9 +854,9 @@ def backward_kernel(
                 # spec line 13
                 keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
-                write = tlmath.exp(ig - top) * k * t_10  # [i]
+                write = tlmath.exp(ig - top) * k_2 * t_10  # [i]
                 # spec line 15
-                C_2 = keep * C_now + write * v  # [i, j]
+                C_2 = keep * C_now + write * v_now  # [i, j]
                 # spec line 16
                 n_2 = keep * n_now + write  # [i]
                 C_now = C_2
@@ -807,12 +867,15 @@ def backward_kernel(
                 C = C_kept[u]  # [i, j]
                 n = n_kept[u]  # [i]
                 m = m_kept[u]  # scalar
+                if u % share == share - 1:
+                    v = v_block[u // share].to(acc)  # [j]
+                    dy_y = dy_y_block[u // share].to(acc)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [j]
                 q = q_block[u].to(acc)  # [i]
-                k = k_block[u].to(acc)  # [i]
-                v = v_block[u].to(acc)  # [j]
+                k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
-                dy_y = dy_y_block[u].to(acc)  # [j]
                 # spec line 11
                 log_f = tlmath.logsigmoid(fg)  # scalar
                 # spec line 12
@@ -822,9 +885,9 @@ def backward_kernel(
                 keep = tlmath.exp(t - top)  # scalar
                 # spec line 14
                 t_7 = tlmath.exp(ig - top)  # scalar
-                write = t_7 * k * t_10  # [i]
+                write = t_7 * k_2 * t_10  # [i]
                 # spec line 15
-                C_2 = keep * C + write * v  # [i, j]
+                C_2 = keep * C + write * v_now  # [i, j]
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
@@ -835,9 +898,9 @@ def backward_kernel(
                 t_20 = tlmath.exp(neg_top)  # scalar
                 t_21 = tl.maximum(t_19, t_20)  # scalar
                 y = t_17 / t_21  # [j]
-                t_2 = dy_y / t_21  # [j]
+                t_2 = dy_y_now / t_21  # [j]
                 # scalar
-                t_14 = tlmath.one_of(tlmath.folded_sum(tl.where(in_j, -dy_y * (y / t_21), 0.0), 0, 2))
+                t_14 = tlmath.one_of(tlmath.folded_sum(tl.where(in_j, -dy_y_now * (y / t_21), 0.0), 0, 2))
                 # scalar
                 t_23 = tl.where(t_19 == t_20, t_14 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))
                 t_31 = tl.where(t_19 > t_20, t_14, t_23) * tlmath.sign(t_18)  # scalar
@@ -847,8 +910,8 @@ def backward_kernel(
                 # spec line 15
                 d_C_3 = d_C + t_2 * q  # [i, j]
                 d_C_2 = d_C_3 * keep  # [i, j]
-                d_write = tlmath.folded_sum(tl.where(in_j, d_C_3 * v, 0.0), 0, 2)  # [i]
-                d_v = tlmath.folded_sum(tl.where(in_i, d_C_3 * write, 0.0), 1, 3)  # [j]
+                d_write = tlmath.folded_sum(tl.where(in_j, d_C_3 * v_now, 0.0), 0, 2)  # [i]
+                d_v = tl.sum(tl.where(in_i, d_C_3 * write, 0.0), 1, keep_dims=True)  # [j]
                 # scalar
                 d_keep_2 = tlmath.one_of(
                     tlmath.folded_sum(tlmath.folded_sum(tl.where(in_i & in_j, d_C_3 * C, 0.0), 1, 3), 0, 2)
@@ -859,7 +922,7 @@ def backward_kernel(
                 d_keep = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_n_3 * n, 0.0), 1, 3))  # scalar
                 # spec line 14
                 d_t_8 = (d_n_3 + d_write) * t_10  # [i]
-                d_t_7 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_8 * k, 0.0), 1, 3))  # scalar
+                d_t_7 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_8 * k_2, 0.0), 1, 3))  # scalar
                 d_k = d_t_8 * t_7  # [i]
                 t_36 = d_t_7 * t_7  # scalar
                 # spec line 13
@@ -875,9 +938,17 @@ def backward_kernel(
                 d_ig = t_36 + tl.where(ig > t, d_top_3, t_42)  # scalar
                 tl.store(d_q_out_at + way * u * d_q_out_stride_t, d_q_3, mask=in_i & once_j & alive)
                 tl.store(d_k_out_at + way * u * d_k_out_stride_t, d_k, mask=in_i & once_j & alive)
-                tl.store(d_v_out_at + way * u * d_v_out_stride_t, d_v, mask=in_j & once_i & alive)
                 tl.store(d_ig_out_at + way * u * d_ig_out_stride_t, d_ig, mask=alive)
                 tl.store(d_fg_out_at + way * u * d_fg_out_stride_t, t_49, mask=alive)
+                d_v_parts = (d_v,) if u % share == share - 1 else (d_v,) + d_v_parts
+                if u % share == 0:
+                    d_v = tlmath.scattered(d_v_parts, share, place, lanes_i, 3)[0]  # [j]
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
+                    tl.store(
+                        d_v_out_at + way * (u // share * share) * d_v_out_stride_t,
+                        d_v,
+                        mask=in_j & turn_alive,
+                    )
                 d_C = tl.where(alive, d_C_2, d_C)
                 d_n = tl.where(alive, d_n_2, d_n)
                 d_m = tl.where(alive, d_t, d_m)

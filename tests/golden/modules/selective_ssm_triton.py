@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="c585b57716aa",
+    digest="2ccf04e85af9",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -99,7 +99,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("n",), ("n",)),
     past=(),
     folds=("d", "n"),
-    work=34,
+    work=37,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -113,7 +113,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("n",), ("n",), ("d",)),
     past=(("d", "n"),),
     folds=("d", "n"),
-    work=99,
+    work=105,
     segment=SEGMENT,
 )
 FORWARD_SUMMARY_TILING = Tiling(
@@ -127,7 +127,7 @@ FORWARD_SUMMARY_TILING = Tiling(
     rows=(("d",), ("d",), ("n",)),
     past=(),
     folds=("d", "n"),
-    work=32,
+    work=35,
     segment=SEGMENT,
 )
 BACKWARD_SUMMARY_TILING = Tiling(
@@ -141,7 +141,7 @@ BACKWARD_SUMMARY_TILING = Tiling(
     rows=(("d",), ("n",), ("d",)),
     past=(),
     folds=("d", "n"),
-    work=22,
+    work=24,
     segment=SEGMENT,
 )
 
@@ -208,7 +208,6 @@ def forward_kernel(
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
-    once_n = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes == 0
     lead_n = part_n == 0
 
     A_at = A_ptr + at_d * A_stride_d + at_n * A_stride_n  # [d, n]
@@ -217,12 +216,17 @@ def forward_kernel(
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
+    A_log2 = A * 1.4426950408889634  # [d, n]
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
     # [d, n]
     h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d + at_n * h_start_stride_n
     h = tl.load(h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
+    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_n
+    in_turn = place * share % lanes_n < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -238,21 +242,34 @@ def forward_kernel(
             )
             B_lines = tlmath.cache_lines(B_at, block_n, way * B_stride_t, prefetch * unroll, unroll)
             C_lines = tlmath.cache_lines(C_at, block_n, way * C_stride_t, prefetch * unroll, unroll)
+        x_at += turn * (way * x_stride_t)
+        delta_at += turn * (way * delta_stride_t)
         x_ahead = ()
         delta_ahead = ()
         B_ahead = ()
         C_ahead = ()
         for u in tl.static_range(short if tail else unroll):
-            # [d]
-            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < steps), other=0.0),)
-            # [d]
-            delta_ahead += (
-                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < steps), other=0.0),
-            )
             # [n]
             B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
             # [n]
             C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [d]
+            x_ahead += (
+                tl.load(
+                    x_at + way * (u // share * share) * x_stride_t,
+                    mask=in_d & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [d]
+            delta_ahead += (
+                tl.load(
+                    delta_at + way * (u // share * share) * delta_stride_t,
+                    mask=in_d & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
         # [d]
         y_out_at = (
             y_out_ptr
@@ -261,6 +278,7 @@ def forward_kernel(
             + origin * y_out_stride_t
             + at_d * y_out_stride_d
         )
+        y_out_at += turn * (way * y_out_stride_t)
         for first in range(begin, steps if tail else whole, short if tail else unroll):
             x_block = x_ahead
             delta_block = delta_ahead
@@ -287,11 +305,17 @@ def forward_kernel(
                 B_ahead = ()
                 C_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
-                    # [d]
-                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
                     B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
                     C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    x_ahead += (
+                        tl.load(x_at + way * (u // share * share) * x_stride_t, mask=in_d, other=0.0),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(delta_at + way * (u // share * share) * delta_stride_t, mask=in_d, other=0.0),
+                    )
             if tail:
                 x_at += way * short * x_stride_t
                 delta_at += way * short * delta_stride_t
@@ -302,20 +326,6 @@ def forward_kernel(
                 B_ahead = ()
                 C_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    # [d]
-                    x_ahead += (
-                        tl.load(
-                            x_at + way * u * x_stride_t, mask=in_d & (first + short + u < steps), other=0.0
-                        ),
-                    )
-                    # [d]
-                    delta_ahead += (
-                        tl.load(
-                            delta_at + way * u * delta_stride_t,
-                            mask=in_d & (first + short + u < steps),
-                            other=0.0,
-                        ),
-                    )
                     # [n]
                     B_ahead += (
                         tl.load(
@@ -326,6 +336,23 @@ def forward_kernel(
                     C_ahead += (
                         tl.load(
                             C_at + way * u * C_stride_t, mask=in_n & (first + short + u < steps), other=0.0
+                        ),
+                    )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    x_ahead += (
+                        tl.load(
+                            x_at + way * (u // share * share) * x_stride_t,
+                            mask=in_d & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(
+                            delta_at + way * (u // share * share) * delta_stride_t,
+                            mask=in_d & (first + short + u + turn < steps),
+                            other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
@@ -342,23 +369,36 @@ def forward_kernel(
                             + at_n * h_saved_stride_n
                         )
                         tl.store(h_saved_at, h, mask=in_d & in_n)
-                x = x_block[u].to(acc)  # [d]
-                delta = delta_block[u].to(acc)  # [d]
+                if u % share == 0:
+                    x = x_block[u // share].to(acc)  # [d]
+                    delta = delta_block[u // share].to(acc)  # [d]
+                    # spec line 10
+                    step_ = tlmath.softplus(delta + bias)  # [d]
+                    # spec line 12
+                    t_8 = D * x  # [d]
+                x_now = tlmath.from_lane(x, u % share, share)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
                 B = B_block[u].to(acc)  # [n]
                 C = C_block[u].to(acc)  # [n]
-                # spec line 10
-                step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_ * A  # [d, n]
-                h_decay = tlmath.exp(h_z)  # [d, n]
-                h_write = step_ * (B * x)  # [d, n]
+                h_z = step_now * A  # [d, n]
+                h_decay_log2 = step_now * A_log2  # [d, n]
+                h_decay = tlmath.exp2(h_decay_log2)  # [d, n]
+                h_write = step_now * (B * x_now)  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 # spec line 12
-                t_7 = tlmath.folded_sum(tl.where(in_n, C * h_next, 0.0), 1, 3)  # [d]
-                y = t_7 + tl.where(lead_n, D * x, 0.0)  # [d]
-                tl.store(y_out_at + way * u * y_out_stride_t, y, mask=in_d & once_n & alive)
+                t_7 = tl.sum(tl.where(in_n, C * h_next, 0.0), 1, keep_dims=True)  # [d]
+                t_7_parts = (t_7,) if u % share == 0 else t_7_parts + (t_7,)
+                if u % share == share - 1:
+                    t_7 = tlmath.scattered(t_7_parts, share, place, lanes_n, 3)[0]  # [d]
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
+                    # spec line 12
+                    y = t_7 + tl.where(lead_n, t_8, 0.0)  # [d]
+                    tl.store(
+                        y_out_at + way * (u // share * share) * y_out_stride_t, y, mask=in_d & turn_alive
+                    )
                 h = tl.where(alive, h_next, h)
             y_out_at += way * (short if tail else unroll) * y_out_stride_t
     h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d + at_n * h_end_stride_n  # [d, n]
@@ -443,7 +483,6 @@ def backward_kernel(
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
-    once_d = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes == 0
     once_n = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes == 0
     lead_n = part_n == 0
 
@@ -453,6 +492,7 @@ def backward_kernel(
     D = tl.load(D_at, mask=in_d, other=0.0).to(acc)  # [d]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
+    A_log2 = A * 1.4426950408889634  # [d, n]
 
     way: tl.constexpr = -1 if reverse else 1
     # [d, n]
@@ -470,6 +510,11 @@ def backward_kernel(
     d_A_sum = tl.full([fold_d, fold_n, lanes_d, lanes_n], 0.0, acc)  # [d, n]
     d_D_sum = tl.full([fold_d, 1, lanes_d, lanes_n], 0.0, acc)  # [d]
     d_bias_sum = tl.full([fold_d, 1, lanes_d, lanes_n], 0.0, acc)  # [d]
+    share: tl.constexpr = unroll if unroll < lanes_n else lanes_n  # steps at once
+    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_n
+    in_turn = place * share % lanes_n < share
+    side = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -488,26 +533,15 @@ def backward_kernel(
             B_lines = tlmath.cache_lines(B_at, block_n, way * B_stride_t, -prefetch * unroll, unroll)
             C_lines = tlmath.cache_lines(C_at, block_n, way * C_stride_t, -prefetch * unroll, unroll)
             dy_y_lines = tlmath.cache_lines(dy_y_at, block_d, way * dy_y_stride_t, -prefetch * unroll, unroll)
+        x_at += turn * (way * x_stride_t)
+        delta_at += turn * (way * delta_stride_t)
+        dy_y_at += turn * (way * dy_y_stride_t)
         x_ahead = ()
         delta_ahead = ()
         B_ahead = ()
         C_ahead = ()
         dy_y_ahead = ()
         for u in tl.static_range(unroll):
-            # [d]
-            x_ahead += (
-                tl.load(
-                    x_at + way * u * x_stride_t, mask=in_d & (begin >= 0) & (begin + u < steps), other=0.0
-                ),
-            )
-            # [d]
-            delta_ahead += (
-                tl.load(
-                    delta_at + way * u * delta_stride_t,
-                    mask=in_d & (begin >= 0) & (begin + u < steps),
-                    other=0.0,
-                ),
-            )
             # [n]
             B_ahead += (
                 tl.load(
@@ -520,11 +554,28 @@ def backward_kernel(
                     C_at + way * u * C_stride_t, mask=in_n & (begin >= 0) & (begin + u < steps), other=0.0
                 ),
             )
+        for u in tl.static_range(0, unroll, share):
+            # [d]
+            x_ahead += (
+                tl.load(
+                    x_at + way * (u // share * share) * x_stride_t,
+                    mask=in_d & (begin >= 0) & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [d]
+            delta_ahead += (
+                tl.load(
+                    delta_at + way * (u // share * share) * delta_stride_t,
+                    mask=in_d & (begin >= 0) & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
             # [d]
             dy_y_ahead += (
                 tl.load(
-                    dy_y_at + way * u * dy_y_stride_t,
-                    mask=in_d & (begin >= 0) & (begin + u < steps),
+                    dy_y_at + way * (u // share * share) * dy_y_stride_t,
+                    mask=in_d & (begin >= 0) & (begin + u + turn < steps),
                     other=0.0,
                 ),
             )
@@ -550,6 +601,7 @@ def backward_kernel(
             + origin * d_x_out_stride_t
             + at_d * d_x_out_stride_d
         )
+        d_x_out_at += turn * (way * d_x_out_stride_t)
         # [d]
         d_delta_out_at = (
             d_delta_out_ptr
@@ -558,6 +610,7 @@ def backward_kernel(
             + origin * d_delta_out_stride_t
             + at_d * d_delta_out_stride_d
         )
+        d_delta_out_at += turn * (way * d_delta_out_stride_t)
         # [n]
         d_B_out_at = (
             d_B_out_ptr
@@ -607,12 +660,21 @@ def backward_kernel(
                 C_ahead = ()
                 dy_y_ahead = ()
                 for u in tl.static_range(unroll):
-                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
-                    # [d]
-                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
                     B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
                     C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
-                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d, other=0.0),)  # [d]
+                for u in tl.static_range(0, unroll, share):
+                    # [d]
+                    x_ahead += (
+                        tl.load(x_at + way * (u // share * share) * x_stride_t, mask=in_d, other=0.0),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(delta_at + way * (u // share * share) * delta_stride_t, mask=in_d, other=0.0),
+                    )
+                    # [d]
+                    dy_y_ahead += (
+                        tl.load(dy_y_at + way * (u // share * share) * dy_y_stride_t, mask=in_d, other=0.0),
+                    )
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
                     checkpoint = tl.cast((skip + first) // segment, tl.int64)
@@ -630,19 +692,27 @@ def backward_kernel(
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d * block_n, h_now)
                         for u in tl.static_range(unroll):
+                            if u % share == 0:
+                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
+                                # [d]
+                                x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)
+                                # [d]
+                                delta = tl.load(
+        delta_at + way * gap * delta_stride_t, mask=in_d, other=0.0
+    ).to(
+                                    acc
+                                )
+                                # spec line 10
+                                step_ = tlmath.softplus(delta + bias)  # [d]
+                            x_now = tlmath.from_lane(x, u % share, share)  # [d]
+                            step_now = tlmath.from_lane(step_, u % share, share)  # [d]
                             gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-                            # [d]
-                            delta = tl.load(delta_at + way * gap * delta_stride_t, mask=in_d, other=0.0).to(
-                                acc
-                            )
                             B = tl.load(B_at + way * gap * B_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
-                            # spec line 10
-                            step_ = tlmath.softplus(delta + bias)  # [d]
                             # spec line 11
-                            h_z = step_ * A  # [d, n]
-                            h_decay = tlmath.exp(h_z)  # [d, n]
-                            h_write = step_ * (B * x)  # [d, n]
+                            h_z = step_now * A  # [d, n]
+                            h_decay_log2 = step_now * A_log2  # [d, n]
+                            h_decay = tlmath.exp2(h_decay_log2)  # [d, n]
+                            h_write = step_now * (B * x_now)  # [d, n]
                             h_phi1 = tlmath.phi1(h_z)  # [d, n]
                             h_kept = h_decay * h_now  # [d, n]
                             h_next = h_kept + h_phi1 * h_write  # [d, n]
@@ -666,67 +736,104 @@ def backward_kernel(
             h_kept_2 = ()
             for u in tl.static_range(unroll):
                 h_kept_2 += (h_now,)
-                x = x_block[u].to(acc)  # [d]
-                delta = delta_block[u].to(acc)  # [d]
+                if u % share == 0:
+                    x = x_block[u // share].to(acc)  # [d]
+                    delta = delta_block[u // share].to(acc)  # [d]
+                    # spec line 10
+                    step_ = tlmath.softplus(delta + bias)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
                 B = B_block[u].to(acc)  # [n]
-                # spec line 10
-                step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_ * A  # [d, n]
-                h_decay = tlmath.exp(h_z)  # [d, n]
-                h_write = step_ * (B * x)  # [d, n]
+                h_z = step_now * A  # [d, n]
+                h_decay_log2 = step_now * A_log2  # [d, n]
+                h_decay = tlmath.exp2(h_decay_log2)  # [d, n]
+                h_write = step_now * (B * x_now)  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h_now  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 h_now = h_next
+            d_B_parts = ()
+            d_C_parts = ()
             for u in tl.static_range(unroll - 1, -1, -1):
                 alive = first + u < steps if tail else True
                 h = h_kept_2[u]  # [d, n]
-                x = x_block[u].to(acc)  # [d]
-                delta = delta_block[u].to(acc)  # [d]
+                if u % share == share - 1:
+                    x = x_block[u // share].to(acc)  # [d]
+                    delta = delta_block[u // share].to(acc)  # [d]
+                    dy_y = dy_y_block[u // share].to(acc)  # [d]
+                    # spec line 10
+                    t = delta + bias  # [d]
+                    step_ = tlmath.softplus(t)  # [d]
+                    # spec line 12
+                    d_D = dy_y * x  # [d]
+                    d_x = dy_y * D  # [d]
+                    # spec line 10
+                    t_6 = tlmath.sigmoid(t)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share)  # [d]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
                 B = B_block[u].to(acc)  # [n]
                 C = C_block[u].to(acc)  # [n]
-                dy_y = dy_y_block[u].to(acc)  # [d]
-                # spec line 10
-                t = delta + bias  # [d]
-                step_ = tlmath.softplus(t)  # [d]
                 # spec line 11
-                t_4 = B * x  # [d, n]
-                h_z = step_ * A  # [d, n]
-                h_decay = tlmath.exp(h_z)  # [d, n]
-                h_write = step_ * t_4  # [d, n]
+                t_4 = B * x_now  # [d, n]
+                h_z = step_now * A  # [d, n]
+                h_decay_log2 = step_now * A_log2  # [d, n]
+                h_decay = tlmath.exp2(h_decay_log2)  # [d, n]
+                h_write = step_now * t_4  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 # spec line 12
-                d_D = dy_y * x  # [d]
-                d_x = dy_y * D  # [d]
-                d_C = tlmath.folded_sum(tl.where(in_d, dy_y * h_next, 0.0), 0, 2)  # [n]
-                d_h_next = dy_y * C  # [d, n]
+                d_C = tl.sum(tl.where(in_d, dy_y_now * h_next, 0.0), 0, keep_dims=True)  # [n]
+                d_h_next = dy_y_now * C  # [d, n]
                 # spec line 11
                 d_h_next_2 = d_h + d_h_next  # [d, n]
                 d_h_2 = d_h_next_2 * h_decay  # [d, n]
                 d_h_decay = d_h_next_2 * h  # [d, n]
                 d_h_phi1 = d_h_next_2 * h_write  # [d, n]
                 d_h_write = d_h_next_2 * h_phi1  # [d, n]
-                d_step = tlmath.folded_sum(tl.where(in_n, d_h_write * t_4, 0.0), 1, 3)  # [d]
-                d_t_4 = d_h_write * step_  # [d, n]
+                d_step = tl.sum(tl.where(in_n, d_h_write * t_4, 0.0), 1, keep_dims=True)  # [d]
+                d_t_4 = d_h_write * step_now  # [d, n]
                 d_h_z = d_h_phi1 * tlmath.dphi1(h_z) + d_h_decay * h_decay  # [d, n]
-                d_step_2 = tlmath.folded_sum(tl.where(in_n, d_h_z * A, 0.0), 1, 3)  # [d]
-                d_A = d_h_z * step_  # [d, n]
-                d_B = tlmath.folded_sum(tl.where(in_d, d_t_4 * x, 0.0), 0, 2)  # [n]
-                d_x_2 = tlmath.folded_sum(tl.where(in_n, d_t_4 * B, 0.0), 1, 3)  # [d]
-                # spec line 10
-                t_9 = (d_step + d_step_2) * tlmath.sigmoid(t)  # [d]
-                d_x_3 = tl.where(lead_n, d_x, 0.0) + d_x_2  # [d]
-                tl.store(d_x_out_at + way * u * d_x_out_stride_t, d_x_3, mask=in_d & once_n & alive)
-                tl.store(d_delta_out_at + way * u * d_delta_out_stride_t, t_9, mask=in_d & once_n & alive)
-                tl.store(d_B_out_at + way * u * d_B_out_stride_t, d_B, mask=in_n & once_d & alive)
-                tl.store(d_C_out_at + way * u * d_C_out_stride_t, d_C, mask=in_n & once_d & alive)
+                d_step_2 = tl.sum(tl.where(in_n, d_h_z * A, 0.0), 1, keep_dims=True)  # [d]
+                d_A = d_h_z * step_now  # [d, n]
+                d_B = tl.sum(tl.where(in_d, d_t_4 * x_now, 0.0), 0, keep_dims=True)  # [n]
+                d_x_2 = tl.sum(tl.where(in_n, d_t_4 * B, 0.0), 1, keep_dims=True)  # [d]
                 d_A_sum += tl.where(alive, d_A, 0.0)
-                d_D_sum += tl.where(alive, d_D, 0.0)
-                d_bias_sum += tl.where(alive, t_9, 0.0)
+                d_step_parts = (d_step,) if u % share == share - 1 else (d_step,) + d_step_parts
+                d_step_2_parts = (d_step_2,) if u % share == share - 1 else (d_step_2,) + d_step_2_parts
+                d_x_2_parts = (d_x_2,) if u % share == share - 1 else (d_x_2,) + d_x_2_parts
+                if u % share == 0:
+                    d_step = tlmath.scattered(d_step_parts, share, place, lanes_n, 3)[0]  # [d]
+                    d_step_2 = tlmath.scattered(d_step_2_parts, share, place, lanes_n, 3)[0]  # [d]
+                    d_x_2 = tlmath.scattered(d_x_2_parts, share, place, lanes_n, 3)[0]  # [d]
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
+                    # spec line 10
+                    t_9 = (d_step + d_step_2) * t_6  # [d]
+                    d_x_3 = tl.where(lead_n, d_x, 0.0) + d_x_2  # [d]
+                    tl.store(
+                        d_x_out_at + way * (u // share * share) * d_x_out_stride_t,
+                        d_x_3,
+                        mask=in_d & turn_alive,
+                    )
+                    tl.store(
+                        d_delta_out_at + way * (u // share * share) * d_delta_out_stride_t,
+                        t_9,
+                        mask=in_d & turn_alive,
+                    )
+                    d_D_sum += tl.where(turn_alive, d_D, 0.0)
+                    d_bias_sum += tl.where(turn_alive, t_9, 0.0)
                 d_h = tl.where(alive, d_h_2, d_h)
+                d_B_parts += (d_B,)
+                d_C_parts += (d_C,)
+            d_B_parts = tlmath.scattered(d_B_parts, unroll, side, lanes_d, 2)
+            d_C_parts = tlmath.scattered(d_C_parts, unroll, side, lanes_d, 2)
+            for k in tl.static_range((unroll + lanes_d - 1) // lanes_d):
+                mine = unroll - 1 - (side * unroll // lanes_d + k)
+                mine_alive = (side * unroll % lanes_d < unroll) & (first + mine < steps if tail else True)
+                tl.store(d_B_out_at + way * mine * d_B_out_stride_t, d_B_parts[k], mask=in_n & mine_alive)
+                tl.store(d_C_out_at + way * mine * d_C_out_stride_t, d_C_parts[k], mask=in_n & mine_alive)
             d_x_out_at -= way * unroll * d_x_out_stride_t
             d_delta_out_at -= way * unroll * d_delta_out_stride_t
             d_B_out_at -= way * unroll * d_B_out_stride_t
@@ -735,7 +842,7 @@ def backward_kernel(
     d_A_out_at = d_A_out_ptr + row * d_A_out_stride_row + at_d * d_A_out_stride_d + at_n * d_A_out_stride_n
     tl.store(d_A_out_at, d_A_sum, mask=in_d & in_n)
     d_D_out_at = d_D_out_ptr + row * d_D_out_stride_row + at_d * d_D_out_stride_d  # [d]
-    tl.store(d_D_out_at, d_D_sum, mask=in_d & once_n & lead_n)
+    tl.store(d_D_out_at, tlmath.lane_sum(d_D_sum), mask=in_d & once_n & lead_n)
     # [d]
     d_bias_out_at = (
         d_bias_out_ptr
@@ -743,7 +850,7 @@ def backward_kernel(
         + row * d_bias_out_stride_row
         + at_d * d_bias_out_stride_d
     )
-    tl.store(d_bias_out_at, d_bias_sum, mask=in_d & once_n)
+    tl.store(d_bias_out_at, tlmath.lane_sum(d_bias_sum), mask=in_d & once_n)
     # [d, n]
     d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d + at_n * d_h_end_stride_n
     tl.store(d_h_end_at, d_h, mask=in_d & in_n)
@@ -813,6 +920,7 @@ def forward_summary_kernel(
     A = tl.load(A_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
+    A_log2 = A * 1.4426950408889634  # [d, n]
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -827,6 +935,10 @@ def forward_summary_kernel(
         + at_n * h_product_start_stride_n
     )
     h_product = tl.load(h_product_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
+    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_n
+    in_turn = place * share % lanes_n < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -840,18 +952,31 @@ def forward_summary_kernel(
                 delta_at, block_d, way * delta_stride_t, prefetch * unroll, unroll
             )
             B_lines = tlmath.cache_lines(B_at, block_n, way * B_stride_t, prefetch * unroll, unroll)
+        x_at += turn * (way * x_stride_t)
+        delta_at += turn * (way * delta_stride_t)
         x_ahead = ()
         delta_ahead = ()
         B_ahead = ()
         for u in tl.static_range(short if tail else unroll):
-            # [d]
-            x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (begin + u < steps), other=0.0),)
-            # [d]
-            delta_ahead += (
-                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < steps), other=0.0),
-            )
             # [n]
             B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [d]
+            x_ahead += (
+                tl.load(
+                    x_at + way * (u // share * share) * x_stride_t,
+                    mask=in_d & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
+            # [d]
+            delta_ahead += (
+                tl.load(
+                    delta_at + way * (u // share * share) * delta_stride_t,
+                    mask=in_d & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
         for first in range(begin, steps if tail else whole, short if tail else unroll):
             x_block = x_ahead
             delta_block = delta_ahead
@@ -873,10 +998,16 @@ def forward_summary_kernel(
                 delta_ahead = ()
                 B_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    x_ahead += (tl.load(x_at + way * u * x_stride_t, mask=in_d, other=0.0),)  # [d]
-                    # [d]
-                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
                     B_ahead += (tl.load(B_at + way * u * B_stride_t, mask=in_n, other=0.0),)  # [n]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    x_ahead += (
+                        tl.load(x_at + way * (u // share * share) * x_stride_t, mask=in_d, other=0.0),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(delta_at + way * (u // share * share) * delta_stride_t, mask=in_d, other=0.0),
+                    )
             if tail:
                 x_at += way * short * x_stride_t
                 delta_at += way * short * delta_stride_t
@@ -885,41 +1016,50 @@ def forward_summary_kernel(
                 delta_ahead = ()
                 B_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    # [d]
-                    x_ahead += (
-                        tl.load(
-                            x_at + way * u * x_stride_t, mask=in_d & (first + short + u < steps), other=0.0
-                        ),
-                    )
-                    # [d]
-                    delta_ahead += (
-                        tl.load(
-                            delta_at + way * u * delta_stride_t,
-                            mask=in_d & (first + short + u < steps),
-                            other=0.0,
-                        ),
-                    )
                     # [n]
                     B_ahead += (
                         tl.load(
                             B_at + way * u * B_stride_t, mask=in_n & (first + short + u < steps), other=0.0
                         ),
                     )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    x_ahead += (
+                        tl.load(
+                            x_at + way * (u // share * share) * x_stride_t,
+                            mask=in_d & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
+                    # [d]
+                    delta_ahead += (
+                        tl.load(
+                            delta_at + way * (u // share * share) * delta_stride_t,
+                            mask=in_d & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < steps if tail else True
-                x = x_block[u].to(acc)  # [d]
-                delta = delta_block[u].to(acc)  # [d]
+                if u % share == 0:
+                    x = x_block[u // share].to(acc)  # [d]
+                    delta = delta_block[u // share].to(acc)  # [d]
+                    # spec line 10
+                    step_ = tlmath.softplus(delta + bias)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
                 B = B_block[u].to(acc)  # [n]
-                # spec line 10
-                step_ = tlmath.softplus(delta + bias)  # [d]
                 # spec line 11
-                h_z = step_ * A  # [d, n]
-                h_decay = tlmath.exp(h_z)  # [d, n]
-                h_write = step_ * (B * x)  # [d, n]
+                h_z = step_now * A  # [d, n]
+                h_decay_log2 = step_now * A_log2  # [d, n]
+                h_decay = tlmath.exp2(h_decay_log2)  # [d, n]
+                h_write = step_now * (B * x_now)  # [d, n]
                 h_phi1 = tlmath.phi1(h_z)  # [d, n]
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 t_2 = h_decay * h_product  # [d, n]
+                if u % share == share - 1:
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 h = tl.where(alive, h_next, h)
                 h_product = tl.where(alive, t_2, h_product)
     h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d + at_n * h_end_stride_n  # [d, n]
@@ -998,6 +1138,7 @@ def backward_summary_kernel(
     A = tl.load(A_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     bias_at = bias_ptr + at_d * bias_stride_d  # [d]
     bias = tl.load(bias_at, mask=in_d, other=0.0).to(acc)  # [d]
+    A_log2 = A * 1.4426950408889634  # [d, n]
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
@@ -1014,6 +1155,10 @@ def backward_summary_kernel(
         + at_n * d_h_product_start_stride_n
     )
     d_h_product = tl.load(d_h_product_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
+    share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
+    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
+    turn = place * share // lanes_n
+    in_turn = place * share % lanes_n < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1027,19 +1172,30 @@ def backward_summary_kernel(
             )
             C_lines = tlmath.cache_lines(C_at, block_n, way * C_stride_t, prefetch * unroll, unroll)
             dy_y_lines = tlmath.cache_lines(dy_y_at, block_d, way * dy_y_stride_t, prefetch * unroll, unroll)
+        delta_at += turn * (way * delta_stride_t)
+        dy_y_at += turn * (way * dy_y_stride_t)
         delta_ahead = ()
         C_ahead = ()
         dy_y_ahead = ()
         for u in tl.static_range(short if tail else unroll):
-            # [d]
-            delta_ahead += (
-                tl.load(delta_at + way * u * delta_stride_t, mask=in_d & (begin + u < steps), other=0.0),
-            )
             # [n]
             C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n & (begin + u < steps), other=0.0),)
+        for u in tl.static_range(0, short if tail else unroll, share):
+            # [d]
+            delta_ahead += (
+                tl.load(
+                    delta_at + way * (u // share * share) * delta_stride_t,
+                    mask=in_d & (begin + u + turn < steps),
+                    other=0.0,
+                ),
+            )
             # [d]
             dy_y_ahead += (
-                tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d & (begin + u < steps), other=0.0),
+                tl.load(
+                    dy_y_at + way * (u // share * share) * dy_y_stride_t,
+                    mask=in_d & (begin + u + turn < steps),
+                    other=0.0,
+                ),
             )
         for first in range(begin, steps if tail else whole, short if tail else unroll):
             delta_block = delta_ahead
@@ -1062,10 +1218,16 @@ def backward_summary_kernel(
                 C_ahead = ()
                 dy_y_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    # [d]
-                    delta_ahead += (tl.load(delta_at + way * u * delta_stride_t, mask=in_d, other=0.0),)
                     C_ahead += (tl.load(C_at + way * u * C_stride_t, mask=in_n, other=0.0),)  # [n]
-                    dy_y_ahead += (tl.load(dy_y_at + way * u * dy_y_stride_t, mask=in_d, other=0.0),)  # [d]
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    delta_ahead += (
+                        tl.load(delta_at + way * (u // share * share) * delta_stride_t, mask=in_d, other=0.0),
+                    )
+                    # [d]
+                    dy_y_ahead += (
+                        tl.load(dy_y_at + way * (u // share * share) * dy_y_stride_t, mask=in_d, other=0.0),
+                    )
             if tail:
                 delta_at += way * short * delta_stride_t
                 C_at += way * short * C_stride_t
@@ -1074,43 +1236,49 @@ def backward_summary_kernel(
                 C_ahead = ()
                 dy_y_ahead = ()
                 for u in tl.static_range(short if tail else unroll):
-                    # [d]
-                    delta_ahead += (
-                        tl.load(
-                            delta_at + way * u * delta_stride_t,
-                            mask=in_d & (first + short + u < steps),
-                            other=0.0,
-                        ),
-                    )
                     # [n]
                     C_ahead += (
                         tl.load(
                             C_at + way * u * C_stride_t, mask=in_n & (first + short + u < steps), other=0.0
                         ),
                     )
+                for u in tl.static_range(0, short if tail else unroll, share):
+                    # [d]
+                    delta_ahead += (
+                        tl.load(
+                            delta_at + way * (u // share * share) * delta_stride_t,
+                            mask=in_d & (first + short + u + turn < steps),
+                            other=0.0,
+                        ),
+                    )
                     # [d]
                     dy_y_ahead += (
                         tl.load(
-                            dy_y_at + way * u * dy_y_stride_t,
-                            mask=in_d & (first + short + u < steps),
+                            dy_y_at + way * (u // share * share) * dy_y_stride_t,
+                            mask=in_d & (first + short + u + turn < steps),
                             other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
                 alive = first + u < steps if tail else True
-                delta = delta_block[u].to(acc)  # [d]
+                if u % share == 0:
+                    delta = delta_block[u // share].to(acc)  # [d]
+                    dy_y = dy_y_block[u // share].to(acc)  # [d]
+                    # spec line 10
+                    step_ = tlmath.softplus(delta + bias)  # [d]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
                 C = C_block[u].to(acc)  # [n]
-                dy_y = dy_y_block[u].to(acc)  # [d]
-                # spec line 10
-                step_ = tlmath.softplus(delta + bias)  # [d]
+                h_decay_log2 = step_now * A_log2  # [d, n]
                 # spec line 11
-                h_z = step_ * A  # [d, n]
-                h_decay = tlmath.exp(h_z)  # [d, n]
+                h_decay = tlmath.exp2(h_decay_log2)  # [d, n]
                 # spec line 12
-                d_h_next = dy_y * C  # [d, n]
+                d_h_next = dy_y_now * C  # [d, n]
                 # spec line 11
                 d_h_2 = (d_h + d_h_next) * h_decay  # [d, n]
                 t_7 = d_h_product * h_decay  # [d, n]
+                if u % share == share - 1:
+                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 d_h = tl.where(alive, d_h_2, d_h)
                 d_h_product = tl.where(alive, t_7, d_h_product)
     # [d, n]

@@ -1,0 +1,102 @@
+"""What `diagonal.py` measures: specs, sizes, random tensors.  Imports nothing of scanc, whose import is timed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STATES = 16
+_SELECTIVE = """scan selective{gated}
+axes   d, n
+input  u[d], delta(u)[d], B(u)[n], C(u)[n]{z}
+param  A[d,n], D[d], bias[d]
+state  h[d,n]
+step = softplus(delta + bias)
+h = exp(step*A)*h + (step*u)*B
+y = {y}
+output y[d]
+"""
+SPECS = {
+    "gated": """scan gated
+axes   d
+input  a[d], x[d]
+state  h[d]
+h = a*h + x
+output h[d]
+""",
+    "complex": """scan complex_gated
+axes   d
+input  a[d]: complex, x[d]: complex
+state  h[d]: complex
+h = a*h + x
+output h[d]
+""",
+    "selective": _SELECTIVE.format(gated="", z="", y="C · h + D*u"),
+    "selective_z": _SELECTIVE.format(gated="_z", z=", z(u)[d]", y="(C · h + D*u) * silu(z)"),
+}
+
+Shape = tuple[int, int, int]
+GATED: tuple[Shape, ...] = ((8, 4096, 2048), (1, 65536, 2048), (64, 512, 2048), (1, 1048576, 64))
+SELECTIVE: tuple[Shape, ...] = ((8, 4096, 2048), (1, 65536, 2048), (8, 2048, 4096))
+SHAPES = {"gated": GATED, "complex": GATED[:1], "selective": SELECTIVE, "selective_z": SELECTIVE}
+"""Batch, time, channels; a complex tensor has as many complex numbers."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One spec at one size. `dtype` is that of inputs; params are fp32."""
+
+    spec: str
+    shape: Shape
+    dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec} {self.shape} {self.dtype_name}"
+
+
+def cases(only: str | None = None, *, quick: bool = False) -> list[Case]:
+    """Every spec, shape and dtype, or those of one spec; `quick`: the first shape, in bf16 where there is such."""
+    found = []
+    for spec, shapes in SHAPES.items():
+        dtypes = (torch.float32,) if spec == "complex" else (torch.float32, torch.bfloat16)
+        for dtype in dtypes[-1:] if quick else dtypes:
+            found += [Case(spec, shape, dtype) for shape in (shapes[:1] if quick else shapes)]
+    return [case for case in found if only in (None, case.spec)]
+
+
+def arguments(case: Case, shape: Shape, device: str, seed: int = 0) -> dict[str, Tensor]:
+    """Random inputs and params as models have them: gates in (0, 1), A below 0."""
+    generator = torch.Generator(device).manual_seed(seed)
+    batch, length, channels = shape
+
+    def draw(*dims: int) -> Tensor:
+        return torch.randn(*dims, generator=generator, device=device)
+
+    if case.spec == "gated":
+        found = {"a": torch.sigmoid(2 + draw(*shape)), "x": draw(*shape)}
+        return {name: x.to(case.dtype) for name, x in found.items()}
+    if case.spec == "complex":
+        gate = torch.polar(torch.sigmoid(2 + draw(*shape)), math.pi * draw(*shape))
+        return {"a": gate, "x": torch.complex(draw(*shape), draw(*shape))}
+    found = {"u": draw(*shape), "delta": draw(*shape) - 2}
+    found |= {"B": draw(batch, length, STATES), "C": draw(batch, length, STATES)}
+    if case.spec == "selective_z":
+        found["z"] = draw(*shape)
+    found = {name: x.to(case.dtype) for name, x in found.items()}
+    A = -torch.exp(0.5 * draw(channels, STATES))
+    return found | {"A": A, "D": draw(channels), "bias": 0.1 * draw(channels)}
+
+
+def bytes_moved(tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Bytes that have to move, forward and backward: every tensor once. Of a gated scan 3 and 5 words per element."""
+    read = sum(x.nbytes for x in tensors.values())
+    out = next(iter(tensors.values())).nbytes
+    return read + out, 2 * read + out
