@@ -100,8 +100,9 @@ class LookbackFrame(Frame):
     def lifted(self, text: str, own: Axes, wanted: Axes) -> str:
         return text
 
-    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str]) -> str:
+    def reduced(self, fn: str, text: str, axes: Axes, gone: Iterable[str], within: bool = False) -> str:
         assert fn == "sum"
+        assert not within
         return f"tl.sum({text}, axis=1, keep_dims=True)"
 
     def constants(self) -> list[str]:
