@@ -17,7 +17,7 @@ LINE, CPU = ("d",), torch.device("cpu")
 def tiling(past: bool = False, work: int = 13) -> Tiling:
     return Tiling(
         "ema", grid=(), split=LINE, summed=(), full=(), tiles=(LINE,), resident=(LINE, LINE), rows=(LINE,),
-        past=(LINE,) if past else (), work=work, segment=16,
+        past=(LINE,) if past else (), folds=(), work=work, segment=16,
     )  # fmt: skip
 
 
