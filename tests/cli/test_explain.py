@@ -48,7 +48,7 @@ def canonical(operator: Operator, tensors: dict[str, Tensor]) -> list[Tensor]:
 
 def test_a_target_says_a_number_where_sizes_do_not_matter() -> None:
     text = scanc.load(EXAMPLES / "ema.scan").explain()
-    assert "  triton: recurrent, chunked: 0.25\n" in text  # a state of four bytes, every 16 steps
+    assert "  triton: recurrent, chunked, parallel: 0.25\n" in text  # a state of four bytes, every 16 steps
     assert "4 at B = 1, T = 1024, axes of 16" in text  # every state of a short call
 
 

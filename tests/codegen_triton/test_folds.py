@@ -10,6 +10,9 @@ from codegen_triton.support import Emitted, by_kernels, compare, cotangents, emi
 from interpreter.specs import example, small_arguments
 from scanc_runtime.tiling import forced
 
+from scanc.interpreter import random_arguments
+from scanc.semantics.lower import lower
+
 FOLDED = ("selective_ssm", "gla", "mlstm", "mamba2", "delta_rule", "s4d")
 
 
@@ -48,6 +51,25 @@ def test_chunks_in_turns(name: str, lanes: int) -> None:
     with forced(lanes=dict.fromkeys(axes(name), lanes), unroll=2, chunks=3):
         found = compare(spec, small_arguments(spec.program, time=13), dtype=torch.float64, form="chunked")
     assert all(error < 1e-11 for error in found.values()), found
+
+
+RERUN_ALONE = """scan rerun
+axes i, j
+input k[i], v[j], x[i]
+state S[i, j]
+S = tanh(S) + k + v
+"""
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("output", ["output S[i, j]", "y = x * S\noutput y[i, j]"])
+def test_rows_that_the_rerun_alone_reads(output: str, lanes: int) -> None:
+    spec = emit(lower(f"{RERUN_ALONE}{output}\n"))
+    arguments = random_arguments(spec.program, batch=2, time=11, sizes={"i": 5, "j": 6}, dtype=torch.float64)
+    for unroll in (2, 4):
+        with forced(lanes={"i": lanes, "j": lanes}, unroll=unroll):
+            found = compare(spec, arguments, dtype=torch.float64)
+        assert all(error < 1e-11 for error in found.values()), found
 
 
 def test_two_runs_are_bitwise_equal() -> None:

@@ -103,13 +103,14 @@ class _Backward:
         sums = self._write_sums(totals)
         parts = kernel.turns(adjoint, self.inputs)
         self.turn = TurnWriter(step, parts, kernel.folds[1], "share - 1", "0") if parts else None
-        if self.turn:
-            kernel.write_share("unroll")
-        sums_out.write_lanes()
-        self.turned = [read.value for read in parts.reads] if parts else []
         if again is not None:
             parts = kernel.turns(again.program, self.again_inputs)
             self.again_turn = TurnWriter(again, parts, kernel.folds[1], "0", "share - 1") if parts else None
+        in_turns = [turn for turn in (self.turn, self.again_turn) if turn is not None]
+        if in_turns:
+            kernel.write_share("unroll", leaves=self.turn is not None and bool(self.turn.alone))
+        sums_out.write_lanes()
+        self.turned = list(dict.fromkeys(read.value for turn in in_turns for read in turn.parts.reads))
         inputs = Inputs(out, step, found, kernel.buffers, turned=self.turned)
         out.line(f"whole = {kernel.steps} // unroll")
         with out.block("for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):"):
@@ -286,7 +287,7 @@ class _Backward:
         for total in totals:
             if total not in late:
                 self.out.line(f"{sums[total.host]} += tl.where(alive, {step.tensor(total.value)}, 0.0)")
-        if turn:
+        if turn and turn.alone:
             with turn.behind(self.kernel.steps):
                 self.kernel.write_stores(step, outs, out_rows, turned=True)
                 for total in late:

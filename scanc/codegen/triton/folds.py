@@ -89,13 +89,17 @@ class FoldedFrame(Frame):
             if axis in self._once:
                 out.line(f"once_{axis} = tl.arange(0, lanes_{axis})[{_index(2 + i)}] + all_lanes == 0")
 
-    def write_share(self, out: Writer, most: str) -> None:
-        """How many steps are worked on at once, a step to a lane, at `most` that many; and each lane's step."""
+    def write_share(self, out: Writer, most: str, *, leaves: bool) -> None:
+        """How many steps are worked on at once, a step to a lane, at `most` that many; and each lane's step.
+
+        `leaves`: something leaves by turns, from the first of the lanes that have a step.
+        """
         inner = self.order[1]
         out.line(f"share: tl.constexpr = {most} if {most} < lanes_{inner} else lanes_{inner}", "steps at once")
         out.line(f"place = tl.arange(0, lanes_{inner})[{_index(3)}] + all_lanes")
         out.line(f"turn = place * share // lanes_{inner}")
-        out.line(f"in_turn = place * share % lanes_{inner} < share")
+        if leaves:
+            out.line(f"in_turn = place * share % lanes_{inner} < share")
 
 
 def _index(position: int) -> str:

@@ -43,7 +43,7 @@ def forward_kernel(
     parts = kernel.turns(program, found)
     turn = TurnWriter(step, parts, kernel.folds[1], "0", "share - 1") if parts else None
     if turn:
-        kernel.write_share(SHORT)
+        kernel.write_share(SHORT, leaves=bool(turn.alone))
     turned = [read.value for read in turn.parts.reads] if turn else []
     inputs = Inputs(out, step, found, kernel.buffers, COUNT, turned)
     out.line(f"whole = {kernel.steps} // unroll * unroll")
@@ -66,7 +66,7 @@ def forward_kernel(
                 inputs.write_taken(step, [read for read in found if read.value not in turned])
                 step.write(turn.parts.during if turn else step.instrs(RegionKind.STEP))
                 kernel.write_stores(step, outs, out_rows)
-                if turn:
+                if turn and turn.alone:
                     with turn.behind(kernel.steps):
                         kernel.write_stores(step, outs, out_rows, turned=True)
                 kernel.write_next(step, "alive")

@@ -84,10 +84,10 @@ class KernelWriter:
         """How a step of this kernel is done in turns, if its tiles are folded and that spares work."""
         return turns(program, found, self.frame, self.folds[0]) if self.folds else None
 
-    def write_share(self, most: str) -> None:
-        """How many steps a turn has, at most so many."""
+    def write_share(self, most: str, *, leaves: bool) -> None:
+        """How many steps a turn has, at most so many; `leaves`: something leaves by turns."""
         assert isinstance(self.frame, FoldedFrame)
-        self.frame.write_share(self.body, most)
+        self.frame.write_share(self.body, most, leaves=leaves)
 
     # --- arguments ---
 

@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="6a9770dfc7aa",
+    digest="d38dc8b00bf5",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -874,7 +874,6 @@ def forward_summary_kernel(
     share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
     place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
     turn = place * share // lanes_j
-    in_turn = place * share % lanes_j < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -986,8 +985,6 @@ def forward_summary_kernel(
                 # spec line 11
                 S_2 = exp_g_now * S + k_now * v  # [i, j]
                 t_3 = exp_g_now * S_product  # [i, j]
-                if u % share == share - 1:
-                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 S = tl.where(alive, S_2, S)
                 S_product = tl.where(alive, t_3, S_product)
     # [i, j]
@@ -1097,7 +1094,6 @@ def backward_summary_kernel(
     share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
     place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
     turn = place * share // lanes_j
-    in_turn = place * share % lanes_j < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1220,8 +1216,6 @@ def backward_summary_kernel(
                 # spec line 11
                 d_S_2 = (d_S + dy_o * q_now) * exp_g_now  # [i, j]
                 t_4 = d_S_product * exp_g_now  # [i, j]
-                if u % share == share - 1:
-                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 d_S = tl.where(alive, d_S_2, d_S)
                 d_S_product = tl.where(alive, t_4, d_S_product)
     # [i, j]

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="2ccf04e85af9",
+    digest="716215f30200",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -938,7 +938,6 @@ def forward_summary_kernel(
     share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
     place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
     turn = place * share // lanes_n
-    in_turn = place * share % lanes_n < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1058,8 +1057,6 @@ def forward_summary_kernel(
                 h_kept = h_decay * h  # [d, n]
                 h_next = h_kept + h_phi1 * h_write  # [d, n]
                 t_2 = h_decay * h_product  # [d, n]
-                if u % share == share - 1:
-                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 h = tl.where(alive, h_next, h)
                 h_product = tl.where(alive, t_2, h_product)
     h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d + at_n * h_end_stride_n  # [d, n]
@@ -1158,7 +1155,6 @@ def backward_summary_kernel(
     share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
     place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
     turn = place * share // lanes_n
-    in_turn = place * share % lanes_n < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1277,8 +1273,6 @@ def backward_summary_kernel(
                 # spec line 11
                 d_h_2 = (d_h + d_h_next) * h_decay  # [d, n]
                 t_7 = d_h_product * h_decay  # [d, n]
-                if u % share == share - 1:
-                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                 d_h = tl.where(alive, d_h_2, d_h)
                 d_h_product = tl.where(alive, t_7, d_h_product)
     # [d, n]
