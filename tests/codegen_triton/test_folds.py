@@ -53,18 +53,16 @@ def test_chunks_in_turns(name: str, lanes: int) -> None:
     assert all(error < 1e-11 for error in found.values()), found
 
 
-RERUN_ALONE = """scan rerun
-axes i, j
-input k[i], v[j], x[i]
-state S[i, j]
-S = tanh(S) + k + v
-"""
+RERUN_ALONE = {
+    "no other row": "S = tanh(S) + k + v\noutput S[i, j]\n",
+    "another row": "y = x * S\nS = tanh(S) + exp(k) + v\noutput y[i, j]\n",
+}
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])
-@pytest.mark.parametrize("output", ["output S[i, j]", "y = x * S\noutput y[i, j]"])
-def test_rows_that_the_rerun_alone_reads(output: str, lanes: int) -> None:
-    spec = emit(lower(f"{RERUN_ALONE}{output}\n"))
+@pytest.mark.parametrize("body", RERUN_ALONE.values(), ids=RERUN_ALONE.keys())
+def test_rows_that_the_rerun_alone_reads(body: str, lanes: int) -> None:
+    spec = emit(lower(f"scan rerun\naxes i, j\ninput k[i], v[j], x[i]\nstate S[i, j]\n{body}"))
     arguments = random_arguments(spec.program, batch=2, time=11, sizes={"i": 5, "j": 6}, dtype=torch.float64)
     for unroll in (2, 4):
         with forced(lanes={"i": lanes, "j": lanes}, unroll=unroll):
