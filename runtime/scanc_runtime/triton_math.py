@@ -251,52 +251,73 @@ def logsumexp(x, axis: tl.constexpr):
 
 
 @triton.jit
-def folded_sum(x, fold: tl.constexpr, lanes: tl.constexpr):
-    """The sum along an axis of a folded tile, in each thread and then across lanes, the same in all of these."""
-    inner = tl.sum(x, fold, keep_dims=True)
-    return tl.broadcast_to(tl.sum(inner, lanes, keep_dims=True), inner.shape)
+def _passed(x, distance: tl.constexpr):
+    """What the lane has whose number differs by `distance`, a power of two, from a folded tile's lanes."""
+    other = tl.arange(0, x.shape[2])[None, None, :] ^ distance
+    return tl.gather(x, tl.broadcast_to(other, x.shape), 2)
 
 
 @triton.jit
-def folded_max(x, fold: tl.constexpr, lanes: tl.constexpr):
+def _across(x, lanes: tl.constexpr, apart: tl.constexpr, kind: tl.constexpr):
+    """A sum, maximum or minimum over lanes that lie `apart`, the same in all of them."""
+    if lanes == 1:
+        return x
+    else:
+        other = _passed(x, lanes // 2 * apart)
+        if kind == "sum":
+            both = x + other
+        elif kind == "max":
+            both = tl.maximum(x, other)
+        else:
+            both = tl.minimum(x, other)
+        return _across(both, lanes // 2, apart, kind)
+
+
+@triton.jit
+def folded_sum(x, fold: tl.constexpr, lanes: tl.constexpr, apart: tl.constexpr):
+    """The sum along an axis of a folded tile, in each thread and then over its lanes, which lie `apart`."""
+    return _across(tl.sum(x, fold, keep_dims=True), lanes, apart, "sum")
+
+
+@triton.jit
+def folded_max(x, fold: tl.constexpr, lanes: tl.constexpr, apart: tl.constexpr):
     """The maximum along an axis of a folded tile."""
-    inner = tl.max(x, fold, keep_dims=True)
-    return tl.broadcast_to(tl.max(inner, lanes, keep_dims=True), inner.shape)
+    return _across(tl.max(x, fold, keep_dims=True), lanes, apart, "max")
 
 
 @triton.jit
-def folded_min(x, fold: tl.constexpr, lanes: tl.constexpr):
+def folded_min(x, fold: tl.constexpr, lanes: tl.constexpr, apart: tl.constexpr):
     """The minimum along an axis of a folded tile."""
-    inner = tl.min(x, fold, keep_dims=True)
-    return tl.broadcast_to(tl.min(inner, lanes, keep_dims=True), inner.shape)
+    return _across(tl.min(x, fold, keep_dims=True), lanes, apart, "min")
 
 
 @triton.jit
-def folded_logsumexp(x, fold: tl.constexpr, lanes: tl.constexpr):
+def folded_logsumexp(x, fold: tl.constexpr, lanes: tl.constexpr, apart: tl.constexpr):
     """log of the sum of exp x along an axis of a folded tile; -inf where x is."""
-    high = folded_max(x, fold, lanes)
+    high = folded_max(x, fold, lanes, apart)
     safe = tl.where(tl.abs(high) == float("inf"), 0.0, high)
-    return log(folded_sum(exp(x - safe), fold, lanes)) + safe
+    return log(folded_sum(exp(x - safe), fold, lanes, apart)) + safe
 
 
 @triton.jit
-def from_lane(x, turn: tl.constexpr, share: tl.constexpr):
-    """What the lane of a turn has, in all lanes of the inner axis of a folded tile."""
+def from_lane(x, turn: tl.constexpr, share: tl.constexpr, lanes: tl.constexpr):
+    """What the lane of a turn has, in all `lanes` of the inner axis of a folded tile."""
     if share == 1:
         return x
     else:
-        return tl.gather(x, tl.full(x.shape, turn * (x.shape[3] // share), tl.int32), 3)
+        giver = tl.arange(0, x.shape[2])[None, None, :] // lanes * lanes + turn * (lanes // share)
+        return tl.gather(x, tl.broadcast_to(giver, x.shape), 2)
 
 
 @triton.jit
-def lane_sum(x):
-    """The sum over the lanes of the inner axis of a folded tile, the same in all of these."""
-    return tl.broadcast_to(tl.sum(x, 3, keep_dims=True), x.shape)
+def lane_sum(x, lanes: tl.constexpr):
+    """The sum over the `lanes` of the inner axis of a folded tile, the same in all of these."""
+    return _across(x, lanes, 1, "sum")
 
 
 @triton.jit
-def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr, axis: tl.constexpr):
-    """The sums of `count` tiles over the lanes of an axis: lane i is left with those of tiles i·count/lanes and on.
+def scattered(parts, count: tl.constexpr, place, lanes: tl.constexpr, apart: tl.constexpr):
+    """The sums of `count` tiles over lanes that lie `apart`: place i is left with those of tiles i·count/lanes and on.
 
     At each round a lane gives away half of what it has and adds what it is given of the other half.
     """
@@ -304,16 +325,15 @@ def scattered(parts, count: tl.constexpr, lane, lanes: tl.constexpr, axis: tl.co
         return parts
     else:
         half: tl.constexpr = lanes // 2
-        other = tl.broadcast_to(lane ^ half, parts[0].shape)
         kept = ()
         if count == 1:
-            kept += (parts[0] + tl.gather(parts[0], other, axis),)  # type: ignore[assignment]
+            kept += (parts[0] + _passed(parts[0], half * apart),)  # type: ignore[assignment]
         else:
-            high = (lane & half) != 0
+            high = (place & half) != 0
             for i in tl.static_range(count // 2):
-                given = tl.gather(tl.where(high, parts[i], parts[i + count // 2]), other, axis)
+                given = _passed(tl.where(high, parts[i], parts[i + count // 2]), half * apart)
                 kept += (tl.where(high, parts[i + count // 2], parts[i]) + given,)  # type: ignore[assignment]
-        return scattered(kept, count // 2 if count > 1 else 1, lane, half, axis)
+        return scattered(kept, count // 2 if count > 1 else 1, place, half, apart)
 
 
 @triton.jit

@@ -109,7 +109,6 @@ class _Backward:
         in_turns = [turn for turn in (self.turn, self.again_turn) if turn is not None]
         if in_turns:
             kernel.write_share("unroll", leaves=self.turn is not None and bool(self.turn.alone))
-        sums_out.write_lanes()
         self.turned = list(dict.fromkeys(read.value for turn in in_turns for read in turn.parts.reads))
         inputs = Inputs(out, step, found, kernel.buffers, turned=self.turned)
         out.line(f"whole = {kernel.steps} // unroll")
@@ -141,7 +140,7 @@ class _Backward:
                     write_move(out, row, "-")
         for total in totals:
             text = sums[total.host]
-            text = f"tlmath.lane_sum({text})" if self.turn and total.value in self.turn.alone else text
+            text = f"tlmath.lane_sum({text}, lanes_{kernel.folds[1]})" if self.turn and total.value in self.turn.alone else text
             kernel.write_store(step, kernel.write_address(total.buffer), total.value, text)
         for end in ends:
             kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))

@@ -1,9 +1,10 @@
 """Folded tiles: two axes laid over threads by the kernel itself, so that nothing moves between threads but sums.
 
-Each axis is cut in pieces of `fold` elements, one piece to a thread; `lanes` threads share an axis.  Every value is a
-tile [fold_a, fold_b, lanes_a, lanes_b], with folds of one where it lacks an axis but the lanes of both: it is the
-same in all lanes of an axis that it lacks.  Triton then gives all of them one layout, with the folds in the
-registers of a thread.  A sum along an axis is a sum in each thread, then one across lanes.
+Each axis is cut in pieces of `fold` elements, one piece to a thread; `lanes_a · lanes_b` threads share the tile, those
+of the inner axis b side by side.  Every value is a tile [fold_a, fold_b, lanes], with folds of one where it lacks an
+axis: it is the same in all lanes of an axis that it lacks.  Triton then gives all of them one layout, with the folds
+in the registers of a thread; had lanes two dimensions, it would be free to order them as each load likes best.  A
+sum along an axis is a sum in each thread, then one across lanes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class FoldedFrame(Frame):
     def shape(self, axes: Iterable[str]) -> str:
         tile = self.tile(axes)
         folds = [f"fold_{axis}" if axis in tile else "1" for axis in self.order]
-        return f"[{', '.join([*folds, *(f'lanes_{axis}' for axis in self.order)])}]"
+        return f"[{', '.join(folds)}, lanes]"
 
     def lifted(self, text: str, own: Axes, wanted: Axes) -> str:
         return text
@@ -57,8 +58,12 @@ class FoldedFrame(Frame):
         if within:
             return f"tl.{fn}({text}, {self.order.index(gone[0])}, keep_dims=True)"
         for axis in gone:
-            text = f"tlmath.folded_{fn}({text}, {self.order.index(axis)}, {2 + self.order.index(axis)})"
+            text = f"tlmath.folded_{fn}({text}, {self.order.index(axis)}, lanes_{axis}, {self.apart(axis)})"
         return f"tlmath.one_of({text})" if not set(axes) - set(gone) else text
+
+    def apart(self, axis: str) -> str:
+        """How many lanes lie from one place along an axis to the next."""
+        return "1" if axis == self.order[1] else f"lanes_{self.order[1]}"
 
     # --- memory ---
 
@@ -74,20 +79,22 @@ class FoldedFrame(Frame):
     def _write_lanes(self, out: Writer, lanes: Iterable[str]) -> None:
         for axis in self.order:
             out.line(f"fold_{axis}: tl.constexpr = block_{axis} // lanes_{axis}", "elements of a thread")
-        spread = ", ".join(f"lanes_{axis}" for axis in self.order)
-        out.line(f"all_lanes = tl.zeros([1, 1, {spread}], tl.int64)")
+        outer, inner = self.order
+        out.line(f"lanes: tl.constexpr = lanes_{outer} * lanes_{inner}")
+        out.line(f"lane = tl.arange(0, lanes)[{_index(2)}]")
+        out.line(f"place_{outer} = lane // lanes_{inner}")
+        out.line(f"place_{inner} = lane % lanes_{inner}")
         for i, axis in enumerate(self.order):
-            thread = f"tl.arange(0, lanes_{axis})[{_index(2 + i)}]"
-            inner = f"tl.arange(0, fold_{axis})[{_index(i)}]"
-            out.line(f"lane_{axis} = {thread} * fold_{axis} + {inner} + all_lanes", f"[{axis}]")
+            own = f"tl.arange(0, fold_{axis})[{_index(i)}]"
+            out.line(f"lane_{axis} = (place_{axis} * fold_{axis} + {own}).to(tl.int64)", f"[{axis}]")
         for axis in self.order:
             whole = f"size_{axis} > 0 and size_{axis} % block_{axis} == 0"
             start = f"part_{axis} * block_{axis} + " if axis in self.schedule.split else ""
             out.line(f"at_{axis} = {start}lane_{axis}")
             out.line(f"in_{axis} = (at_{axis} < size_{axis}) | ({whole})")
-        for i, axis in enumerate(self.order):
+        for axis in self.order:
             if axis in self._once:
-                out.line(f"once_{axis} = tl.arange(0, lanes_{axis})[{_index(2 + i)}] + all_lanes == 0")
+                out.line(f"once_{axis} = place_{axis} == 0")
 
     def write_share(self, out: Writer, most: str, *, leaves: bool) -> None:
         """How many steps are worked on at once, a step to a lane, at `most` that many; and each lane's step.
@@ -96,12 +103,11 @@ class FoldedFrame(Frame):
         """
         inner = self.order[1]
         out.line(f"share: tl.constexpr = {most} if {most} < lanes_{inner} else lanes_{inner}", "steps at once")
-        out.line(f"place = tl.arange(0, lanes_{inner})[{_index(3)}] + all_lanes")
-        out.line(f"turn = place * share // lanes_{inner}")
+        out.line(f"turn = place_{inner} * share // lanes_{inner}")
         if leaves:
-            out.line(f"in_turn = place * share % lanes_{inner} < share")
+            out.line(f"in_turn = place_{inner} * share % lanes_{inner} < share")
 
 
 def _index(position: int) -> str:
-    """The subscript that makes a row of numbers vary along one of four dimensions."""
-    return ", ".join(":" if i == position else "None" for i in range(4))
+    """The subscript that makes a row of numbers vary along one of three dimensions."""
+    return ", ".join(":" if i == position else "None" for i in range(3))

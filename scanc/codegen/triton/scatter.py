@@ -27,12 +27,6 @@ class Scatter:
         self.outs = [out for out in outs if out.value in values]
         step.scattered |= {out.value for out in self.outs}
 
-    def write_lanes(self) -> None:
-        """Before all blocks: the place of each lane of the outer axis."""
-        frame = self.kernel.frame
-        if self.outs and isinstance(frame, FoldedFrame):
-            self.kernel.body.line(f"side = tl.arange(0, lanes_{frame.order[0]})[None, None, :, None] + all_lanes")
-
     def write_first(self) -> None:
         """Before the steps of a block."""
         for out in self.outs:
@@ -49,14 +43,15 @@ class Scatter:
             return
         body, frame = self.kernel.body, self.kernel.frame
         assert isinstance(frame, FoldedFrame)
-        lanes = f"lanes_{frame.order[0]}"
+        outer = frame.order[0]
+        lanes, place = f"lanes_{outer}", f"place_{outer}"
         for out in self.outs:
             parts = self.step.parts(out.value)
-            body.line(f"{parts} = tlmath.scattered({parts}, unroll, side, {lanes}, 2)")
+            body.line(f"{parts} = tlmath.scattered({parts}, unroll, {place}, {lanes}, {frame.apart(outer)})")
         with body.block(f"for k in tl.static_range((unroll + {lanes} - 1) // {lanes}):"):
-            body.line(f"mine = unroll - 1 - (side * unroll // {lanes} + k)")
+            body.line(f"mine = unroll - 1 - ({place} * unroll // {lanes} + k)")
             alive = f"(first + mine < {self.kernel.steps} if tail else True)"
-            body.line(f"mine_alive = (side * unroll % {lanes} < unroll) & {alive}")
+            body.line(f"mine_alive = ({place} * unroll % {lanes} < unroll) & {alive}")
             for out in self.outs:
                 text = f"{self.step.parts(out.value)}[k]"
                 row = rows[out.host]

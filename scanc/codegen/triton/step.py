@@ -109,13 +109,13 @@ class Step:
 
     # --- turns ---
 
-    def take(self, values: Sequence[str]) -> dict[str, Tile]:
+    def take(self, values: Sequence[str], lanes: str) -> dict[str, Tile]:
         """Takes values of the step `u` from the lanes that have them; returns the tiles of all lanes' steps."""
         turned = {value: self.tiles[value] for value in values}
         for value, tile in turned.items():
             name = self.frame.names.of(f"{self.key(value)}#now")
             comment = self.frame.comment(self._types[value].axes)
-            self.out.line(f"{name} = tlmath.from_lane({self.tensor(value)}, u % share, share)", comment)
+            self.out.line(f"{name} = tlmath.from_lane({self.tensor(value)}, u % share, share, {lanes})", comment)
             self.tiles[value] = Tile(Expr(name), tile.axes, tile.kind)
         return turned
 

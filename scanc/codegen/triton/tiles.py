@@ -22,15 +22,15 @@ _NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
 T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
-moved row chunks chunk span shift skip steps block behind starts gap checkpoint all_lanes share place turn in_turn
-turn_alive side k mine mine_alive launch tlmath forward_kernel backward_kernel forward_summary_kernel
+moved row chunks chunk span shift skip steps block behind starts gap checkpoint lanes lane share turn in_turn
+turn_alive k mine mine_alive launch tlmath forward_kernel backward_kernel forward_summary_kernel
 backward_summary_kernel
 """
 RESERVED = frozenset(_OWN.split())
 """Names that a kernel has besides its values, its tensors and its axes' own."""
 
 
-_ABOUT_AXES = ("size", "block", "lane", "at", "in", "part", "lead", "lanes", "fold", "once")
+_ABOUT_AXES = ("size", "block", "lane", "at", "in", "part", "lead", "lanes", "fold", "place", "once")
 
 
 def axis_names(axes: Iterable[str]) -> list[str]:

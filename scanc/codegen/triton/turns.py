@@ -119,7 +119,7 @@ class TurnWriter:
         with self.step.out.block(f"if u % share == {self._first}:"):
             load(self.step, self.parts.reads)
             self.step.write(self.parts.before)
-        self._held = self.step.take(self.parts.taken)
+        self._held = self.step.take(self.parts.taken, f"lanes_{self._inner}")
 
     @contextmanager
     def behind(self, steps: str) -> Iterator[None]:
@@ -136,7 +136,7 @@ class TurnWriter:
             self.step.tiles.update(self._held)
             for value in sums:
                 parts = self.step.parts(value)
-                text = f"tlmath.scattered({parts}, share, place, {inner}, 3)[0]"
+                text = f"tlmath.scattered({parts}, share, place_{self._inner}, {inner}, 1)[0]"
                 out.line(f"{self.step.define(value)} = {text}", self.step.frame.comment(self.step.axes(value)))
             out.line(f"turn_alive = in_turn & (first + u // share * share + turn < {steps}) if tail else in_turn")
             self.step.write(self.parts.behind)
