@@ -15,6 +15,7 @@ from scanc.passes.discretize import DISCRETIZE
 from scanc.passes.fuse import FUSE
 from scanc.passes.hoist import HOIST
 from scanc.passes.powers import POWERS
+from scanc.passes.products import PRODUCTS
 from scanc.passes.realify import REALIFY
 from scanc.passes.simplify import simplify
 from scanc.passes.stage import STAGE
@@ -44,6 +45,7 @@ TO_FUSED: tuple[Pass, ...] = (
     HOIST,
     POWERS,  # after hoist: it adds to the work on parameters
     FUSE,  # in place of classify: a step in registers gains nothing from decay and write apart
+    PRODUCTS,  # behind fuse: what is shared stands in one step
 )
 """discrete → scheduled: one step whose values stay on the chip. For the Triton target."""
 

@@ -140,7 +140,11 @@ class _Backward:
                     write_move(out, row, "-")
         for total in totals:
             text = sums[total.host]
-            text = f"tlmath.lane_sum({text}, lanes_{kernel.folds[1]})" if self.turn and total.value in self.turn.alone else text
+            text = (
+                f"tlmath.lane_sum({text}, lanes_{kernel.folds[1]})"
+                if self.turn and total.value in self.turn.alone
+                else text
+            )
             kernel.write_store(step, kernel.write_address(total.buffer), total.value, text)
         for end in ends:
             kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
