@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from scanc.codegen.triton.forward import origin
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving, share
-from scanc.codegen.triton.rows import WAY, Inputs, Row, write_move
+from scanc.codegen.triton.rows import WAY, Again, Inputs, Row, write_move
 from scanc.codegen.triton.scatter import Scatter
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, TIME, Buffer
@@ -120,6 +120,12 @@ class _Backward:
             if again is not None:
                 with out.block("if segment == unroll:"):
                     self._write_checkpoint_ahead(again, saved, "last", f"(begin >= 0) & (begin < {kernel.steps})")
+                with out.block("else:"):
+                    for state in again.program.states:
+                        axes, kind = state.type.axes, state.type.kind
+                        shape = self.frame.shape(axes) if self.frame.tile(axes) else "()"
+                        nothing = f"tl.full({shape}, 0, {self.frame.dtype(kind)})"
+                        out.line(f"{self.ahead[state.name]} = {nothing}", self.frame.comment(axes))
             out_rows = kernel.write_out_rows(outs, self.turn.alone if self.turn else ())
             with out.block(f"for behind in range(0, tl.cdiv({kernel.steps}, unroll) - whole if tail else whole):"):
                 out.line("block = last - behind")
@@ -180,25 +186,13 @@ class _Backward:
         out, states = self.out, again.program.states
         with out.block("if segment > unroll:"):
             with out.block("if behind == 0 or (block + 1) % (segment // unroll) == 0:"):
-                self._write_checkpoint(again, saved)
-                if self.again_inputs:
-                    out.line("stands = block if tail else tl.maximum(block - 1, 0)", "where the pointers are")
-                out.line("early = first // segment * (segment // unroll)")
-                with out.block("for starts in range(early, block):"):
-                    self._write_start(again, "starts")
-                    gap = "(starts - stands) * unroll + u"
-                    tiles = dict(again.tiles)
-                    if any(state != value for state, value in again.program.next):
-                        with out.block("for u in tl.static_range(unroll):"):
-                            self._write_again(again, lambda s, found: inputs.write_loads(s, found, gap))
-                            self.kernel.write_next(again)
-                    again.tiles = tiles
-                self._write_start(again, "block")
-            out.line("tl.debug_barrier()")
+                self._write_starts(again, inputs, saved)
             for state in states:
                 dtype = self.frame.dtype(state.type.kind)
-                load = f"tl.load({self.scratch[state.name].format('block')}).to({dtype})"
-                out.line(f"{again.define(state.name)} = {load}", self.frame.comment(state.type.axes))
+                load = f"tl.load({self.scratch[state.name].format('tl.maximum(block - 1, 0)')}).to({dtype})"
+                comment = self.frame.comment(state.type.axes)
+                out.line(f"{again.define(state.name)} = {self.ahead[state.name]}", comment)
+                out.line(f"{self.ahead[state.name]} = {load}", comment)
         with out.block("else:"):
             for state in states:
                 out.line(f"{again.define(state.name)} = {self.ahead[state.name]}", self.frame.comment(state.type.axes))
@@ -211,6 +205,31 @@ class _Backward:
                 out.line(f"{self.kept[state_name]} += ({again.identifier(state_name)},)")
             self._write_again(again, inputs.write_taken)
             self.kernel.write_next(again)
+
+    def _write_starts(self, again: Step, inputs: Inputs, saved: dict[str, Buffer]) -> None:
+        """The states at the starts of a segment's blocks: to scratch, and of its last block to what is ahead."""
+        out, rows = self.out, Again(inputs, self.again_inputs)
+        self._write_checkpoint(again, saved)
+        if self.again_inputs:
+            out.line("stands = block if tail else tl.maximum(block - 1, 0)", "where the pointers are")
+        out.line("early = first // segment * (segment // unroll)")
+        moving = any(state != value for state, value in again.program.next)
+        if moving:
+            rows.write_first("(early - stands) * unroll", "(early < block)")
+        with out.block("for starts in range(early, block):"):
+            for state in again.program.states:
+                at = self.scratch[state.name].format("starts")
+                out.line(f"tl.store({at}, {again.identifier(state.name)})")
+            if moving:
+                rows.write_turn("(tl.minimum(starts + 1, block - 1) - stands) * unroll")
+                tiles = dict(again.tiles)
+                with out.block("for u in tl.static_range(unroll):"):
+                    self._write_again(again, rows.write_taken)
+                    self.kernel.write_next(again)
+                again.tiles = tiles
+        for state in again.program.states:
+            out.line(f"{self.ahead[state.name]} = {again.identifier(state.name)}")
+        out.line("tl.debug_barrier()")
 
     def _write_again(self, again: Step, load: Callable[[Step, Sequence[Read]], None]) -> None:
         """The step `u` of the block, forward; `load` writes its rows."""
@@ -236,11 +255,6 @@ class _Backward:
             load = self.frame.raw(address, state.type.axes, state.type.kind, *when)
             load = f"{load}.to({self.frame.dtype(state.type.kind)})"
             self.out.line(f"{self.ahead[state.name]} = {load}", self.frame.comment(state.type.axes))
-
-    def _write_start(self, again: Step, block: str) -> None:
-        """Writes down the states at the start of a block."""
-        for state in again.program.states:
-            self.out.line(f"tl.store({self.scratch[state.name].format(block)}, {again.identifier(state.name)})")
 
     # --- parameters ---
 

@@ -71,12 +71,12 @@ class Inputs:
         self.found = found
         self.turned = frozenset(turned)
         self._buffers = buffers
-        self._stems = {read.value: step.identifier(read.value) for read in found}
+        self.stems = {read.value: step.identifier(read.value) for read in found}
         self._rows: dict[str, Row] = {}
-        self._ahead = {value: self.frame.names.fresh(f"{stem}_ahead") for value, stem in self._stems.items()}
-        self._block = {value: self.frame.names.fresh(f"{stem}_block") for value, stem in self._stems.items()}
+        self._ahead = {value: self.frame.names.fresh(f"{stem}_ahead") for value, stem in self.stems.items()}
+        self._block = {value: self.frame.names.fresh(f"{stem}_block") for value, stem in self.stems.items()}
         self._lines = {
-            read.value: self.frame.names.fresh(f"{self._stems[read.value]}_lines")
+            read.value: self.frame.names.fresh(f"{self.stems[read.value]}_lines")
             for read in found
             if read.kind is Kind.REAL and len(self.frame.tile(read.axes)) == 1
         }
@@ -86,7 +86,7 @@ class Inputs:
         for read in self.found:
             buffer = self._buffers[read.tensor]
             turned = read.value in self.turned
-            stem = self._stems[read.value]
+            stem = self.stems[read.value]
             self._rows[read.value] = write_row(self.out, self.frame, buffer, stem, dict(read.fixed), turned)
         if self._lines:
             with self.out.block("if prefetch > 0 and not tail:"):
@@ -100,17 +100,24 @@ class Inputs:
         self._write_ahead(condition)
 
     def _write_ahead(self, *conditions: str) -> None:
-        for read in self.found:
-            self.out.line(f"{self._ahead[read.value]} = ()")
+        self.write_rows(self._ahead, self.found, "", *conditions)
+
+    def write_rows(self, names: Mapping[str, str], found: Sequence[Read], place: str, *conditions: str) -> None:
+        """Loads the rows of a block into tuples; `place`: its steps from the pointers, as a term; none if they stand
+        there."""
+        for read in found:
+            self.out.line(f"{names[read.value]} = ()")
         late = [condition.replace("+ u <", "+ u + turn <") for condition in conditions]
-        steps = [read for read in self.found if read.value not in self.turned]
-        turns = [read for read in self.found if read.value in self.turned]
-        for found, span, when in ((steps, self.count, conditions), (turns, f"0, {self.count}, share", late)):
-            if found:
+        steps = [read for read in found if read.value not in self.turned]
+        turns = [read for read in found if read.value in self.turned]
+        for group, span, when in ((steps, self.count, conditions), (turns, f"0, {self.count}, share", late)):
+            if group:
                 with self.out.block(f"for u in tl.static_range({span}):"):
-                    for read in found:
-                        load = self.frame.raw(self._rows[read.value].here, read.axes, read.kind, *when)
-                        self.out.line(f"{self._ahead[read.value]} += ({load},)", self.frame.comment(read.axes))
+                    for read in group:
+                        row = self._rows[read.value]
+                        at = f"{row.here} + way * {place} * {row.stride}" if place else row.here
+                        load = self.frame.raw(at, read.axes, read.kind, *when)
+                        self.out.line(f"{names[read.value]} += ({load},)", self.frame.comment(read.axes))
 
     def write_short_turn(self, condition: str) -> None:
         """The same for the short blocks of the tail; a row is loaded where the condition (on `u`) holds."""
@@ -143,24 +150,43 @@ class Inputs:
                         self.out.line(f"{name} {sign}= tlmath.size_in_bytes({self._rows[value].at}, {move})")
             self._write_ahead()
 
-    def write_taken(self, step: Step, found: Sequence[Read]) -> None:
-        """The values of the step `u` of the block."""
+    def write_taken(self, step: Step, found: Sequence[Read], names: Mapping[str, str] | None = None) -> None:
+        """The values of the step `u` of the block, or of the one whose rows have these `names`."""
         for read in found:
             dtype = self.frame.dtype(read.kind)
             place = "u // share" if read.value in self.turned else "u"
-            text = f"{step.define(read.value)} = {self._block[read.value]}[{place}].to({dtype})"
+            text = f"{step.define(read.value)} = {(names or self._block)[read.value]}[{place}].to({dtype})"
             self.out.line(text, self.frame.comment(read.axes))
 
-    def write_loads(self, step: Step, found: Sequence[Read], steps: str) -> None:
-        """The values of a step so many steps behind the pointers, loaded on the spot."""
-        if not found:
-            return
-        self.out.line(f"gap = tl.cast({steps}, tl.int64)")
-        for read in found:
-            row = self._rows[read.value]
-            at = f"{row.at} + way * gap * {row.stride}"
-            load = self.frame.load(at, read.axes, read.kind)
-            self.out.line(f"{step.define(read.value)} = {load}", self.frame.comment(read.axes))
+
+class Again:
+    """The rows of blocks in order, for a walk within the walk: those of the next block are on their way here too."""
+
+    def __init__(self, inputs: Inputs, found: Sequence[Read]) -> None:
+        self.inputs = inputs
+        self.found = found
+        fresh, stems = inputs.frame.names.fresh, inputs.stems
+        self._ahead = {read.value: fresh(f"{stems[read.value]}_soon") for read in found}
+        self._block = {read.value: fresh(f"{stems[read.value]}_again") for read in found}
+
+    def write_first(self, steps: str, condition: str) -> None:
+        """The rows of a first block so many steps behind the pointers, if the condition holds."""
+        if self.found:
+            self.inputs.out.line(f"gap = tl.cast({steps}, tl.int64)")
+            self.inputs.write_rows(self._ahead, self.found, "gap", condition)
+
+    def write_turn(self, steps: str) -> None:
+        """What was ahead is the block now; the rows of a block so many steps behind the pointers are loaded."""
+        if self.found:
+            out = self.inputs.out
+            for read in self.found:
+                out.line(f"{self._block[read.value]} = {self._ahead[read.value]}")
+            out.line(f"gap = tl.cast({steps}, tl.int64)")
+            self.inputs.write_rows(self._ahead, self.found, "gap")
+
+    def write_taken(self, step: Step, found: Sequence[Read]) -> None:
+        """The values of the step `u` of the block."""
+        self.inputs.write_taken(step, found, self._block)
 
 
 def write_move(out: Writer, row: Row, sign: str, count: str = "unroll") -> None:
