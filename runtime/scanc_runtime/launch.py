@@ -23,8 +23,7 @@ from scanc_runtime.spec import Spec
 from scanc_runtime.tiling import Blocks, Sized, forced_chunks
 from scanc_runtime.triton_math import carry_kernel
 
-ENOUGH, FULL, SHORTEST = 1.2, 5, 128
-"""Programs per multiprocessor from which the time is not split, and those to split it for; the fewest steps a chunk."""
+_SHORTEST = 128  # steps of a chunk, at least
 _LONG = 4096  # steps from which splitting the time gains more than two more launches cost
 _MOST_CALLS = 256  # of different sizes, of which a spec remembers what they are
 _CARRIED, _GROUP = 32, 16  # states of a program that carries them from chunk to chunk, and chunks that it reads ahead
@@ -146,7 +145,7 @@ class Call:
     def split(self, blocks: Blocks, chunks: int | None, segment: int) -> Split:
         """The time in `chunks` parts of whole segments, or in as many as keep the chip busy."""
         if chunks is None:
-            chunks = forced_chunks() or self._chunks(self.batch * blocks.per_sequence)
+            chunks = forced_chunks() or self._chunks(self.batch * blocks.per_sequence, *blocks.spread)
         key = chunks, segment, blocks.unroll
         found = self._signature.splits.get(key)
         if found is None:
@@ -156,13 +155,13 @@ class Call:
             self._signature.splits[key] = found
         return found
 
-    def _chunks(self, programs: int) -> int:
+    def _chunks(self, programs: int, enough: float, full: int) -> int:
         if self._like.device.type != "cuda" or programs == 0:
             return 1
         chip = _multiprocessors(self._like.device)
-        if programs >= ENOUGH * chip or self.time < _LONG:
+        if programs >= enough * chip or self.time < _LONG:
             return 1
-        return max(1, min(FULL * chip // programs, self.time // SHORTEST))
+        return max(1, min(full * chip // programs, self.time // _SHORTEST))
 
     def constant(self, value: float, shape: Sequence[int]) -> Tensor:
         """One number, seen as a tensor in the dtype of computation."""

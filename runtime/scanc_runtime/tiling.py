@@ -27,8 +27,13 @@ _MOST_STEPS = 32
 _MOST_WORK, _MOST_CODE = 768, 1200  # instructions of a block, for the compiler and for the chip
 _ROWS, _REGISTERS = 80, 150
 """Registers of a thread for rows on their way and states of the past, and for all that a thread holds."""
-_FOLDED, _FOLDED_ROWS, _FOLDED_REGISTERS = 8, 128, 200
+_NARROW_ROWS, _NARROW_REGISTERS = 128, 200
+"""The same where tiles have one axis: what is worked on takes few."""
+_FOLDED, _FOLDED_CODE, _FOLDED_ROWS, _FOLDED_REGISTERS = 8, 2400, 160, 224
 """Elements of a folded tile in a thread, and the same limits where no layout but one takes registers."""
+_IN_FLIGHT = 1 << 23  # bytes of rows that programs have on their way, with which lines need not be asked for as well
+SPREAD, _SPREAD_FOLDED = (1.2, 5), (3, 32)
+"""Programs per multiprocessor that keep it busy enough, and up to which time is split if there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Blocks:
     unroll: int
     num_warps: int
     registers: int | None = None
+    spread: tuple[float, int] = SPREAD
 
     def starts(self, segment: int) -> int:
         """Blocks of steps of a segment, if there are several: how many starts a program writes down."""
@@ -94,6 +100,8 @@ class Sized(Protocol):
     What was tuned depends on the digest of the spec and on the device as well.
     """
 
+    @property
+    def batch(self) -> int: ...
     @property
     def sizes(self) -> Mapping[str, int]: ...
     @property
@@ -148,7 +156,7 @@ class Tiling:
         """
         sizes = tuple([call.sizes[axis] for axis in self.axes])
         forced = _forced.key() if _forced else tuned.generation()
-        key = (sizes, call.real, call.width, call.device, forced)
+        key = (sizes, call.batch, call.real, call.width, call.device, forced)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._laid(call)
@@ -157,7 +165,7 @@ class Tiling:
         return found
 
     def _laid(self, call: Sized) -> Blocks:
-        arguments = call.sizes, call.real.itemsize // 4, call.width
+        arguments = call.batch, call.sizes, call.real.itemsize // 4, call.width
         if _forced is None and tuned.exists(call.digest):
             choice = tuned.find(self._key(call))
             if choice is not None and (read := self._read(choice)) is not None:
@@ -186,21 +194,33 @@ class Tiling:
         """The most steps that a block may have: those of a segment, where it keeps the states of all of them."""
         return self.segment if self.past else _MOST_STEPS
 
-    def _choose(self, sizes: Mapping[str, int], words: int, width: int, choice: Choice) -> Blocks:
+    def _choose(self, batch: int, sizes: Mapping[str, int], words: int, width: int, choice: Choice) -> Blocks:
         laid = self._folded(sizes, words, choice) if self.folds else self._plain(sizes, words, width, choice)
         constants = {f"size_{axis}": sizes[axis] for axis in self.axes}
         constants.update((f"block_{axis}", size) for axis, size in laid.block.items())
         constants.update((f"lanes_{axis}", lanes) for axis, lanes in laid.lanes.items())
         unroll = constants["unroll"] = choice.unroll or self._steps(laid, width)
-        # Rows are contiguous where blocks fit: then there are lines of the cache to ask for.
-        even = all(sizes[axis] % size == 0 for axis, size in laid.block.items())
-        constants["prefetch"] = max(1, (32 if self.past else 64) // unroll) if even and unroll > 1 else 0
-        if choice.prefetch is not None:
-            constants["prefetch"] = choice.prefetch
         programs = {axis: sizes[axis] for axis in self.grid}
         spread = (*self.split, *self.summed)
         programs.update((axis, max(1, -(-sizes[axis] // laid.block[axis]))) for axis in spread)
-        return Blocks(constants, programs, unroll, laid.warps)
+        running = batch * prod(programs.values())
+        constants["prefetch"] = self._prefetch(laid, sizes, unroll, width, running)
+        if choice.prefetch is not None:
+            constants["prefetch"] = choice.prefetch
+        return Blocks(constants, programs, unroll, laid.warps, spread=_SPREAD_FOLDED if self.folds else SPREAD)
+
+    def _prefetch(self, laid: _Laid, sizes: Mapping[str, int], unroll: int, width: int, programs: int) -> int:
+        """How many blocks ahead lines are asked for.
+
+        Rows are contiguous where blocks fit: then there are lines to ask for.  Many programs have enough on its way
+        without, and a rerun of several blocks reads rows before they are needed.
+        """
+        even = all(sizes[axis] % size == 0 for axis, size in laid.block.items())
+        rows = width * sum(prod(laid.block[axis] for axis in tile) for tile in self.rows)
+        rerun = bool(self.past) and unroll < self.segment
+        if not even or unroll == 1 or rerun or programs * unroll * rows > _IN_FLIGHT:
+            return 0
+        return max(1, (32 if self.past else 64) // unroll)
 
     def _plain(self, sizes: Mapping[str, int], words: int, width: int, choice: Choice) -> _Laid:
         """Tiles whose layout is left to Triton."""
@@ -213,7 +233,8 @@ class Tiling:
             while block[axis] > least and any(elements(tile) > most for tile in self.tiles if axis in tile):
                 block[axis] //= 2
 
-        wanted = _ROW_BYTES // width * words if all(len(tile) <= 1 for tile in self.tiles) else _MATRIX
+        narrow = all(len(tile) <= 1 for tile in self.tiles)
+        wanted = _ROW_BYTES // (2 if self.past else width) * words if narrow else _MATRIX
         first = (*self.split, *self.summed)[:1]
         if wanted == _MATRIX and all(prod(block[a] for a in tile if a not in first) <= _FEW for tile in self.tiles):
             wanted = _LANES * _FEW // (4 if self.past else 2)
@@ -269,11 +290,15 @@ class Tiling:
         kept = sum(share(tile) * (1 if len(tile) <= 1 else 3) for tile in self.past)  # and what is computed on the way
         rows = sum(share(tile) * max(width, 2) / 4 for tile in self.rows) + kept
         held = sum(share(tile) for tile in self.resident) + 2 * largest
-        rows_most, held_most = (_FOLDED_ROWS, _FOLDED_REGISTERS) if self.folds else (_ROWS, _REGISTERS)
+        rows_most, held_most = _ROWS, _REGISTERS
+        if self.folds:
+            rows_most, held_most = _FOLDED_ROWS, _FOLDED_REGISTERS
+        elif all(len(tile) <= 1 for tile in self.tiles):
+            rows_most, held_most = _NARROW_ROWS, _NARROW_REGISTERS
         most = [
             self.most_steps,
             _MOST_WORK / work,
-            _MOST_CODE / (work * largest),
+            (_FOLDED_CODE if self.folds else _MOST_CODE) / (work * largest),
             min(rows_most, min(held_most, 1600 / warps) - held) / max(rows, 1),
         ]
         return _power_of_two(int(max(1, min(most))) + 1) // 2

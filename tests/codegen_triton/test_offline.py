@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SPILLED = 40  # bytes of a thread: what the backward of a GRU of width 64, six matrices in registers, spills on sm_100
+SPILLED = 96  # bytes of a thread: what folded backward kernels spill in their masked tail, once per sequence
 GOLDEN = ("ema", "gla", "gated_delta_rule", "gru", "selective_ssm")
 TWICE = 1  # ema has look-back kernels too
 

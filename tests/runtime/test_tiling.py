@@ -24,6 +24,7 @@ def tiling(past: bool = False, work: int = 13) -> Tiling:
 @dataclass
 class Sized:
     sizes: Mapping[str, int] = field(default_factory=lambda: {"d": 512})
+    batch: int = 2
     real: torch.dtype = torch.float32
     width: int = 4
     digest: str = "abc123"

@@ -26,7 +26,10 @@ from scanc.ir.nodes import Program
 from scanc.passes.schedule import schedule
 
 SEGMENTS = 16, 32
-"""Steps between two saved states, of one axis and of more: they take a 16th of two inputs in bf16, and twice them."""
+"""Steps between two saved states, and between matrices, which take more memory than they save time.
+
+With 16, one axis takes an eighth of an input in bf16, and a folded axis of 16 beside it twice one.
+"""
 
 _IMPORTS = (
     "import triton",
@@ -80,7 +83,7 @@ def emit_functions(
     single = lookback(forward, adjoint)
     lookback_segment = segment or LOOKBACK_SEGMENTS[single is not None and single.light]
     if segment is None:
-        segment = SEGMENTS[max((len(tile) for tile in backward_text.past), default=0) > 1]
+        segment = SEGMENTS[not backward_text.folds and max((len(tile) for tile in backward_text.past), default=0) > 1]
 
     out = Writer()
     write_step(out, discrete)

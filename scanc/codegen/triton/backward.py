@@ -121,11 +121,7 @@ class _Backward:
                 with out.block("if segment == unroll:"):
                     self._write_checkpoint_ahead(again, saved, "last", f"(begin >= 0) & (begin < {kernel.steps})")
                 with out.block("else:"):
-                    for state in again.program.states:
-                        axes, kind = state.type.axes, state.type.kind
-                        shape = self.frame.shape(axes) if self.frame.tile(axes) else "()"
-                        nothing = f"tl.full({shape}, 0, {self.frame.dtype(kind)})"
-                        out.line(f"{self.ahead[state.name]} = {nothing}", self.frame.comment(axes))
+                    self._write_nothing_ahead(again)
             out_rows = kernel.write_out_rows(outs, self.turn.alone if self.turn else ())
             with out.block(f"for behind in range(0, tl.cdiv({kernel.steps}, unroll) - whole if tail else whole):"):
                 out.line("block = last - behind")
@@ -205,6 +201,13 @@ class _Backward:
                 out.line(f"{self.kept[state_name]} += ({again.identifier(state_name)},)")
             self._write_again(again, inputs.write_taken)
             self.kernel.write_next(again)
+
+    def _write_nothing_ahead(self, again: Step) -> None:
+        """Before the first segment is run through: no start of a block is known."""
+        for state in again.program.states:
+            axes, dtype = state.type.axes, self.frame.dtype(state.type.kind)
+            shape = self.frame.shape(axes) if self.frame.tile(axes) else "()"
+            self.out.line(f"{self.ahead[state.name]} = tl.full({shape}, 0, {dtype})", self.frame.comment(axes))
 
     def _write_starts(self, again: Step, inputs: Inputs, saved: dict[str, Buffer]) -> None:
         """The states at the starts of a segment's blocks: to scratch, and of its last block to what is ahead."""
