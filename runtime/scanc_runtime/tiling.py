@@ -258,8 +258,13 @@ class Tiling:
         return _Laid(block, {}, warps, share)
 
     def _folded(self, sizes: Mapping[str, int], words: int, choice: Choice) -> _Laid:
-        """Tiles folded over threads: a thread has `_FOLDED` elements, of which 4 lie along the inner axis."""
+        """Tiles folded over threads: a thread has `_FOLDED` elements, of which 4 lie along the inner axis.
+
+        It has fewer where it keeps several states of each step, as a complex one is.
+        """
         outer, inner = self.folds
+        kept = sum(len(tile) > 1 for tile in self.past)
+        most = max(1, _FOLDED // max(1, kept))
         spread = (*self.split, *self.summed)
         block = {axis: _power_of_two(sizes[axis]) for axis in self.folds}
         if inner in spread:
@@ -269,7 +274,7 @@ class Tiling:
         lanes = {inner: min(choice.lanes.get(inner, max(1, block[inner] // 4)), _LANES, block[inner])}
         lanes[outer] = min(_LANES // lanes[inner], block[outer])
         if outer in spread:
-            fold = max(1, _FOLDED // (words * block[inner] // lanes[inner]))
+            fold = max(1, most // (words * block[inner] // lanes[inner]))
             block[outer] = choice.blocks.get(outer, min(block[outer], lanes[outer] * fold))
             lanes[outer] = min(lanes[outer], block[outer])
         elements = words * block[outer] * block[inner]

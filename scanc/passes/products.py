@@ -19,7 +19,8 @@ Factors = frozenset[str]
 def run(program: Program) -> Rewrite:
     uses = Counter(arg for instr in program.instrs for arg in instr.args)
     uses.update(roots(program))
-    made = {instr.name: instr for instr in program.instrs if _is_product(instr)}
+    step = (instr for region in program.regions if region.kind is RegionKind.STEP for instr in region.instrs)
+    made = {instr.name: instr for instr in step if _is_product(instr)}
     pairs: dict[Factors, Instr] = {}
     for instr in made.values():
         if len({*instr.args}) == 2:

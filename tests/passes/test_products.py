@@ -33,6 +33,7 @@ def products(program: Program) -> list[Instr]:
         ("y = (a*b)*c\nh = a*b + h", 2),  # both are there: nothing to share
         ("y = (a*b)*c + a*b\nh = a*c + h", 3),  # the inner product has another reader
         ("y = (a*a)*c\nh = a*c + h", 2),
+        ("y = (p*a)*p\nh = (p*p)*h + b", 4),  # what is done once per call stays there
     ],
 )
 def test_shared_products(body: str, count: int) -> None:

@@ -14,7 +14,7 @@ from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame, partial_dims
 from scanc.codegen.triton.turns import Turns, turns
 from scanc.codegen.writer import WIDTH, Writer
-from scanc.ir.nodes import Contract, Instr, Map, Output, Program, State
+from scanc.ir.nodes import Contract, Instr, Map, Output, Program, RegionKind, State
 from scanc.passes.schedule import Axes, Schedule
 
 _BODY_WIDTH = 106  # a body is written by itself and indented afterwards
@@ -223,7 +223,8 @@ class KernelWriter:
         schedule = self.frame.schedule
         tiles, resident = _working_tiles(programs, schedule), _resident_tiles(programs, schedule)
         rows = tuple(self.frame.tile(read.axes) for read in found)
-        work = sum(work_of(instr) for program in programs for instr in program.instrs)
+        regions = [region for program in programs for region in program.regions if region.kind is RegionKind.STEP]
+        work = sum(work_of(instr) for region in regions for instr in region.instrs)
         return Kernel(
             name,
             head.text(),
