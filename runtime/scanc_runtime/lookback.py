@@ -26,7 +26,8 @@ _WARPS, _WARPS_ALONE, _ALONE = 4, 8, 4  # of a program; of one of so few to a se
 _BLOCK = 64
 _AT_ONCE, _LARGEST_GROUP = 512, 16
 """Programs that run at once, about; and the most tiles of a group."""
-_ROWS = 128  # registers of a thread for the rows of a tile
+_BUSY = 256  # tiles in whose time one group hears of another, about
+_ROWS, _FOR_MORE = 128, 64  # registers of a thread for the rows of a tile; and for those of twice the steps
 _FEW, _REGISTERS = 96, 128  # registers for rows with which these are enough in all, for 16 warps a multiprocessor
 
 
@@ -67,7 +68,10 @@ class LookbackTiling:
     def run(self, call: Call, blocks: Blocks, kernel: Any, tensors: Sequence[Tensor], **flags: Any) -> None:
         """Launches `kernel`: a program per tile of time, row of the batch and block of channels."""
         count, cells = tiles(call, blocks), blocks.cells(self.axis)
-        words = (count + -(-count // blocks.constants["group"])) * call.batch * blocks.per_sequence * cells
+        groups = -(-count // blocks.constants["group"])
+        nest = blocks.constants["nest"]
+        count_all = count + groups + (-(-groups // nest) if nest > 1 else 0)
+        words = count_all * call.batch * blocks.per_sequence * cells
         scratch = call.new((HEAD.value + self.states * words,), torch.int64).fill_(-1)  # -1: not there yet
         call.run(kernel, blocks, tensors, [scratch], tiles=count, **flags)
 
@@ -83,12 +87,17 @@ class LookbackTiling:
         steps = max(self.most, least)
         while steps > least and (steps * per_step > _ROWS or (self.past and not self.light)):
             steps //= 2
-        few = self.light and steps * per_step <= _FEW and torch.version.hip is None
+        if self.light and not self.past and 2 * steps * per_step <= _FOR_MORE:
+            steps *= 2
+        few = self.light and (steps * per_step <= _FEW or warps == _WARPS_ALONE) and torch.version.hip is None
         constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, self.axis)}
         if _forced.steps is not None:
             steps = max(_forced.steps, self.segment) if self.past else _forced.steps
         constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": steps}
         constants["group"] = _forced.group or self._group(programs, chunks)
+        constants["nest"] = _forced.nest or self._nest(programs, constants["group"])
+        constants["wave"] = _forced.wave or 1 << 20
+        constants["ahead"] = _forced.ahead or 0
         return Blocks(
             constants, programs, constants["unroll"], warps, _forced.registers or (_REGISTERS if few else None)
         )
@@ -100,6 +109,10 @@ class LookbackTiling:
         """
         at_once = max(1, _AT_ONCE // max(1, prod(programs.values())))
         return max(chunks, min(_LARGEST_GROUP, 2 << (at_once.bit_length() // 2)))
+
+    def _nest(self, programs: Mapping[str, int], group: int) -> int:
+        """Groups of a nest: several if tiles of one group are done sooner than one group hears of another."""
+        return _LARGEST_GROUP if group * prod(programs.values()) < _BUSY else 1
 
 
 def tiles(call: Call, blocks: Blocks) -> int:
@@ -116,6 +129,9 @@ class _Forced:
     chunks: int | None = None
     steps: int | None = None
     group: int | None = None
+    nest: int | None = None
+    wave: int | None = None
+    ahead: int | None = None
     num_warps: int | None = None
     registers: int | None = None
 
@@ -129,6 +145,9 @@ def forced_lookback(
     chunks: int | None = None,
     steps: int | None = None,
     group: int | None = None,
+    nest: int | None = None,
+    wave: int | None = None,
+    ahead: int | None = None,
     num_warps: int | None = None,
     registers: int | None = None,
 ) -> Iterator[None]:
@@ -139,7 +158,7 @@ def forced_lookback(
     """
     global _forced
     before = _forced
-    _forced = _Forced(block, chunks, steps, group, num_warps, registers)
+    _forced = _Forced(block, chunks, steps, group, nest, wave, ahead, num_warps, registers)
     try:
         yield
     finally:

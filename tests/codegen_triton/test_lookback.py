@@ -9,7 +9,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from codegen_triton.support import DEVICE, Emitted, by_interpreter, by_kernels, compare, cotangents, emit
+from codegen_triton.support import DEVICE, Emitted, Results, by_interpreter, by_kernels, compare, cotangents, emit
 from interpreter.specs import example, small_arguments
 from scanc_runtime.errors import ArgumentError
 from scanc_runtime.lookback import forced_lookback
@@ -78,6 +78,7 @@ output h[n,d]
 }
 Maps = tuple[Tensor, ...]
 SMALL = {"block": 8, "chunks": 4, "steps": 4, "group": 2}
+NESTED = {"chunks": 2, "steps": 4, "group": 2, "nest": 2, "wave": 1, "ahead": 1}
 
 
 @cache
@@ -121,6 +122,9 @@ def test_lengths(time: int) -> None:
         {"chunks": 1, "steps": 4, "group": 1},
         {"chunks": 2, "steps": 8, "group": 4},
         {"chunks": 8, "steps": 4, "group": 16},
+        NESTED,
+        {"chunks": 1, "steps": 2, "group": 4, "nest": 2},
+        {"chunks": 1, "steps": 2, "group": 2, "nest": 8, "wave": 3},
         {"block": 2},
         {"block": 64},
     ],
@@ -128,6 +132,19 @@ def test_lengths(time: int) -> None:
 def test_layouts(layout: dict[str, int]) -> None:
     with forced_lookback(**{**SMALL, **layout}):
         check(emitted("ema"), 53)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", ["gated", "two states, one reads the other's past", "heads", "qrnn"])
+@pytest.mark.parametrize("time", [67, 96])
+def test_nests_of_groups(name: str, reverse: bool, time: int) -> None:
+    with forced_lookback(**{**SMALL, **NESTED}):
+        check(emitted(name), time, reverse=reverse)
+
+
+def test_nests_of_groups_in_half_precision() -> None:
+    with forced_lookback(**{**SMALL, **NESTED}):
+        check(emitted("mingru"), 67, 3e-2, dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 16])
@@ -211,15 +228,22 @@ def test_a_token_that_is_not_finite_reaches_only_what_follows(bad: float, at: in
         assert not dirty["h"][:, at:].isfinite().any()
 
 
-def test_two_runs_are_bitwise_equal() -> None:
+@pytest.mark.parametrize("layout", [{}, NESTED])
+def test_two_runs_are_bitwise_equal(layout: dict[str, int]) -> None:
+    with forced_lookback(**{**SMALL, **layout}):
+        first, second = two_runs()
+    for a, b in ((first.values, second.values), (first.gradients, second.gradients)):
+        assert all(torch.equal(x, b[name]) for name, x in a.items())
+
+
+def two_runs() -> tuple[Results, Results]:
     spec = emitted("rg_lru")
     inputs, params, initial = ({n: x.float() for n, x in g.items()} for g in small_arguments(spec.program, time=67))
     plain = by_interpreter(spec.program, inputs, params, initial, {}, {}, False)
     given, final = cotangents(spec.program, plain.values)
     given, final = ({n: x.float() for n, x in g.items()} for g in (given, final))
     first, second = (by_kernels(spec, inputs, params, initial, given, final, False, "parallel") for _ in range(2))
-    for a, b in ((first.values, second.values), (first.gradients, second.gradients)):
-        assert all(torch.equal(x, b[name]) for name, x in a.items())
+    return first, second
 
 
 def test_states_are_read_as_they_lie_in_memory() -> None:

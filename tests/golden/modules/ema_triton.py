@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="5fd0d8437aef",
+    digest="d1baab927a18",
     axes=(
         AxisSpec("d"),
     ),
@@ -612,6 +612,9 @@ def forward_lookback_kernel(
     chunks: tl.constexpr,
     unroll: tl.constexpr,
     group: tl.constexpr,
+    nest: tl.constexpr,
+    wave: tl.constexpr,
+    ahead: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     reverse: tl.constexpr,
@@ -620,9 +623,8 @@ def forward_lookback_kernel(
     """Each program: a tile of time of one sequence, a block of channels; tiles before it by looking back."""
     ticket = tlscan.ticket(words_ptr)
     rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
-    tile = ticket // rows
     tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
-    slot = ticket % rows
+    tile, slot = tlscan.place_of(ticket, tiles, rows, wave)
     program = slot.to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
@@ -646,22 +648,32 @@ def forward_lookback_kernel(
     x_rows = ()
     for u in tl.static_range(unroll):
         x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
+    if ahead > 0 and tile + ahead < tiles:
+        later = (tile + ahead) * chunks * unroll
+        tlscan.ask_ahead(
+            x_ptr + b * x_stride_b + 0 * x_stride_t + part_d * block_d * x_stride_d,
+            later,
+            T,
+            x_stride_t,
+            reverse,
+            chunks * unroll,
+            block_d,
+        )
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [chunk, d]
     h_first = tl.load(h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
     h_local = h_first
     h_product = tl.full([chunks, block_d], 1.0, acc)
     for u in tl.static_range(unroll):
-        x = x_rows[u].to(acc)  # [chunk, d]
+        x = tlscan.wide(x_rows[u], acc)  # [chunk, d]
         # spec line 11
         h_2 = a * h_local + t_2 * x  # [chunk, d]
         h_product = h_product * a
         h_local = h_2
-    h_words = tlscan.state_words(words_ptr, 0, tiles, rows, block_d, group)
+    h_words = tlscan.state_words(words_ptr, 0, tiles, rows, block_d, group, nest)
     h_product, h_local, h_inner, h_before = tlscan.prefixes(h_product, h_local)  # [chunk, d]
-    tlscan.publish(h_words, rows, slot, tile, h_product, h_local, group)
     # [chunk, d]
     h = (
-        tlscan.look_back(h_words, tiles, rows, slot, tile, h_product, h_local, h_inner, h_before, group)
+        tlscan.look_back(h_words, tiles, rows, slot, tile, h_product, h_local, h_inner, h_before, group, nest)
         + h_first
     )
     h_out_at = h_out_ptr + b * h_out_stride_b + origin * h_out_stride_t + at_d * h_out_stride_d  # [chunk, d]
@@ -677,7 +689,7 @@ def forward_lookback_kernel(
                 + at_d * h_saved_stride_d
             )
             tl.store(h_saved_at, h, mask=in_d & alive & ((start + u) % segment == 0))
-        x = x_rows[u].to(acc)  # [chunk, d]
+        x = tlscan.wide(x_rows[u], acc)  # [chunk, d]
         # spec line 11
         h_2 = a * h + t_2 * x  # [chunk, d]
         tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
@@ -706,6 +718,9 @@ def backward_lookback_kernel(
     chunks: tl.constexpr,
     unroll: tl.constexpr,
     group: tl.constexpr,
+    nest: tl.constexpr,
+    wave: tl.constexpr,
+    ahead: tl.constexpr,
     segment: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
@@ -713,9 +728,8 @@ def backward_lookback_kernel(
     """Each program: a tile of time of one sequence, a block of channels; tiles behind it by looking back."""
     ticket = tlscan.ticket(words_ptr)
     rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
-    tile = ticket // rows
     tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
-    slot = ticket % rows
+    tile, slot = tlscan.place_of(ticket, tiles, rows, wave)
     program = slot.to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
@@ -746,6 +760,26 @@ def backward_lookback_kernel(
         x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
         # [chunk, d]
         dy_h_rows += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d & (u < count), other=0.0),)
+    if ahead > 0 and tile + ahead < tiles:
+        later = (tiles - tile - ahead - 1) * chunks * unroll
+        tlscan.ask_ahead(
+            x_ptr + b * x_stride_b + 0 * x_stride_t + part_d * block_d * x_stride_d,
+            later,
+            T,
+            x_stride_t,
+            reverse,
+            chunks * unroll,
+            block_d,
+        )
+        tlscan.ask_ahead(
+            dy_h_ptr + b * dy_h_stride_b + 0 * dy_h_stride_t + part_d * block_d * dy_h_stride_d,
+            later,
+            T,
+            dy_h_stride_t,
+            reverse,
+            chunks * unroll,
+            block_d,
+        )
     checkpoint = (start // segment).to(tl.int64)
     # [chunk, d]
     h_saved_at = (
@@ -755,7 +789,7 @@ def backward_lookback_kernel(
     h_kept = ()
     for u in tl.static_range(unroll):
         h_kept += (h_now,)
-        x = x_rows[u].to(acc)  # [chunk, d]
+        x = tlscan.wide(x_rows[u], acc)  # [chunk, d]
         # spec line 11
         h_2 = a * h_now + t_2 * x  # [chunk, d]
         h_now = h_2
@@ -765,18 +799,17 @@ def backward_lookback_kernel(
     d_h_product = tl.full([chunks, block_d], 1.0, acc)
     for u in tl.static_range(unroll - 1, -1, -1):
         alive = u < count
-        dy_h = dy_h_rows[u].to(acc)  # [chunk, d]
+        dy_h = tlscan.wide(dy_h_rows[u], acc)  # [chunk, d]
         # spec line 11
         d_h_2 = (dy_h + d_h_local) * a  # [chunk, d]
         d_h_product = tl.where(alive, d_h_product * a, d_h_product)
         d_h_local = tl.where(alive, d_h_2, d_h_local)
-    d_h_words = tlscan.state_words(words_ptr, 0, tiles, rows, block_d, group)
+    d_h_words = tlscan.state_words(words_ptr, 0, tiles, rows, block_d, group, nest)
     d_h_product, d_h_local, d_h_inner, d_h_before = tlscan.prefixes(d_h_product, d_h_local)  # [chunk, d]
-    tlscan.publish(d_h_words, rows, slot, tile, d_h_product, d_h_local, group)
     # [chunk, d]
     d_h = (
         tlscan.look_back(
-            d_h_words, tiles, rows, slot, tile, d_h_product, d_h_local, d_h_inner, d_h_before, group
+            d_h_words, tiles, rows, slot, tile, d_h_product, d_h_local, d_h_inner, d_h_before, group, nest
         )
         + d_h_first
     )
@@ -786,8 +819,8 @@ def backward_lookback_kernel(
     for u in tl.static_range(unroll - 1, -1, -1):
         alive = u < count
         h = h_kept[u]  # [chunk, d]
-        x = x_rows[u].to(acc)  # [chunk, d]
-        dy_h = dy_h_rows[u].to(acc)  # [chunk, d]
+        x = tlscan.wide(x_rows[u], acc)  # [chunk, d]
+        dy_h = tlscan.wide(dy_h_rows[u], acc)  # [chunk, d]
         # spec line 11
         d_h_2_2 = dy_h + d_h  # [chunk, d]
         d_h_2 = d_h_2_2 * a  # [chunk, d]
