@@ -234,7 +234,7 @@ class Tiling:
                 block[axis] //= 2
 
         narrow = all(len(tile) <= 1 for tile in self.tiles)
-        wanted = _ROW_BYTES // (2 if self.past else width) * words if narrow else _MATRIX
+        wanted = _ROW_BYTES // (2 * len(self.past) if self.past else width) * words if narrow else _MATRIX
         first = (*self.split, *self.summed)[:1]
         if wanted == _MATRIX and all(prod(block[a] for a in tile if a not in first) <= _FEW for tile in self.tiles):
             wanted = _LANES * _FEW // (4 if self.past else 2)
@@ -298,7 +298,7 @@ class Tiling:
         rows_most, held_most = _ROWS, _REGISTERS
         if self.folds:
             rows_most, held_most = _FOLDED_ROWS, _FOLDED_REGISTERS
-        elif all(len(tile) <= 1 for tile in self.tiles):
+        elif len(self.past) <= 1 and all(len(tile) <= 1 for tile in self.tiles):
             rows_most, held_most = _NARROW_ROWS, _NARROW_REGISTERS
         most = [
             self.most_steps,
