@@ -2,9 +2,10 @@
 
     python tests/benchmarks/diagonal.py [--only SPEC] [--quick] [--csv FILE] [--plot DIRECTORY]
 
-Random data, medians of many runs, in one run on one GPU.  Peers that are installed (`pip install 'scanc[peers]'`) are
-timed on the same numbers, laid out as they like; the others say why not.  A gated scan reads and writes 3 words per
-element forward and 5 backward; for the selective scan the share of bandwidth counts each input and output once.
+Random data, medians of many runs, in one run on one GPU; calls are captured in CUDA graphs, so that times are those
+of the GPU, whatever the host is (`overhead.py` measures the host).  Peers that are installed (`pip install
+'scanc[peers]'`) are timed on the same numbers, laid out as they like; the others say why not.  A gated scan reads and
+writes 3 words per element forward and 5 backward; for the selective scan the share of bandwidth counts each input and output once.
 First calls are made in processes of their own: with empty caches, and with those that the first one left.
 """
 
@@ -75,8 +76,25 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() / median(lambda: target.copy_(source))
 
 
+def captured(run: Callable[[], Any]) -> Callable[[], None]:
+    """A call as a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # compiles, tunes, and warms up
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        run()
+    return graph.replay
+
+
 def time_all(leaves: Sequence[Tensor], call: Callable[[], Tensor]) -> dict[str, float]:
-    """Forward, backward and both, and the memory that one forward and backward takes beside its arguments."""
+    """Forward, backward and both, and the memory that one forward and backward takes beside its arguments.
+
+    Backward is what it adds to a forward that saves for it.
+    """
     given = torch.randn_like(call())
 
     def both() -> Sequence[Tensor]:
@@ -89,10 +107,9 @@ def time_all(leaves: Sequence[Tensor], call: Callable[[], Tensor]) -> dict[str, 
     both()
     peak = (torch.cuda.max_memory_allocated() - base) / 1e9
     with torch.no_grad():
-        forward = median(call)
-    y = call()
-    backward = median(lambda: torch.autograd.grad(y, leaves, given, retain_graph=True))
-    return {"forward": forward, "backward": backward, "both": median(both), "peak": peak}
+        forward = median(captured(call))
+    saving, whole = median(captured(call)), median(captured(both))
+    return {"forward": forward, "backward": whole - saving, "both": whole, "peak": peak}
 
 
 def shares(case: Case, tensors: dict[str, Tensor], times: dict[str, float], bandwidth: float) -> dict[str, float]:
@@ -131,14 +148,20 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def first_calls(case: Case) -> dict[str, float]:
-    """Seconds of the first call, forward and backward: cold, with empty caches, and warm, in a second process."""
+    """Seconds of the first call, forward and backward: cold, with empty caches, and warm, in a second process.
+
+    Both find the bytecode of all that they import, as an installation has it.
+    """
     script = Path(__file__).with_name("diagonal_first.py")
     command = [sys.executable, str(script), case.spec, *map(str, case.shape), case.dtype_name]
     found = {}
     with tempfile.TemporaryDirectory() as cache:
         caches = {"SCANC_CACHE_DIR": f"{cache}/scanc", "TRITON_CACHE_DIR": f"{cache}/triton"}
+        environment = os.environ | caches | {"PYTHONPYCACHEPREFIX": f"{cache}/bytecode", "PYTHONDONTWRITEBYTECODE": ""}
+        imports = "import torch.fx.experimental.symbolic_shapes, triton, scanc.driver, scanc_runtime.operator"
+        subprocess.run([sys.executable, "-c", imports], env=environment, check=True)
         for name in ("cold", "warm"):
-            done = subprocess.run(command, env=os.environ | caches, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found[name] = float(done.stdout.split()[-1])
     return found
 
