@@ -5,8 +5,8 @@
 Random data, medians of many runs, in one run on one GPU; calls are captured in CUDA graphs, so that times are those
 of the GPU, whatever the host is (`overhead.py` measures the host).  Peers that are installed (`pip install
 'scanc[peers]'`) are timed on the same numbers, laid out as they like; the others say why not.  A gated scan reads and
-writes 3 words per element forward and 5 backward; for the selective scan the share of bandwidth counts each input and output once.
-First calls are made in processes of their own: with empty caches, and with those that the first one left.
+writes 3 words per element forward and 5 backward; for the selective scan the share of bandwidth counts each input and
+output once. First calls are made in processes of their own: with empty caches, and with those that the first one left.
 """
 
 from __future__ import annotations
