@@ -94,7 +94,17 @@ class Signature:
     width: int
     results: tuple[torch.dtype, ...]
     splits: dict[tuple[int, int, int], Split] = field(default_factory=dict)
-    constants: dict[tuple[Any, ...], tuple[Blocks, dict[str, Any]]] = field(default_factory=dict)
+    constants: dict[tuple[Any, ...], _Launch] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What launches of a kernel have in common; `absent`: its arguments, tensor by tensor, where there is none."""
+
+    kernel: Any
+    blocks: Blocks
+    constants: dict[str, Any]
+    absent: list[list[Any]]
 
 
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
@@ -109,8 +119,8 @@ class _Known:
         self._inputs = len(spec.inputs)
         self._signatures: dict[Any, Signature] = {}
 
-    def signature(self, primals: Sequence[Tensor]) -> Signature:
-        key = tuple(map(_SHAPE_AND_DTYPE, primals))
+    def signature(self, primals: Sequence[Tensor | None]) -> Signature:
+        key = tuple([None if tensor is None else _SHAPE_AND_DTYPE(tensor) for tensor in primals])
         found = self._signatures.get(key)
         if found is None:
             if len(self._signatures) >= _MOST_CALLS:
@@ -118,9 +128,10 @@ class _Known:
             found = self._signatures[key] = self._compute(primals)
         return found
 
-    def _compute(self, primals: Sequence[Tensor]) -> Signature:
+    def _compute(self, primals: Sequence[Tensor | None]) -> Signature:
         batch, time, sizes = self._shapes.sizes(primals)
-        floating = [x.element_size() for x in primals[: self._inputs] if x.is_floating_point()]
+        inputs = [x for x in primals[: self._inputs] if x is not None]
+        floating = [x.element_size() for x in inputs if x.is_floating_point()]
         results = tuple(self._shapes.result_dtypes(primals))
         return Signature(batch, time, sizes, self._shapes.compute_dtype(primals), max(floating, default=4), results)
 
@@ -129,9 +140,12 @@ _known: dict[int, _Known] = {}  # by the identity of specs, which hash slowly
 
 
 class Call:
-    """The sizes and dtypes of one call, and the memory that it takes."""
+    """The sizes and dtypes of one call, and the memory that it takes.
 
-    def __init__(self, spec: Spec, primals: Sequence[Tensor]) -> None:
+    Of the primals a state may be absent.
+    """
+
+    def __init__(self, spec: Spec, primals: Sequence[Any]) -> None:
         known = _known.get(id(spec))
         if known is None:
             known = _known[id(spec)] = _Known(spec)
@@ -139,7 +153,7 @@ class Call:
         self.batch, self.time, self.sizes = signature.batch, signature.time, signature.sizes
         self.real, self.width = signature.real, signature.width
         self._spec = spec
-        self._like = primals[0]
+        self._like: Tensor = primals[0]
         self._poisoned = os.environ.get("SCANC_POISON") == "1"
         self._rehearsing = getattr(_here, "rehearsing", False)
 
@@ -164,22 +178,23 @@ class Call:
             return 1
         return max(1, min(FULL * chip // programs, self.time // SHORTEST))
 
-    def constant(self, value: float, shape: Sequence[int]) -> Tensor:
-        """One number, seen as a tensor in the dtype of computation."""
-        return self._like.new_full((1,) * len(shape), value, dtype=self.real).expand(tuple(shape))
+    def carries(
+        self, start: Tensor | None, begin: float, ends: Tensor, products: Tensor, split: Split, *, behind: bool
+    ) -> Tensor:
+        """The states before each chunk, from `start` on, or if there is none from the number `begin`.
 
-    def carries(self, start: Tensor, ends: Tensor, products: Tensor, split: Split, *, behind: bool) -> Tensor:
-        """The states before each chunk, from `start` on; with `behind`, in the order of chunks from the last back."""
+        With `behind`, in the order of chunks from the last back.
+        """
         found = self.new(ends.shape, self.real)
         if found.numel() == 0 or self._rehearsing:
             return found
-        flat, size = start.reshape(self.batch, -1).contiguous(), found.numel() // split.rows
+        size = found.numel() // split.rows
+        flat = None if start is None else start.reshape(self.batch, -1).contiguous()
+        stride = 0 if flat is None else flat.stride(0)
         grid = (self.batch, -(-size // _CARRIED))
-        constants = {"behind": behind, "block": _CARRIED, "group": _GROUP}
+        constants = {"begin": begin, "behind": behind, "block": _CARRIED, "group": _GROUP}
         with self._on_device():
-            carry_kernel[grid](
-                flat, flat.stride(0), ends, products, found, size, split.chunks, **constants, num_warps=1
-            )
+            carry_kernel[grid](flat, stride, ends, products, found, size, split.chunks, **constants, num_warps=1)
         return found
 
     @property
@@ -225,27 +240,29 @@ class Call:
         self,
         kernel: Any,
         blocks: Blocks,
-        tensors: Sequence[Tensor],
-        scratch: Sequence[Tensor] = (),
+        tensors: Sequence[Tensor | None],
+        scratch: Sequence[Tensor | None] = (),
         split: Split | None = None,
         tiles: int | None = None,
         **flags: Any,
     ) -> None:
         """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch.
 
+        A kernel is compiled for which tensors are there.
         `tiles`: tiles of time, for a kernel that has a program for each.
         """
         programs = (split.rows if split else self.batch) * blocks.per_sequence * (1 if tiles is None else tiles)
         if programs == 0:
             return
+        known = self._launch(kernel, blocks, flags)
         arguments: list[Any] = []
-        for tensor in tensors:
-            arguments += (tensor, *tensor.stride())
+        for i, tensor in enumerate(tensors):
+            arguments += known.absent[i] if tensor is None else (tensor, *tensor.stride())
         arguments += scratch
         times = split.times if split else {"T": self.time}
         if tiles is not None:
             times = {**times, "batch": self.batch}
-        constants = self._constants(kernel, blocks, flags)
+        constants = known.constants
         with self._on_device():
             if self._rehearsing:
                 kernel.warmup(*arguments, **times, **constants, grid=(1,))
@@ -255,8 +272,8 @@ class Call:
                 begun.result()
             kernel[(programs,)](*arguments, **times, **constants)
 
-    def _constants(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> dict[str, Any]:
-        """What a kernel is compiled for: sizes and blocks, flags, options."""
+    def _launch(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> _Launch:
+        """What a kernel is compiled for, sizes and blocks, flags, options; and its arguments for what is absent."""
         key = (id(kernel), id(blocks), *flags.values())
         found = self._signature.constants.get(key)
         if found is None:
@@ -264,8 +281,8 @@ class Call:
             constants |= {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
             if blocks.registers is not None:
                 constants["maxnreg"] = blocks.registers
-            found = self._signature.constants[key] = blocks, constants
-        return found[1]
+            found = self._signature.constants[key] = _Launch(kernel, blocks, constants, _absent(kernel.arg_names))
+        return found
 
     def _on_device(self) -> AbstractContextManager[Any]:
         """Within, the tensors' device is the current one."""
@@ -282,13 +299,16 @@ class Call:
         saved: Saved,
         groups: Groups,
         reverse: bool,
+        final: bool = True,
         form: str = "recurrent",
     ) -> None:
         """Begins to compile a backward kernel in a thread, while this one goes on to compile the forward kernel.
 
-        `groups` are inputs, params and states.  Raises ArgumentError if backward's tiles cannot fit on the chip.
+        `groups` are inputs, params and states; `final`: final states have gradients too.
+        Raises ArgumentError if backward's tiles cannot fit on the chip.
         """
-        key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse)
+        there = tuple([state is not None for state in groups[2]])
+        key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse, there, final)
         if key in _begun or not self._like.is_cuda or self.batch == 0:
             return
         _begun.add(key)
@@ -307,7 +327,7 @@ class Call:
         ]
         grads = (
             tuple(g for i, g in given if i < len(spec.outputs)),
-            tuple(g for i, g in given if i >= len(spec.outputs)),
+            tuple(g if final else None for i, g in given if i >= len(spec.outputs)),
         )
         _pending[id(kernel)] = _pool().submit(_rehearse, lambda: backward(*groups, kept, *grads, reverse))
 
@@ -315,7 +335,7 @@ class Call:
 # --- compiling ahead ---
 
 Backward = Callable[..., object]
-Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
+Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor | None, ...]]
 
 
 class Laid(Protocol):
@@ -342,8 +362,21 @@ def _rehearse(run: Callable[[], object]) -> None:
         run()
 
 
-def halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """The real and the imaginary part of a complex tensor, as views."""
+def _absent(names: Sequence[str]) -> list[list[Any]]:
+    """For each tensor of a kernel's arguments, no pointer and no strides."""
+    found: list[list[Any]] = []
+    for name in names:
+        if name.endswith("_ptr"):
+            found.append([None])
+        elif found and "_stride_" in name:
+            found[-1].append(0)
+    return found
+
+
+def halves(tensor: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The real and the imaginary part of a complex tensor, as views; nothing of none."""
+    if tensor is None:
+        return None, None
     re, im = torch.view_as_real(tensor.resolve_conj()).unbind(-1)
     return re, im
 

@@ -64,7 +64,7 @@ class LookbackTiling:
             self._known[key] = self._choose(call)
         return self._known[key]
 
-    def run(self, call: Call, blocks: Blocks, kernel: Any, tensors: Sequence[Tensor], **flags: Any) -> None:
+    def run(self, call: Call, blocks: Blocks, kernel: Any, tensors: Sequence[Tensor | None], **flags: Any) -> None:
         """Launches `kernel`: a program per tile of time, row of the batch and block of channels."""
         count, cells = tiles(call, blocks), blocks.cells(self.axis)
         words = (count + -(-count // blocks.constants["group"])) * call.batch * blocks.per_sequence * cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from scanc.codegen.expressions import number
 from scanc.codegen.names import Names
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.summary import Summary
@@ -17,7 +18,7 @@ BACKWARD_LOOKBACK_TILING LOOKBACK_SEGMENT
 inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
 backward_recurrent forward_chunked backward_chunked forward_carries backward_carries split chunks forward_kernel
 backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_TILING BACKWARD_SUMMARY_TILING
-FORWARD_TILING BACKWARD_TILING SEGMENT
+FORWARD_TILING BACKWARD_TILING SEGMENT final
 """
 
 
@@ -71,22 +72,27 @@ class Host:
         self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
         self.out.line(f"blocks = {tiling_name}.blocks(call)")
 
-    def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str) -> None:
+    def absent(self, key: str) -> None:
+        """The kernel gets nothing for a key."""
+        self._variables[key] = "None"
+
+    def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str, when: str = "") -> None:
         """Allocates a tensor; its dimensions are given in words of the host, those of partial sums come first.
 
         The halves of a complex one are views of it, or tensors of their own where they are partial sums.
+        Where `when` does not hold it is None.
         """
+        when = f" if {when} else None" if when else ""
         if kind is Kind.COMPLEX and not self._halved(key):
-            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype})")
+            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype}){when}")
             self._take_apart(key, kind)
             return
         for part in parts_of(key, kind):
             over = self._partial(part)
             parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
             real = computed(Kind.REAL) if kind is Kind.COMPLEX else dtype
-            self.out.line(
-                f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real})"
-            )
+            new = f"call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real}){when}"
+            self.out.line(f"{self.variable(part)} = {new}")
 
     def _halved(self, key: str) -> bool:
         """Whether the halves of a complex result are tensors of their own."""
@@ -143,8 +149,7 @@ def write_carries(
         types, pairs = found.program.types, dict(found.products)
         for part in (*pairs, *pairs.values()):
             dims = ["split.rows", *dims_in_call(types[part].axes)]
-            begin = float(part not in pairs)
-            out.line(f"{host.variable(f'start:{part}')} = call.constant({begin}, {tuple_of(dims)})")
+            host.absent(f"start:{part}")
             host.new(f"end:{part}", Kind.REAL, dims, computed(Kind.REAL))
         host.launch(*(("not reverse", "split.back") if gradients else ()))
         whole, prefix = ("grad_final", "d.") if gradients else ("states", "")
@@ -152,11 +157,14 @@ def write_carries(
         results = []
         for position, state in enumerate(states):
             for i, part in enumerate(parts_of(f"{prefix}{state.name}", state.type.kind)):
-                start = f"{whole}[{position}]"
+                start, begin = f"{whole}[{position}]", 0.0
+                if not gradients and not isinstance(state.init, str):
+                    begin = (complex(state.init).real, complex(state.init).imag)[i]
                 if state.type.kind is Kind.COMPLEX:
                     start = f"launch.halves({start})[{i}]"
                 ends, decays = host.variable(f"end:{part}"), host.variable(f"end:{pairs[part]}")
-                results.append(f"call.carries({start}, {ends}, {decays}, split, behind={gradients})")
+                given = f"{start}, {number(begin).text}, {ends}, {decays}"
+                results.append(f"call.carries({given}, split, behind={gradients})")
         out.line(f"return {tuple_of(results)}")
 
 
@@ -164,8 +172,8 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
     """`forward_recurrent` of the program as users know it (complex values whole); `kept`: the states saved."""
     types = program.types
     chunks = ", chunks=1" if kernel.chunked else ""
-    with out.block(f"def forward_recurrent(inputs, params, states, reverse, save{chunks}):"):
-        out.docstring("Outputs, final states, and the states at the start of every SEGMENT steps if `save`.")
+    with out.block(f"def forward_recurrent(inputs, params, states, reverse, save, final=True{chunks}):"):
+        out.docstring("Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`.")
         host = Host(out, kernel, {"end": "_end", "saved": "_saved"})
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
@@ -178,22 +186,21 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
                 key, type_.kind, ["call.batch", "call.time", *dims_in_call(type_.axes)], f"call.output({position})"
             )
         for state in program.states:
-            host.new(
-                f"end:{state.name}", state.type.kind, [rows, *dims_in_call(state.type.axes)], computed(state.type.kind)
-            )
+            dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
+            host.new(f"end:{state.name}", kind, dims, computed(kind), "final")
         for state in kept:
-            dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
-            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind))
+            dims = ["call.batch", "call.segments(SEGMENT)", *dims_in_call(state.type.axes)]
+            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind), "save")
         with out.block("if save:"):
             backward = "BACKWARD_TILING, backward_kernel, backward_recurrent"
-            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse)")
+            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse, final)")
         host.launch()
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
         if kernel.chunked:
             ends = [f"split.last({end})" for end in ends]
         saved = [host.variable(f"saved:{state.name}") for state in kept]
-        out.line(f"return {tuple_of(results)}, {tuple_of(ends)}, {tuple_of(saved)}")
+        out.line(f"return {tuple_of(results)}, {only_if('final', ends)}, {only_if('save', saved)}")
 
 
 def write_backward(
@@ -224,14 +231,16 @@ def write_backward(
         for tensor in params:
             dims = [rows, *dims_in_call(tensor.type.axes)]
             host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
+        begun = there(program)
         for state in states:
-            dims = [rows, *dims_in_call(state.type.axes)]
-            host.new(f"end:d.{state.name}", state.type.kind, dims, computed(state.type.kind))
+            dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
+            host.new(f"end:d.{state.name}", kind, dims, computed(kind), begun[state.name])
         tile = {*kernel.schedule.split, *kernel.schedule.full}
         for state in again:
             cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
             dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
-            host.new(f"scratch:{state.name}", state.type.kind, dims, computed(state.type.kind))
+            kind = state.type.kind
+            host.new(f"scratch:{state.name}", kind, dims, computed(kind), "blocks.starts(SEGMENT)")
         host.launch()
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
@@ -241,6 +250,11 @@ def write_backward(
         ]
         if kernel.chunked:
             groups[2] = [f"split.first({end})" for end in groups[2]]
+        plain = [host.variable(f"end:d.{state.name}") for state in states]
+        groups[2] = [
+            end if end == own else f"{end} if {begun[state.name]} else None"
+            for end, own, state in zip(groups[2], plain, states, strict=True)
+        ]
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
 
 
@@ -258,9 +272,9 @@ def _write_split(host: Host, prefix: str, states: Sequence[State], carries: str,
 
 def write_chunked(out: Writer) -> None:
     """`forward_chunked` and `backward_chunked`: the same kernels, on as many chunks as keep the chip busy."""
-    with out.block("def forward_chunked(inputs, params, states, reverse, save):"):
+    with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
         out.docstring("The same, the time split where that keeps more of the chip busy.")
-        out.line("return forward_recurrent(inputs, params, states, reverse, save, chunks=None)")
+        out.line("return forward_recurrent(inputs, params, states, reverse, save, final, chunks=None)")
     out.blank(2)
     with out.block("def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"):
         out.docstring("The same, the time split where that keeps more of the chip busy.")
@@ -299,6 +313,16 @@ def dims_in_call(axes: Sequence[str]) -> list[str]:
 def computed(kind: Kind) -> str:
     """The dtype in which values of a kind are computed, in words of the host."""
     return f'call.dtype("{kind.value}")'
+
+
+def there(program: Program) -> dict[str, str]:
+    """By state, in words of the host: whether its initial value was given, so that there is a gradient of it."""
+    return {state.name: f"states[{position}] is not None" for position, state in enumerate(program.states)}
+
+
+def only_if(condition: str, items: Sequence[str]) -> str:
+    """A tuple as source, an empty one where the condition does not hold."""
+    return f"{tuple_of(items)} if {condition} else ()" if items else "()"
 
 
 def tuple_of(items: Sequence[str]) -> str:

@@ -65,6 +65,7 @@ class _Recorder:
     def __init__(self, kernel: Any, found: list[Launch]) -> None:
         self._kernel = kernel
         self._found = found
+        self.arg_names = kernel.arg_names
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, **kwargs: Any) -> None:
@@ -97,7 +98,7 @@ def compile_for(launch: Launch, target: str) -> Any:
         if isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
             attrs[(position,)] = [["tt.divisibility", 16]]
-        elif parameter.is_constexpr or (not parameter.do_not_specialize and value == 1):
+        elif value is None or parameter.is_constexpr or (not parameter.do_not_specialize and value == 1):
             signature[name] = "constexpr"
             constants[name] = value
         else:

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="f3a15934ef07",
+    digest="19dc4066ee7f",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -166,8 +166,11 @@ def forward_kernel(
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
-    h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
-    h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if h_start_ptr is None:
+        h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
+        h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -260,8 +263,9 @@ def forward_kernel(
                 tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
                 h = tl.where(alive, h_2, h)
             h_out_at += way * (short if tail else unroll) * h_out_stride_t
-    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
-    tl.store(h_end_at, h, mask=in_d)
+    if h_end_ptr is not None:
+        h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
+        tl.store(h_end_at, h, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -317,10 +321,14 @@ def backward_kernel(
     Uc = tl.load(Uc_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
 
     way: tl.constexpr = -1 if reverse else 1
-    # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
-    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if segment > unroll:
+        # [d]
+        h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    if d_h_start_ptr is None:
+        d_h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
+        d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_Uz_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
     d_Ur_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
     d_Uc_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
@@ -543,25 +551,32 @@ def backward_kernel(
         + at_d_col[None, :] * d_Uc_out_stride_d_col
     )
     tl.store(d_Uc_out_at, d_Uc_sum, mask=in_d[:, None] & in_d_col[None, :])
-    d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
-    tl.store(d_h_end_at, d_h, mask=in_d)
+    if d_h_end_ptr is not None:
+        d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
+        tl.store(d_h_end_at, d_h, mask=in_d)
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
-    """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
+def forward_recurrent(inputs, params, states, reverse, save, final=True):
+    """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     z, r, c = inputs
     Uz, Ur, Uc = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
     h_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
-    )
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
+    ) if save else None
     if save:
         call.ahead(
-            BACKWARD_TILING, backward_kernel, backward_recurrent, saved, (inputs, params, states), reverse
+            BACKWARD_TILING,
+            backward_kernel,
+            backward_recurrent,
+            saved,
+            (inputs, params, states),
+            reverse,
+            final,
         )
     call.run(
         forward_kernel,
@@ -571,7 +586,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
         save=save,
         reverse=reverse,
     )
-    return (h_2,), (h_end,), (h_saved,)
+    return (h_2,), (h_end,) if final else (), (h_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
@@ -589,10 +604,10 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_Uz = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
     d_Ur = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
     d_Uc = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    h_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
-    )
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[0] is not None else None
+    h_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
+        SEGMENT
+    ) else None
     call.run(
         backward_kernel,
         blocks,
@@ -615,5 +630,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent}
 BACKWARD = {"recurrent": backward_recurrent}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
 gru = operator

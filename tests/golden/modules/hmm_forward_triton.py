@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="5975c85fe5d7",
+    digest="02295b7a3fc5",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -208,8 +208,9 @@ def forward_kernel(
                 p = tl.where(alive, t_3, p)
             alpha_out_at += way * (short if tail else unroll) * alpha_out_stride_t
             likelihood_out_at += way * (short if tail else unroll) * likelihood_out_stride_t
-    p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
-    tl.store(p_end_at, p, mask=in_s)
+    if p_end_ptr is not None:
+        p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
+        tl.store(p_end_at, p, mask=in_s)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -253,10 +254,14 @@ def backward_kernel(
     zero_2 = tl.full([block_s], 0.0, acc)  # [s]
 
     way: tl.constexpr = -1 if reverse else 1
-    # [s]
-    p_scratch_at = p_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_s + lane_s
-    d_p_start_at = d_p_start_ptr + b * d_p_start_stride_b + at_s * d_p_start_stride_s  # [s]
-    d_p = tl.load(d_p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
+    if segment > unroll:
+        # [s]
+        p_scratch_at = p_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_s + lane_s
+    if d_p_start_ptr is None:
+        d_p = tl.full([block_s], 0.0, acc)  # [s]
+    else:
+        d_p_start_at = d_p_start_ptr + b * d_p_start_stride_b + at_s * d_p_start_stride_s  # [s]
+        d_p = tl.load(d_p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
     d_A_sum = tl.full([block_s, block_s_col], 0.0, acc)  # [s, s_col]
     d_start_sum = tl.full([block_s], 0.0, acc)  # [s]
     whole = T // unroll
@@ -423,12 +428,13 @@ def backward_kernel(
     tl.store(d_A_out_at, d_A_sum, mask=in_s[:, None] & in_s_col[None, :])
     d_start_out_at = d_start_out_ptr + b * d_start_out_stride_b + at_s * d_start_out_stride_s  # [s]
     tl.store(d_start_out_at, d_start_sum, mask=in_s)
-    d_p_end_at = d_p_end_ptr + b * d_p_end_stride_b + at_s * d_p_end_stride_s  # [s]
-    tl.store(d_p_end_at, d_p, mask=in_s)
+    if d_p_end_ptr is not None:
+        d_p_end_at = d_p_end_ptr + b * d_p_end_stride_b + at_s * d_p_end_stride_s  # [s]
+        tl.store(d_p_end_at, d_p, mask=in_s)
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
-    """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
+def forward_recurrent(inputs, params, states, reverse, save, final=True):
+    """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     (e,) = inputs
     A, _ = params
     (p,) = states
@@ -436,13 +442,19 @@ def forward_recurrent(inputs, params, states, reverse, save):
     blocks = FORWARD_TILING.blocks(call)
     alpha = call.new((call.batch, call.time, call.sizes["s"]), call.output(0))
     likelihood = call.new((call.batch, call.time), call.output(1))
-    p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
+    p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real")) if final else None
     p_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["s"]), call.dtype("real")
-    )
+        (call.batch, call.segments(SEGMENT), call.sizes["s"]), call.dtype("real")
+    ) if save else None
     if save:
         call.ahead(
-            BACKWARD_TILING, backward_kernel, backward_recurrent, saved, (inputs, params, states), reverse
+            BACKWARD_TILING,
+            backward_kernel,
+            backward_recurrent,
+            saved,
+            (inputs, params, states),
+            reverse,
+            final,
         )
     call.run(
         forward_kernel,
@@ -452,7 +464,7 @@ def forward_recurrent(inputs, params, states, reverse, save):
         save=save,
         reverse=reverse,
     )
-    return (alpha, likelihood), (p_end,), (p_saved,)
+    return (alpha, likelihood), (p_end,) if final else (), (p_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
@@ -467,10 +479,10 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_e = call.new((call.batch, call.time, call.sizes["s"]), inputs[0].dtype)
     d_A = call.new((call.batch, call.sizes["s"], call.sizes["s_col"]), call.dtype("real"))
     d_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
-    d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
-    p_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")), call.dtype("real")
-    )
+    d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real")) if states[0] is not None else None
+    p_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")), call.dtype("real")) if blocks.starts(
+        SEGMENT
+    ) else None
     call.run(
         backward_kernel,
         blocks,
@@ -491,5 +503,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent}
 BACKWARD = {"recurrent": backward_recurrent}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
 hmm_forward = operator
