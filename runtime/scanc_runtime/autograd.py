@@ -121,14 +121,15 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn, absent: bool) -> tu
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
             tensors = ctx.saved_tensors
             primals, saved = tensors[:count], tensors[count:]
+            by_primal: Sequence[Tensor | None]
             cotangents: list[Any] = [grads[i] if i < len(grads) else None for i in cotangents_at]
             if torch.compiler.is_compiling() or torch.is_grad_enabled() or not is_plain((*tensors, *cotangents)):
                 full, filled = begun(primals), fill(primals, cotangents)
                 if torch.compiler.is_compiling():
-                    by_primal = backward_op(full, saved, filled, ctx.form, ctx.reverse)
+                    found = backward_op(full, saved, filled, ctx.form, ctx.reverse)
                 else:
-                    by_primal = Backward.apply(ctx.form, ctx.reverse, *full, *saved, *filled)  # type: ignore[no-untyped-call]
-                by_primal = [None if primals[i] is None else g for i, g in zip(grads_at, by_primal, strict=True)]
+                    found = Backward.apply(ctx.form, ctx.reverse, *full, *saved, *filled)  # type: ignore[no-untyped-call]
+                by_primal = [None if primals[i] is None else g for i, g in zip(grads_at, found, strict=True)]
             else:
                 if any(cotangent is None for cotangent in cotangents[:needed]):
                     cotangents[:needed] = fill(primals, cotangents[:needed])

@@ -94,17 +94,7 @@ class Signature:
     width: int
     results: tuple[torch.dtype, ...]
     splits: dict[tuple[int, int, int], Split] = field(default_factory=dict)
-    constants: dict[tuple[Any, ...], _Launch] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """What launches of a kernel have in common; `absent`: its arguments, tensor by tensor, where there is none."""
-
-    kernel: Any
-    blocks: Blocks
-    constants: dict[str, Any]
-    absent: list[list[Any]]
+    constants: dict[tuple[Any, ...], tuple[Blocks, dict[str, Any]]] = field(default_factory=dict)
 
 
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
@@ -241,6 +231,7 @@ class Call:
         kernel: Any,
         blocks: Blocks,
         tensors: Sequence[Tensor | None],
+        ranks: Sequence[int],
         scratch: Sequence[Tensor | None] = (),
         split: Split | None = None,
         tiles: int | None = None,
@@ -248,21 +239,24 @@ class Call:
     ) -> None:
         """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch.
 
-        A kernel is compiled for which tensors are there.
+        `ranks`: how many strides each tensor has; those of an absent one are zeros. A kernel is compiled for which
+        tensors are there.
         `tiles`: tiles of time, for a kernel that has a program for each.
         """
         programs = (split.rows if split else self.batch) * blocks.per_sequence * (1 if tiles is None else tiles)
         if programs == 0:
             return
-        known = self._launch(kernel, blocks, flags)
         arguments: list[Any] = []
-        for i, tensor in enumerate(tensors):
-            arguments += known.absent[i] if tensor is None else (tensor, *tensor.stride())
+        for tensor, rank in zip(tensors, ranks, strict=True):
+            if tensor is None:
+                arguments += (None, *(0,) * rank)
+            else:
+                arguments += (tensor, *tensor.stride())
         arguments += scratch
         times = split.times if split else {"T": self.time}
         if tiles is not None:
             times = {**times, "batch": self.batch}
-        constants = known.constants
+        constants = self._constants(kernel, blocks, flags)
         with self._on_device():
             if self._rehearsing:
                 kernel.warmup(*arguments, **times, **constants, grid=(1,))
@@ -272,8 +266,8 @@ class Call:
                 begun.result()
             kernel[(programs,)](*arguments, **times, **constants)
 
-    def _launch(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> _Launch:
-        """What a kernel is compiled for, sizes and blocks, flags, options; and its arguments for what is absent."""
+    def _constants(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> dict[str, Any]:
+        """What a kernel is compiled for: sizes and blocks, flags, options."""
         key = (id(kernel), id(blocks), *flags.values())
         found = self._signature.constants.get(key)
         if found is None:
@@ -281,8 +275,8 @@ class Call:
             constants |= {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
             if blocks.registers is not None:
                 constants["maxnreg"] = blocks.registers
-            found = self._signature.constants[key] = _Launch(kernel, blocks, constants, _absent(kernel.arg_names))
-        return found
+            found = self._signature.constants[key] = blocks, constants
+        return found[1]
 
     def _on_device(self) -> AbstractContextManager[Any]:
         """Within, the tensors' device is the current one."""
@@ -360,17 +354,6 @@ def _rehearse(run: Callable[[], object]) -> None:
     _here.rehearsing = True
     with suppress(Exception):  # the launch itself will say what is wrong
         run()
-
-
-def _absent(names: Sequence[str]) -> list[list[Any]]:
-    """For each tensor of a kernel's arguments, no pointer and no strides."""
-    found: list[list[Any]] = []
-    for name in names:
-        if name.endswith("_ptr"):
-            found.append([None])
-        elif found and "_stride_" in name:
-            found[-1].append(0)
-    return found
 
 
 def halves(tensor: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

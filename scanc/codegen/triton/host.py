@@ -104,8 +104,10 @@ class Host:
         return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
 
     def tensors(self) -> str:
-        """The tensors that the kernel takes."""
-        return ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
+        """The tensors that the kernel takes, and how many dimensions each has."""
+        arguments = self.kernel.arguments
+        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in arguments])
+        return f"[{', '.join(self.variable(argument.host) for argument in arguments)}], {ranks}"
 
     def flags(self, reverse: str = "reverse", segment: str = "SEGMENT") -> list[str]:
         """The kernel's compile-time arguments besides those about axes."""
@@ -119,7 +121,7 @@ class Host:
             flags.append(f"split={split}")
         if self.kernel.scratches:
             flags.append(f"scratch=[{', '.join(self.variable(argument.host) for argument in self.kernel.scratches)}]")
-        self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, [{tensors}]", *flags]) + ")")
+        self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, {tensors}", *flags]) + ")")
 
     def result(self, key: str, kind: Kind, leading: int = 0) -> str:
         """A result with its partial sums, and `leading` further dimensions, added up."""

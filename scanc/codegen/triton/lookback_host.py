@@ -98,7 +98,7 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
 
 def _write_launch(host: Host, way: str) -> None:
     given = [
-        f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, [{host.tensors()}]",
+        f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, {host.tensors()}",
         *host.flags(segment="LOOKBACK_SEGMENT"),
     ]
     host.out.line(", ".join(given) + ")")

@@ -65,7 +65,6 @@ class _Recorder:
     def __init__(self, kernel: Any, found: list[Launch]) -> None:
         self._kernel = kernel
         self._found = found
-        self.arg_names = kernel.arg_names
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, **kwargs: Any) -> None:

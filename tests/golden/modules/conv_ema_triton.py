@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="b97da48e97fa",
+    digest="ade75f90742e",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -750,6 +750,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
             x, kernel, logit, h, prev_x_0, prev_x_1, prev_x_2, h_2, h_end, prev_x_0_end, prev_x_1_end,
             prev_x_2_end, h_saved, prev_x_0_saved, prev_x_1_saved, prev_x_2_saved,
         ],
+        (3, 2, 1, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 3, 3, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -803,6 +804,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
             prev_x_0_saved, prev_x_1_saved, prev_x_2_saved, d_x, d_kernel, d_logit, d_h_start,
             d_prev_x_0_start, d_prev_x_1_start, d_prev_x_2_start,
         ],
+        (3, 3, 2, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[h_scratch, prev_x_0_scratch, prev_x_1_scratch, prev_x_2_scratch],

@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="5cbee4c56192",
+    digest="2167c252e33c",
     axes=(
         AxisSpec("d"),
     ),
@@ -850,6 +850,7 @@ def forward_carries(call, split, inputs, params, states, reverse):
         forward_summary_kernel,
         blocks,
         [x, logit, None, None, h_end, h_product_end],
+        (3, 1, 2, 2, 2, 2),
         reverse=reverse,
         split=split,
     )
@@ -867,6 +868,7 @@ def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reve
         backward_summary_kernel,
         blocks,
         [dy_h, logit, None, None, d_h_end, d_h_product_end],
+        (3, 1, 2, 2, 2, 2),
         reverse=not reverse,
         split=split.back,
     )
@@ -902,6 +904,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         forward_kernel,
         blocks,
         [x, logit, h, h_2, h_end, h_saved],
+        (3, 1, 2, 3, 2, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -932,6 +935,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         backward_kernel,
         blocks,
         [x, dy_h, logit, d_h_end, h_saved, d_x, d_logit, d_h_start],
+        (3, 3, 1, 2, 3, 3, 2, 2),
         segment=SEGMENT,
         reverse=reverse,
         split=split,
@@ -978,6 +982,7 @@ def forward_parallel(inputs, params, states, reverse, save, final=True):
         blocks,
         forward_lookback_kernel,
         [x, logit, h, h_2, h_end, h_saved],
+        (3, 1, 2, 3, 2, 3),
         segment=LOOKBACK_SEGMENT,
         save=save,
         reverse=reverse,
@@ -1003,6 +1008,7 @@ def backward_parallel(inputs, params, states, saved, grad_outputs, grad_final, r
         blocks,
         backward_lookback_kernel,
         [x, dy_h, logit, d_h_end, h_saved, d_x, d_logit, d_h_start],
+        (3, 3, 1, 2, 3, 3, 2, 2),
         segment=LOOKBACK_SEGMENT,
         reverse=reverse,
     )

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="fb631645d8ac",
+    digest="5994d67e1b63",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -793,6 +793,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         forward_kernel,
         blocks,
         [q, k, v, g, beta, S, o, S_end, S_saved],
+        (4, 4, 4, 3, 3, 4, 4, 4, 5),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -827,6 +828,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         backward_kernel,
         blocks,
         [q, k, v, g, beta, dy_o, d_S_end, S_saved, d_q, d_k, d_v, d_g, d_beta, d_S_start],
+        (4, 4, 4, 3, 3, 4, 4, 5, 5, 5, 4, 4, 4, 4),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[S_scratch],

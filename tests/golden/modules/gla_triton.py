@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="8b27f7b93707",
+    digest="95649e8229cb",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1242,6 +1242,7 @@ def forward_carries(call, split, inputs, params, states, reverse):
         forward_summary_kernel,
         blocks,
         [k, v, g, None, None, S_end, S_product_end],
+        (4, 4, 4, 4, 4, 4, 4),
         reverse=reverse,
         split=split,
     )
@@ -1261,6 +1262,7 @@ def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reve
         backward_summary_kernel,
         blocks,
         [q, g, dy_o, None, None, d_S_end, d_S_product_end],
+        (4, 4, 4, 4, 4, 4, 4),
         reverse=not reverse,
         split=split.back,
     )
@@ -1300,6 +1302,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         forward_kernel,
         blocks,
         [q, k, v, g, S, o, S_end, S_saved],
+        (4, 4, 4, 4, 4, 5, 4, 5),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -1341,6 +1344,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         backward_kernel,
         blocks,
         [q, k, v, g, dy_o, d_S_end, S_saved, d_q, d_k, d_v, d_g, d_S_start],
+        (4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 4),
         segment=SEGMENT,
         reverse=reverse,
         split=split,

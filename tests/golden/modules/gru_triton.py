@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="19dc4066ee7f",
+    digest="f8b37e9eec62",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -582,6 +582,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         forward_kernel,
         blocks,
         [z, r, c, Uz, Ur, Uc, h, h_2, h_end, h_saved],
+        (3, 3, 3, 2, 2, 2, 2, 3, 2, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -612,6 +613,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         backward_kernel,
         blocks,
         [z, r, c, dy_h, Uz, Ur, Uc, d_h_end, h_saved, d_z, d_r, d_c, d_Uz, d_Ur, d_Uc, d_h_start],
+        (3, 3, 3, 3, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 2),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[h_scratch],

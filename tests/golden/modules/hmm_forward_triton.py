@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="02295b7a3fc5",
+    digest="f96d298f5d96",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -460,6 +460,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         forward_kernel,
         blocks,
         [e, A, p, alpha, likelihood, p_end, p_saved],
+        (3, 2, 2, 3, 2, 2, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -487,6 +488,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         backward_kernel,
         blocks,
         [e, dy_alpha, dy_likelihood, A, d_p_end, p_saved, d_e, d_A, d_start, d_p_start],
+        (3, 3, 2, 2, 2, 3, 3, 3, 2, 2),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[p_scratch],

@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="88313489b2e1",
+    digest="635c10210dde",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1041,6 +1041,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         forward_kernel,
         blocks,
         [q, k, v, ig, fg, C, n, m, y, C_end, n_end, m_end, C_saved, n_saved, m_saved],
+        (4, 4, 4, 3, 3, 4, 3, 2, 4, 4, 3, 2, 5, 4, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -1090,6 +1091,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
             q, k, v, ig, fg, dy_y, d_C_end, d_n_end, d_m_end, C_saved, n_saved, m_saved, d_q, d_k, d_v, d_ig,
             d_fg, d_C_start, d_n_start, d_m_start,
         ],
+        (4, 4, 4, 3, 3, 4, 4, 3, 2, 5, 4, 3, 5, 5, 4, 4, 4, 4, 4, 3),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[C_scratch, n_scratch, m_scratch],

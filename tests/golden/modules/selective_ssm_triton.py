@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="9cb6fd682962",
+    digest="e368610ca141",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -1299,6 +1299,7 @@ def forward_carries(call, split, inputs, params, states, reverse):
         forward_summary_kernel,
         blocks,
         [x, delta, B, A, bias, None, None, h_end, h_product_end],
+        (3, 3, 3, 2, 1, 3, 3, 3, 3),
         reverse=reverse,
         split=split,
     )
@@ -1317,6 +1318,7 @@ def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reve
         backward_summary_kernel,
         blocks,
         [delta, C, dy_y, A, bias, None, None, d_h_end, d_h_product_end],
+        (3, 3, 3, 2, 1, 3, 3, 3, 3),
         reverse=not reverse,
         split=split.back,
     )
@@ -1352,6 +1354,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         forward_kernel,
         blocks,
         [x, delta, B, C, A, D, bias, h, y, h_end, h_saved],
+        (3, 3, 3, 3, 2, 1, 1, 3, 4, 3, 4),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
@@ -1392,6 +1395,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
             x, delta, B, C, dy_y, A, D, bias, d_h_end, h_saved, d_x, d_delta, d_B, d_C, d_A, d_D, d_bias,
             d_h_start,
         ],
+        (3, 3, 3, 3, 3, 2, 1, 1, 3, 4, 4, 4, 4, 4, 3, 2, 3, 3),
         segment=SEGMENT,
         reverse=reverse,
         split=split,
