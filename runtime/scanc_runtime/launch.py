@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import prod
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import triton.language as tl
@@ -59,9 +59,9 @@ class Split:
         """The same chunks, walked from the end."""
         return replace(self, backwards=True)
 
-    def first(self, rows: Tensor) -> Tensor:
-        """What the first chunks left."""
-        if self.chunks == 1:
+    def first(self, rows: Tensor | None) -> Tensor | None:
+        """What the first chunks left, if anything."""
+        if self.chunks == 1 or rows is None:
             return rows
         return rows.view(self.batch, self.chunks, *rows.shape[1:])[:, 0]
 
@@ -95,6 +95,7 @@ class Signature:
     results: tuple[torch.dtype, ...]
     splits: dict[tuple[int, int, int], Split] = field(default_factory=dict)
     constants: dict[tuple[Any, ...], tuple[Blocks, dict[str, Any]]] = field(default_factory=dict)
+    sums: dict[tuple[Any, ...], _Laid] = field(default_factory=dict)
 
 
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
@@ -175,7 +176,7 @@ class Call:
 
         With `behind`, in the order of chunks from the last back.
         """
-        found = self.new(ends.shape, self.real)
+        found: Tensor = self.new(ends.shape, self.real)
         if found.numel() == 0 or self._rehearsing:
             return found
         size = found.numel() // split.rows
@@ -212,8 +213,10 @@ class Call:
         """The dtype in which values of a kind are computed."""
         return value_dtype(kind, self.real)
 
-    def new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory that a kernel fills; NaN before that if SCANC_POISON=1."""
+    def new(self, shape: Sequence[int], dtype: torch.dtype, when: bool = True) -> Any:
+        """Memory that a kernel fills, NaN before that if SCANC_POISON=1; None without `when`."""
+        if not when:
+            return None
         if self._rehearsing:
             return torch.empty(tuple(shape), dtype=dtype, device="meta")
         tensor = self._like.new_empty(shape, dtype=dtype)
@@ -221,10 +224,17 @@ class Call:
             tensor.fill_(float("nan"))
         return tensor
 
-    def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def sums(self, *results: tuple[tuple[int, ...], tuple[int, ...]]) -> Sums:
+        """One memory for the partial sums of several results: of each the leading dimensions and the others."""
+        laid = self._signature.sums.get(results)
+        if laid is None:
+            laid = self._signature.sums[results] = _lay_sums(results)
+        return Sums([self.new(shape, self.real) for shape in laid.memory], laid)
+
+    def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype, when: bool = True) -> Any:
         """Memory for the partial sums that `programs` leave, in full precision where there are several."""
         wide = dtype if dtype is self.real or prod(programs) == 1 else torch.promote_types(dtype, self.real)
-        return self.new((*programs, *shape), wide)
+        return self.new((*programs, *shape), wide, when)
 
     def run(
         self,
@@ -287,7 +297,7 @@ class Call:
 
     def ahead(
         self,
-        tiling: Laid,
+        tiling: Tiled,
         kernel: Any,
         backward: Backward,
         saved: Saved,
@@ -332,7 +342,7 @@ Backward = Callable[..., object]
 Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor | None, ...]]
 
 
-class Laid(Protocol):
+class Tiled(Protocol):
     """What knows how a kernel is laid over programs."""
 
     def blocks(self, call: Sized) -> Blocks: ...
@@ -364,10 +374,72 @@ def halves(tensor: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     return re, im
 
 
-def total(partial: Tensor, leading: int) -> Tensor:
-    """The sum over the leading dimensions of partial results, always in the same order."""
-    if partial.shape[:leading].numel() != 1:
-        return partial.sum(dim=tuple(range(leading)))
-    for _ in range(leading):
-        partial = partial[0]
-    return partial
+def join(re: Tensor | None, im: Tensor | None) -> Tensor | None:
+    """A complex tensor of its halves; nothing of none."""
+    return None if re is None or im is None else torch.complex(re, im)
+
+
+def total(partial: Any, leading: int) -> Any:
+    """The sum over the leading dimensions of partial results, always in the same order; nothing of none."""
+    if partial is None:
+        return None
+    shape = partial.shape
+    for at in range(leading):
+        if shape[at] != 1:
+            return partial.sum(dim=tuple(range(leading)))
+    return partial.view(shape[leading:])
+
+
+# --- sums of several results ---
+
+_ALIGNED = 16  # elements, so that a kernel is compiled for no less of pointers and strides than alone
+
+
+class _View(NamedTuple):
+    """Where a result lies: in which memory, and the sizes, strides and offset there, of its parts and of the sum."""
+
+    memory: int
+    parts: tuple[tuple[int, ...], tuple[int, ...], int]
+    total: tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+class _Laid(NamedTuple):
+    """The memory for some results: results of as many partial sums lie side by side."""
+
+    memory: list[tuple[int, int]]
+    views: list[_View]
+
+
+def _lay_sums(results: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> _Laid:
+    counts = list(dict.fromkeys(prod(lead) for lead, _ in results))
+    widths = [0] * len(counts)
+    offsets = []
+    for lead, shape in results:
+        which = counts.index(prod(lead))
+        offsets.append(widths[which])
+        widths[which] += -(-prod(shape) // _ALIGNED) * _ALIGNED
+    views = []
+    for (lead, shape), offset in zip(results, offsets, strict=True):
+        which = counts.index(prod(lead))
+        inner, outer = _strides(shape), tuple(stride * widths[which] for stride in _strides(lead))
+        views.append(_View(which, ((*lead, *shape), (*outer, *inner), offset), (shape, inner, offset)))
+    return _Laid(list(zip(counts, widths, strict=True)), views)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a contiguous tensor."""
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+class Sums:
+    """The partial sums of several results, in `parts`, and their totals."""
+
+    def __init__(self, memory: list[Tensor], laid: _Laid) -> None:
+        self._memory = memory
+        self._views = laid.views
+        self.parts = [memory[view.memory].as_strided(*view.parts) for view in laid.views]
+
+    def totals(self) -> list[Tensor]:
+        """The sums, always in the same order; they are parts of one memory."""
+        rows = [memory.sum(0) if memory.shape[0] != 1 else memory for memory in self._memory]
+        return [rows[view.memory].as_strided(*view.total) for view in self._views]

@@ -120,7 +120,11 @@ def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
 
     _library.define(f"{base}_forward{_FORWARD}")  # type: ignore[no-untyped-call]
     _library.define(f"{base}_backward{_BACKWARD}")  # type: ignore[no-untyped-call]
-    for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward, backward_fake)):
+
+    def backward_apart(*args: Any) -> list[Tensor]:
+        return _apart(backward(*args))
+
+    for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward_apart, backward_fake)):
         _library.impl(f"{base}_{suffix}", real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"scanc::{base}_{suffix}", fake, lib=_library)
         torch.library.register_vmap(f"scanc::{base}_{suffix}", _one_by_one(f"{base}_{suffix}"), lib=_library)
@@ -154,6 +158,17 @@ def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
         return columns, [0] * len(columns)
 
     return rule
+
+
+def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, none in the memory of another: so torch's ops return them."""
+    seen: set[int] = set()
+    found = []
+    for tensor in tensors:
+        at = tensor.untyped_storage().data_ptr()
+        found.append(tensor.clone() if at in seen else tensor)
+        seen.add(at)
+    return found
 
 
 def _own(tensors: Iterable[Any], dtypes: Sequence[torch.dtype | None], given: Sequence[Any]) -> list[Any]:

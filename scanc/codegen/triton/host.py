@@ -18,7 +18,7 @@ BACKWARD_LOOKBACK_TILING LOOKBACK_SEGMENT
 inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
 backward_recurrent forward_chunked backward_chunked forward_carries backward_carries split chunks forward_kernel
 backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_TILING BACKWARD_SUMMARY_TILING
-FORWARD_TILING BACKWARD_TILING SEGMENT final
+FORWARD_TILING BACKWARD_TILING SEGMENT final sums rows
 """
 
 
@@ -82,17 +82,22 @@ class Host:
         The halves of a complex one are views of it, or tensors of their own where they are partial sums.
         Where `when` does not hold it is None.
         """
-        when = f" if {when} else None" if when else ""
+        when = f", when={when}" if when else ""
         if kind is Kind.COMPLEX and not self._halved(key):
-            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype}){when}")
+            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype}{when})")
             self._take_apart(key, kind)
             return
         for part in parts_of(key, kind):
             over = self._partial(part)
             parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
             real = computed(Kind.REAL) if kind is Kind.COMPLEX else dtype
-            new = f"call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real}){when}"
+            new = f"call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real}{when})"
             self.out.line(f"{self.variable(part)} = {new}")
+
+    def leading(self, key: str, rows: str) -> str:
+        """The leading dimensions of a result's partial sums."""
+        over = self._partial(key)
+        return tuple_of([*([f"*blocks.along({', '.join(map(_quoted, over))})"] if over else []), rows])
 
     def _halved(self, key: str) -> bool:
         """Whether the halves of a complex result are tensors of their own."""
@@ -126,7 +131,7 @@ class Host:
     def result(self, key: str, kind: Kind, leading: int = 0) -> str:
         """A result with its partial sums, and `leading` further dimensions, added up."""
         if kind is Kind.COMPLEX and self._halved(key):
-            return f"torch.complex({', '.join(self._total(part, leading) for part in parts_of(key, kind))})"
+            return f"launch.join({', '.join(self._total(part, leading) for part in parts_of(key, kind))})"
         return self._total(key, leading)
 
     def _total(self, key: str, leading: int) -> str:
@@ -230,9 +235,7 @@ def write_backward(
                 kind, dims = tensor.type.kind, ["call.batch", "call.time", *dims_in_call(tensor.type.axes)]
                 host.new(key, kind, dims, f"inputs[{position}].dtype")
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
-        for tensor in params:
-            dims = [rows, *dims_in_call(tensor.type.axes)]
-            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
+        sums = write_sums(host, params, rows)
         begun = there(program)
         for state in states:
             dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
@@ -242,22 +245,43 @@ def write_backward(
             cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
             dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
             kind = state.type.kind
-            host.new(f"scratch:{state.name}", kind, dims, computed(kind), "blocks.starts(SEGMENT)")
+            host.new(f"scratch:{state.name}", kind, dims, computed(kind), "blocks.starts(SEGMENT) > 0")
         host.launch()
+        summed = write_totals(host, params, sums)
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", tensor.type.kind) for tensor in smooth],
-            [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params],
+            summed,
             [host.result(f"end:d.{state.name}", state.type.kind) for state in states],
         ]
         if kernel.chunked:
             groups[2] = [f"split.first({end})" for end in groups[2]]
-        plain = [host.variable(f"end:d.{state.name}") for state in states]
-        groups[2] = [
-            end if end == own else f"{end} if {begun[state.name]} else None"
-            for end, own, state in zip(groups[2], plain, states, strict=True)
-        ]
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
+
+
+def write_sums(host: Host, params: Sequence[Tensor], rows: str) -> bool:
+    """Memory for the partial gradients of params, `rows` of each; returns whether it is one for all of them."""
+    together = len(params) > 1 and all(tensor.type.kind is Kind.REAL for tensor in params)
+    results = []
+    for tensor in params:
+        key, dims = f"out:d.{tensor.name}", dims_in_call(tensor.type.axes)
+        if together:
+            results.append(f"({host.leading(key, rows)}, {tuple_of(dims)})")
+        else:
+            host.new(key, tensor.type.kind, [rows, *dims], computed(tensor.type.kind))
+    if together:
+        host.out.line(f"sums = call.sums({', '.join(results)})")
+        host.out.line(f"{', '.join(host.variable(f'out:d.{tensor.name}') for tensor in params)} = sums.parts")
+    return together
+
+
+def write_totals(host: Host, params: Sequence[Tensor], together: bool) -> list[str]:
+    """The gradients of params."""
+    if not together:
+        return [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params]
+    found = [host.variable(f"out:d.{tensor.name}") for tensor in params]
+    host.out.line(f"{', '.join(found)} = sums.totals()")
+    return found
 
 
 def _write_split(host: Host, prefix: str, states: Sequence[State], carries: str, given: str) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanc.codegen.triton.host import Host, computed, dims_in_call, only_if, tensor_keys, there, tuple_of
+from scanc.codegen.triton.host import (
+    Host,
+    computed,
+    dims_in_call,
+    only_if,
+    tensor_keys,
+    there,
+    tuple_of,
+    write_sums,
+    write_totals,
+)
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.lookback import Lookback
 from scanc.codegen.writer import Writer
@@ -80,17 +90,16 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         if params:
             out.line("rows = lookback.tiles(call, blocks) * call.batch")
-        for tensor in params:
-            dims = ["rows", *dims_in_call(tensor.type.axes)]
-            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
+        sums = write_sums(host, params, "rows")
         for state in states:
             dims, kind = ["call.batch", *dims_in_call(state.type.axes)], state.type.kind
             host.new(f"end:d.{state.name}", kind, dims, computed(kind), there(program)[state.name])
         _write_launch(host, "BACKWARD")
+        summed = write_totals(host, params, sums)
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", tensor.type.kind) for tensor in smooth],
-            [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params],
+            summed,
             [host.result(f"end:d.{state.name}", state.type.kind) for state in states],
         ]
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")

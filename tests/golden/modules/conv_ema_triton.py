@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="ade75f90742e",
+    digest="0a93f51b15d8",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -717,22 +717,20 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
-    prev_x_0_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
-    prev_x_1_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
-    prev_x_2_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
-    h_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    prev_x_0_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    prev_x_1_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    prev_x_2_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
     prev_x_0_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
+    )
     prev_x_1_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
+    )
     prev_x_2_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
+    )
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -772,30 +770,32 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
-    d_kernel = call.new((call.batch, call.sizes["d"], call.sizes["w"]), call.dtype("real"))
-    d_logit = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[0] is not None else None
-    d_prev_x_0_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[
-        1
-    ] is not None else None
-    d_prev_x_1_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[
-        2
-    ] is not None else None
-    d_prev_x_2_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[
-        3
-    ] is not None else None
-    h_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
-    prev_x_0_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
-    prev_x_1_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
-    prev_x_2_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    sums = call.sums(((call.batch,), (call.sizes["d"], call.sizes["w"])), ((call.batch,), (call.sizes["d"],)))
+    d_kernel, d_logit = sums.parts
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
+    d_prev_x_0_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[1] is not None)
+    d_prev_x_1_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[2] is not None)
+    d_prev_x_2_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[3] is not None)
+    h_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
+    prev_x_0_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
+    prev_x_1_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
+    prev_x_2_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -809,11 +809,8 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         reverse=reverse,
         scratch=[h_scratch, prev_x_0_scratch, prev_x_1_scratch, prev_x_2_scratch],
     )
-    return (
-        (d_x,),
-        (launch.total(d_kernel, 1), launch.total(d_logit, 1)),
-        (d_h_start, d_prev_x_0_start, d_prev_x_1_start, d_prev_x_2_start),
-    )
+    d_kernel, d_logit = sums.totals()
+    return (d_x,), (d_kernel, d_logit), (d_h_start, d_prev_x_0_start, d_prev_x_1_start, d_prev_x_2_start)
 
 
 def saved(form, batch, time, sizes):

@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="2167c252e33c",
+    digest="447acdc5ba32",
     axes=(
         AxisSpec("d"),
     ),
@@ -886,10 +886,8 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
     if split.chunks > 1:
         (h,) = forward_carries(call, split, inputs, params, states, reverse)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real")) if final else None
-    h_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+    h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"), when=final)
+    h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -927,10 +925,12 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         (d_h_end,) = backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_logit = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((split.rows, call.sizes["d"]), call.dtype("real")) if states[0] is not None else None
-    h_scratch = call.new((split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    d_h_start = call.new((split.rows, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
+    h_scratch = call.new(
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -941,7 +941,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         split=split,
         scratch=[h_scratch],
     )
-    return (d_x,), (launch.total(d_logit, 1),), (split.first(d_h_start) if states[0] is not None else None,)
+    return (d_x,), (launch.total(d_logit, 1),), (split.first(d_h_start),)
 
 
 def forward_chunked(inputs, params, states, reverse, save, final=True):
@@ -962,10 +962,10 @@ def forward_parallel(inputs, params, states, reverse, save, final=True):
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_LOOKBACK_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
     h_saved = call.new(
-        (call.batch, call.segments(LOOKBACK_SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+        (call.batch, call.segments(LOOKBACK_SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
+    )
     if save:
         call.ahead(
             BACKWARD_LOOKBACK_TILING,
@@ -1002,7 +1002,7 @@ def backward_parallel(inputs, params, states, saved, grad_outputs, grad_final, r
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     rows = lookback.tiles(call, blocks) * call.batch
     d_logit = call.new((rows, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[0] is not None else None
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
     BACKWARD_LOOKBACK_TILING.run(
         call,
         blocks,

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="5994d67e1b63",
+    digest="99b2cb0ed176",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -773,12 +773,13 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     blocks = FORWARD_TILING.blocks(call)
     o = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
     S_end = call.new(
-        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
-    ) if final else None
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
+    )
     S_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"], call.sizes["j"]),
         call.dtype("real"),
-    ) if save else None
+        when=save,
+    )
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -818,12 +819,16 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_v = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), inputs[2].dtype)
     d_g = call.shares(blocks.along("j"), (call.batch, call.time, call.sizes["h"]), inputs[3].dtype)
     d_beta = call.shares(blocks.along("j"), (call.batch, call.time, call.sizes["h"]), inputs[4].dtype)
-    d_S_start = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")) if states[
-        0
-    ] is not None else None
-    S_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    d_S_start = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
+        call.dtype("real"),
+        when=states[0] is not None,
+    )
+    S_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,

@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="95649e8229cb",
+    digest="f5fb4078ccef",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1282,12 +1282,13 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         blocks.along("i"), (call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0)
     )
     S_end = call.new(
-        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
-    ) if final else None
+        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
+    )
     S_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"], call.sizes["j"]),
         call.dtype("real"),
-    ) if save else None
+        when=save,
+    )
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -1334,12 +1335,16 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_g = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[3].dtype
     )
-    d_S_start = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")) if states[
-        0
-    ] is not None else None
-    S_scratch = call.new((split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    d_S_start = call.new(
+        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
+        call.dtype("real"),
+        when=states[0] is not None,
+    )
+    S_scratch = call.new(
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -1353,7 +1358,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     return (
         (launch.total(d_q, 1), launch.total(d_k, 1), launch.total(d_v, 1), launch.total(d_g, 1)),
         (),
-        (split.first(d_S_start) if states[0] is not None else None,),
+        (split.first(d_S_start),),
     )
 
 

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="f8b37e9eec62",
+    digest="be5641d64424",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -564,10 +564,8 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if final else None
-    h_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real")
-    ) if save else None
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -602,13 +600,18 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_z = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_r = call.new((call.batch, call.time, call.sizes["d"]), inputs[1].dtype)
     d_c = call.new((call.batch, call.time, call.sizes["d"]), inputs[2].dtype)
-    d_Uz = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_Ur = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_Uc = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real")) if states[0] is not None else None
-    h_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    sums = call.sums(
+        ((call.batch,), (call.sizes["d"], call.sizes["d_col"])),
+        ((call.batch,), (call.sizes["d"], call.sizes["d_col"])),
+        ((call.batch,), (call.sizes["d"], call.sizes["d_col"])),
+    )
+    d_Uz, d_Ur, d_Uc = sums.parts
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
+    h_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -618,9 +621,8 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         reverse=reverse,
         scratch=[h_scratch],
     )
-    return (
-        (d_z, d_r, d_c), (launch.total(d_Uz, 1), launch.total(d_Ur, 1), launch.total(d_Uc, 1)), (d_h_start,)
-    )
+    d_Uz, d_Ur, d_Uc = sums.totals()
+    return (d_z, d_r, d_c), (d_Uz, d_Ur, d_Uc), (d_h_start,)
 
 
 def saved(form, batch, time, sizes):

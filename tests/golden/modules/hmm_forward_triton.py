@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="f96d298f5d96",
+    digest="28ca4d543426",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -442,10 +442,8 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     blocks = FORWARD_TILING.blocks(call)
     alpha = call.new((call.batch, call.time, call.sizes["s"]), call.output(0))
     likelihood = call.new((call.batch, call.time), call.output(1))
-    p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real")) if final else None
-    p_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["s"]), call.dtype("real")
-    ) if save else None
+    p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real"), when=final)
+    p_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["s"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -478,12 +476,16 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
     d_e = call.new((call.batch, call.time, call.sizes["s"]), inputs[0].dtype)
-    d_A = call.new((call.batch, call.sizes["s"], call.sizes["s_col"]), call.dtype("real"))
-    d_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
-    d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real")) if states[0] is not None else None
-    p_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    sums = call.sums(
+        ((call.batch,), (call.sizes["s"], call.sizes["s_col"])), ((call.batch,), (call.sizes["s"],))
+    )
+    d_A, d_start = sums.parts
+    d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"), when=states[0] is not None)
+    p_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -493,7 +495,8 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         reverse=reverse,
         scratch=[p_scratch],
     )
-    return (d_e,), (launch.total(d_A, 1), launch.total(d_start, 1)), (d_p_start,)
+    d_A, d_start = sums.totals()
+    return (d_e,), (d_A, d_start), (d_p_start,)
 
 
 def saved(form, batch, time, sizes):

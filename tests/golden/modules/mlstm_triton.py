@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="635c10210dde",
+    digest="9c7a12169def",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1013,20 +1013,19 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     blocks = FORWARD_TILING.blocks(call)
     y = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
     C_end = call.new(
-        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
-    ) if final else None
-    n_end = call.new((call.batch, call.sizes["h"], call.sizes["i"]), call.dtype("real")) if final else None
-    m_end = call.new((call.batch, call.sizes["h"]), call.dtype("real")) if final else None
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
+    )
+    n_end = call.new((call.batch, call.sizes["h"], call.sizes["i"]), call.dtype("real"), when=final)
+    m_end = call.new((call.batch, call.sizes["h"]), call.dtype("real"), when=final)
     C_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"], call.sizes["j"]),
         call.dtype("real"),
-    ) if save else None
+        when=save,
+    )
     n_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"]), call.dtype("real")
-    ) if save else None
-    m_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["h"]), call.dtype("real")
-    ) if save else None
+        (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"]), call.dtype("real"), when=save
+    )
+    m_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["h"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -1066,24 +1065,35 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_v = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), inputs[2].dtype)
     d_ig = call.shares(blocks.along("j"), (call.batch, call.time, call.sizes["h"]), inputs[3].dtype)
     d_fg = call.shares(blocks.along("j"), (call.batch, call.time, call.sizes["h"]), inputs[4].dtype)
-    d_C_start = call.new((call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")) if states[
-        0
-    ] is not None else None
-    d_n_start = call.shares(blocks.along("j"), (call.batch, call.sizes["h"], call.sizes["i"]), call.dtype("real")) if states[
-        1
-    ] is not None else None
-    d_m_start = call.shares(blocks.along("j"), (call.batch, call.sizes["h"]), call.dtype("real")) if states[
-        2
-    ] is not None else None
-    C_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
-    n_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
-    m_scratch = call.new((call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells()), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    d_C_start = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
+        call.dtype("real"),
+        when=states[0] is not None,
+    )
+    d_n_start = call.shares(
+        blocks.along("j"),
+        (call.batch, call.sizes["h"], call.sizes["i"]),
+        call.dtype("real"),
+        when=states[1] is not None,
+    )
+    d_m_start = call.shares(
+        blocks.along("j"), (call.batch, call.sizes["h"]), call.dtype("real"), when=states[2] is not None
+    )
+    C_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
+    n_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
+    m_scratch = call.new(
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells()),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -1099,11 +1109,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     return (
         (launch.total(d_q, 1), launch.total(d_k, 1), d_v, launch.total(d_ig, 1), launch.total(d_fg, 1)),
         (),
-        (
-            d_C_start,
-            launch.total(d_n_start, 1) if states[1] is not None else None,
-            launch.total(d_m_start, 1) if states[2] is not None else None,
-        ),
+        (d_C_start, launch.total(d_n_start, 1), launch.total(d_m_start, 1)),
     )
 
 

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="e368610ca141",
+    digest="2c432aac2e34",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -1336,10 +1336,10 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
     if split.chunks > 1:
         (h,) = forward_carries(call, split, inputs, params, states, reverse)
     y = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real")) if final else None
+    h_end = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"), when=final)
     h_saved = call.new(
-        (call.batch, call.segments(SEGMENT), call.sizes["d"], call.sizes["n"]), call.dtype("real")
-    ) if save else None
+        (call.batch, call.segments(SEGMENT), call.sizes["d"], call.sizes["n"]), call.dtype("real"), when=save
+    )
     if save:
         call.ahead(
             BACKWARD_TILING,
@@ -1379,15 +1379,20 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_delta = call.shares(blocks.along("n"), (call.batch, call.time, call.sizes["d"]), inputs[1].dtype)
     d_B = call.shares(blocks.along("d"), (call.batch, call.time, call.sizes["n"]), inputs[2].dtype)
     d_C = call.shares(blocks.along("d"), (call.batch, call.time, call.sizes["n"]), inputs[3].dtype)
-    d_A = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"))
-    d_D = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
-    d_bias = call.shares(blocks.along("n"), (split.rows, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real")) if states[
-        0
-    ] is not None else None
-    h_scratch = call.new((split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d", "n")), call.dtype("real")) if blocks.starts(
-        SEGMENT
-    ) else None
+    sums = call.sums(
+        ((split.rows,), (call.sizes["d"], call.sizes["n"])),
+        ((split.rows,), (call.sizes["d"],)),
+        ((*blocks.along("n"), split.rows), (call.sizes["d"],)),
+    )
+    d_A, d_D, d_bias = sums.parts
+    d_h_start = call.new(
+        (split.rows, call.sizes["d"], call.sizes["n"]), call.dtype("real"), when=states[0] is not None
+    )
+    h_scratch = call.new(
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d", "n")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
+    )
     call.run(
         backward_kernel,
         blocks,
@@ -1401,10 +1406,11 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         split=split,
         scratch=[h_scratch],
     )
+    d_A, d_D, d_bias = sums.totals()
     return (
         (launch.total(d_x, 1), launch.total(d_delta, 1), launch.total(d_B, 1), launch.total(d_C, 1)),
-        (launch.total(d_A, 1), launch.total(d_D, 1), launch.total(d_bias, 2)),
-        (split.first(d_h_start) if states[0] is not None else None,),
+        (d_A, d_D, d_bias),
+        (split.first(d_h_start),),
     )
 
 
