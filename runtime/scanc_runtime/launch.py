@@ -232,8 +232,10 @@ class Call:
         return Sums([self.new(shape, self.real) for shape in laid.memory], laid)
 
     def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype, when: bool = True) -> Any:
-        """Memory for the partial sums that `programs` leave, in full precision where there are several."""
-        wide = dtype if dtype is self.real or prod(programs) == 1 else torch.promote_types(dtype, self.real)
+        """Memory for the partial sums that `programs` leave, in full precision; for the result where there is one."""
+        if prod(programs) == 1:
+            return self.new(shape, dtype, when)
+        wide = dtype if dtype is self.real else torch.promote_types(dtype, self.real)
         return self.new((*programs, *shape), wide, when)
 
     def run(
@@ -249,8 +251,9 @@ class Call:
     ) -> None:
         """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch.
 
-        `ranks`: how many strides each tensor has; those of an absent one are zeros. A kernel is compiled for which
-        tensors are there.
+        `ranks`: how many strides the kernel takes of each tensor; those of an absent one are zeros, and those of the
+        dimensions that a result has not where one program leaves it whole.
+        A kernel is compiled for which tensors are there.
         `tiles`: tiles of time, for a kernel that has a program for each.
         """
         programs = (split.rows if split else self.batch) * blocks.per_sequence * (1 if tiles is None else tiles)
@@ -258,10 +261,11 @@ class Call:
             return
         arguments: list[Any] = []
         for tensor, rank in zip(tensors, ranks, strict=True):
-            if tensor is None:
-                arguments += (None, *(0,) * rank)
+            strides = () if tensor is None else tensor.stride()
+            if len(strides) == rank:
+                arguments += (tensor, *strides)
             else:
-                arguments += (tensor, *tensor.stride())
+                arguments += (tensor, *(0,) * (rank - len(strides)), *strides)
         arguments += scratch
         times = split.times if split else {"T": self.time}
         if tiles is not None:
@@ -379,10 +383,10 @@ def join(re: Tensor | None, im: Tensor | None) -> Tensor | None:
     return None if re is None or im is None else torch.complex(re, im)
 
 
-def total(partial: Any, leading: int) -> Any:
-    """The sum over the leading dimensions of partial results, always in the same order; nothing of none."""
-    if partial is None:
-        return None
+def total(partial: Any, rank: int) -> Any:
+    """The sum of partial results over all but the last `rank` dimensions, always in the same order; nothing of none."""
+    if partial is None or (leading := partial.dim() - rank) == 0:
+        return partial
     shape = partial.shape
     for at in range(leading):
         if shape[at] != 1:

@@ -43,6 +43,7 @@ class Host:
         self._suffixes = suffixes
         arguments = (*kernel.arguments, *kernel.scratches)
         self._buffers = {argument.host: argument.buffer for argument in arguments}
+        self._ranks = {argument.host: len(argument.buffer.dims) for argument in arguments}
 
     def variable(self, key: str) -> str:
         """The variable that holds the tensor of a key."""
@@ -136,7 +137,8 @@ class Host:
 
     def _total(self, key: str, leading: int) -> str:
         count = len(self._partial(key)) + leading
-        return f"launch.total({self.variable(key)}, {count})" if count else self.variable(key)
+        rank = self._ranks.get(key, self._ranks.get(f"{key}.re", 0))
+        return f"launch.total({self.variable(key)}, {rank - count})" if count else self.variable(key)
 
 
 def write_carries(

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="99b2cb0ed176",
+    digest="3ce4547ca43c",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -839,7 +839,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         scratch=[S_scratch],
     )
     return (
-        (launch.total(d_q, 1), launch.total(d_k, 1), d_v, launch.total(d_g, 1), launch.total(d_beta, 1)),
+        (launch.total(d_q, 4), launch.total(d_k, 4), d_v, launch.total(d_g, 3), launch.total(d_beta, 3)),
         (),
         (d_S_start,),
     )

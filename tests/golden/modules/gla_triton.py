@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="f5fb4078ccef",
+    digest="522e32753c4b",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1309,7 +1309,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         reverse=reverse,
         split=split,
     )
-    return (launch.total(o, 1),), (split.last(S_end),) if final else (), (S_saved,) if save else ()
+    return (launch.total(o, 4),), (split.last(S_end),) if final else (), (S_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
@@ -1356,7 +1356,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         scratch=[S_scratch],
     )
     return (
-        (launch.total(d_q, 1), launch.total(d_k, 1), launch.total(d_v, 1), launch.total(d_g, 1)),
+        (launch.total(d_q, 4), launch.total(d_k, 4), launch.total(d_v, 4), launch.total(d_g, 4)),
         (),
         (split.first(d_S_start),),
     )

@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="9c7a12169def",
+    digest="cb5c877917b4",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1107,9 +1107,9 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         scratch=[C_scratch, n_scratch, m_scratch],
     )
     return (
-        (launch.total(d_q, 1), launch.total(d_k, 1), d_v, launch.total(d_ig, 1), launch.total(d_fg, 1)),
+        (launch.total(d_q, 4), launch.total(d_k, 4), d_v, launch.total(d_ig, 3), launch.total(d_fg, 3)),
         (),
-        (d_C_start, launch.total(d_n_start, 1), launch.total(d_m_start, 1)),
+        (d_C_start, launch.total(d_n_start, 3), launch.total(d_m_start, 2)),
     )
 
 

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="2c432aac2e34",
+    digest="138ecee0e7d1",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -1360,7 +1360,7 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         reverse=reverse,
         split=split,
     )
-    return (launch.total(y, 1),), (split.last(h_end),) if final else (), (h_saved,) if save else ()
+    return (launch.total(y, 3),), (split.last(h_end),) if final else (), (h_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
@@ -1408,7 +1408,7 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     )
     d_A, d_D, d_bias = sums.totals()
     return (
-        (launch.total(d_x, 1), launch.total(d_delta, 1), launch.total(d_B, 1), launch.total(d_C, 1)),
+        (launch.total(d_x, 3), launch.total(d_delta, 3), launch.total(d_B, 3), launch.total(d_C, 3)),
         (d_A, d_D, d_bias),
         (split.first(d_h_start),),
     )
