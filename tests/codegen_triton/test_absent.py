@@ -182,3 +182,26 @@ def test_nothing_is_allocated_that_nobody_reads(form: str, monkeypatch: pytest.M
     assert count == [5]  # the output and what backward reads
     torch.autograd.grad(y.sum(), list(given.values()))
     assert count == [7]  # gradients of x and of logit
+
+
+@pytest.mark.parametrize("form", ["recurrent", "chunked"])
+def test_the_registered_ops_return_tensors_of_their_own(form: str) -> None:
+    op = operator("selective_ssm")
+    given, begin = arguments("selective_ssm", 5)
+    generated = op.operator("triton")
+    named = {**given, **begin}
+    primals = [named[d.name].detach() for d in (*generated.spec.inputs, *generated.spec.params, *generated.spec.states)]
+    flat = generated.raw.forward(primals, form, False, True)
+    results, saved = flat[:2], flat[2:]
+    grads = generated.raw.backward(primals, saved, [torch.randn_like(x) for x in results], form, False)
+    places = {x.untyped_storage().data_ptr() for x in grads}
+    assert len(places) == len(grads) == len(primals)
+
+
+def test_a_compiled_call_is_an_eager_one() -> None:
+    op = operator("selective_ssm")
+    given, _ = arguments("selective_ssm", 5)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda **tensors: op(**tensors), backend="aot_eager", fullgraph=True)
+    grads = [torch.autograd.grad(f(**given).square().sum(), list(given.values())) for f in (compiled, op)]
+    assert_close(grads[0], grads[1])
