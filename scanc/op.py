@@ -24,7 +24,7 @@ from scanc_runtime.checks import Plan
 from scanc_runtime.errors import ArgumentError, ScanError, did_you_mean
 from scanc_runtime.interface import Interface
 from scanc_runtime.operator import Operator
-from scanc_runtime.shapes import Shapes, Tensors
+from scanc_runtime.shapes import Arity, Primals, Shapes
 from scanc_runtime.spec import Spec
 from torch import Tensor
 
@@ -240,19 +240,20 @@ class Interpreted(Interface):
         return "interpret"
 
     def _run(
-        self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
+        self, form: str, reverse: bool, primals: Primals, final: bool
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        spec, primals = self.spec, inputs + params + states
+        spec, primals = self.spec, self._shapes.begun(primals)
+        inputs, params, states = Arity(spec).split(primals)
         sizes = self._shapes.sizes(primals)[2]
         given, constants = (
             {decl.name: layout.declared(tensor) for decl, layout, tensor in zip(*group, strict=True)}
             for group in ((spec.inputs, self._inputs, inputs), (spec.params, self._params, params))
         )
-        outputs, final = interpret(self._program, given, constants, self._public(states), reverse=reverse)
+        outputs, last = interpret(self._program, given, constants, self._public(states), reverse=reverse)
         dtypes = self._shapes.result_dtypes(primals)
         results = [outputs[decl.name] for decl in spec.outputs]
         results += [
-            final[decl.public[0]].select(1, decl.public[1]) if decl.public else final[decl.name] for decl in spec.states
+            last[decl.public[0]].select(1, decl.public[1]) if decl.public else last[decl.name] for decl in spec.states
         ]
         canonical = [
             layout.canonical(tensor, sizes).to(dtype, copy=True)  # a state may be the slice of an input

@@ -17,34 +17,37 @@ from torch import Tensor
 from scanc_runtime.dtypes import value_dtype
 from scanc_runtime.eager import is_plain
 from scanc_runtime.register import RawOps, StepFn, no_autocast
-from scanc_runtime.shapes import Arity, Shapes
+from scanc_runtime.shapes import Arity, Primals, Shapes
 from scanc_runtime.spec import Spec
 
 Apply = Callable[..., Sequence[Tensor]]
 
 
-def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> tuple[Apply, Apply]:
+def differentiable_op(spec: Spec, raw: RawOps, step: StepFn, absent: bool) -> tuple[Apply, Apply]:
     """`apply(form, reverse, *primals)` -> outputs and final states (then what was saved), differentiable.
 
-    And the same for plain tensors, as `eager.is_plain` says, around the dispatcher.
+    And `apply(form, reverse, final, *primals)` for plain tensors, as `eager.is_plain` says, around the dispatcher:
+    without `final` it returns outputs alone.  Where `absent`, states and gradients of final states may be none there.
     """
     arity = Arity(spec)
     # Dynamo follows closures over ints, tuples and ops, not over objects.
-    count, results = len(arity.primals), len(arity.results)
+    count, results, outputs = len(arity.primals), len(arity.results), arity.outputs
     grads_at, cotangents_at = arity.grads, arity.cotangents
     plain_at = tuple(i for i in range(results) if i not in cotangents_at)
     forward_op, backward_op = raw.forward, raw.backward
     plain_forward, plain_backward = raw.plain_forward, raw.plain_backward
     double_backward = StepLoop(spec, step).double_backward
-    shapes_of = Shapes(spec).results
+    shapes = Shapes(spec)
+    shapes_of, begun = shapes.results, shapes.begun
+    needed = arity.grad_outputs if absent else len(cotangents_at)  # cotangents that kernels cannot do without
 
-    def fill(primals: Sequence[Tensor], cotangents: Sequence[Tensor | None]) -> list[Tensor]:
+    def fill(primals: Primals, cotangents: Sequence[Tensor | None]) -> list[Tensor]:
         """Zeros in place of cotangents that did not flow."""
-        of_results = shapes_of(primals)
-        shapes = [of_results[i] for i in cotangents_at]
+        like, of_results = primals[0], shapes_of(primals)
+        assert like is not None
         return [
-            primals[0].new_zeros(shape, dtype=dtype) if cotangent is None else cotangent
-            for cotangent, (shape, dtype) in zip(cotangents, shapes, strict=True)
+            like.new_zeros(of_results[i][0], dtype=of_results[i][1]) if cotangent is None else cotangent
+            for i, cotangent in zip(cotangents_at, cotangents, strict=False)
         ]
 
     class Backward(torch.autograd.Function):
@@ -101,28 +104,37 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn) -> tuple[Apply, App
             return None, None, *_scatter(by_primal, grads_at, count)
 
     class ForwardPlain(torch.autograd.Function):
-        """Plain primals -> outputs, final states."""
+        """Plain primals -> outputs, final states if `final`."""
 
         @staticmethod
-        def forward(ctx: Any, form: str, reverse: bool, *primals: Tensor) -> Any:
-            flat = plain_forward(primals, form, reverse, True)
+        def forward(ctx: Any, form: str, reverse: bool, final: bool, *primals: Tensor | None) -> Any:
+            flat = plain_forward(primals, form, reverse, True, final)
             ctx.form, ctx.reverse = form, reverse
-            ctx.mark_non_differentiable(*[flat[i] for i in plain_at])
-            ctx.save_for_backward(*primals, *flat[results:])
-            return tuple(flat[:results])
+            own = results if final else outputs
+            if plain_at:
+                ctx.mark_non_differentiable(*[flat[i] for i in plain_at if i < own])
+            ctx.save_for_backward(*primals, *flat[own:])
+            ctx.set_materialize_grads(False)
+            return tuple(flat[:own])
 
         @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Any:
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
             tensors = ctx.saved_tensors
             primals, saved = tensors[:count], tensors[count:]
-            cotangents = [grads[i] for i in cotangents_at]
-            if torch.compiler.is_compiling():
-                by_primal = backward_op(primals, saved, cotangents, ctx.form, ctx.reverse)
-            elif torch.is_grad_enabled() or not is_plain((*tensors, *cotangents)):
-                by_primal = Backward.apply(ctx.form, ctx.reverse, *primals, *saved, *cotangents)  # type: ignore[no-untyped-call]
+            by_primal: Sequence[Tensor | None]
+            cotangents: list[Any] = [grads[i] if i < len(grads) else None for i in cotangents_at]
+            if torch.compiler.is_compiling() or torch.is_grad_enabled() or not is_plain((*tensors, *cotangents)):
+                full, filled = begun(primals), fill(primals, cotangents)
+                if torch.compiler.is_compiling():
+                    found = backward_op(full, saved, filled, ctx.form, ctx.reverse)
+                else:
+                    found = Backward.apply(ctx.form, ctx.reverse, *full, *saved, *filled)  # type: ignore[no-untyped-call]
+                by_primal = [None if primals[i] is None else g for i, g in zip(grads_at, found, strict=True)]
             else:
+                if any(cotangent is None for cotangent in cotangents[:needed]):
+                    cotangents[:needed] = fill(primals, cotangents[:needed])
                 by_primal = plain_backward(primals, saved, cotangents, ctx.form, ctx.reverse)
-            return None, None, *_scatter(by_primal, grads_at, count)
+            return None, None, None, *_scatter(by_primal, grads_at, count)
 
     for function in (Forward, Backward):  # `apply` asks for the signature at every call
         function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
@@ -185,7 +197,7 @@ class StepLoop:
         return results + list(states)
 
 
-def _scatter(values: Sequence[Tensor], positions: Sequence[int], count: int) -> list[Tensor | None]:
+def _scatter(values: Sequence[Tensor | None], positions: Sequence[int], count: int) -> list[Tensor | None]:
     """`values` at their positions in a list of `count`, None elsewhere."""
     full: list[Tensor | None] = [None] * count
     for i, value in zip(positions, values, strict=True):

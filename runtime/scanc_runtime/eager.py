@@ -38,7 +38,7 @@ def _records() -> Any:
     return keys(key.AutogradCPU) | keys(key.ADInplaceOrView)
 
 
-def is_plain(tensors: Sequence[Tensor]) -> bool:
+def is_plain(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a call of an op with these tensors, here and now, is nothing but a call of its function."""
     torch_c = torch._C
     if (
@@ -52,7 +52,7 @@ def is_plain(tensors: Sequence[Tensor]) -> bool:
     ):
         return False
     for tensor in tensors:
-        if torch_c._dispatch_keys(tensor).raw_repr() not in _plain and not _learn(tensor):
+        if tensor is not None and torch_c._dispatch_keys(tensor).raw_repr() not in _plain and not _learn(tensor):
             return False
     return True
 

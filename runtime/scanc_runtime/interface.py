@@ -19,7 +19,7 @@ from scanc_runtime.checks import Checker, Plan
 from scanc_runtime.dtypes import dtype_name, value_dtype
 from scanc_runtime.errors import ArgumentError, did_you_mean
 from scanc_runtime.layout import Layout
-from scanc_runtime.shapes import Tensors
+from scanc_runtime.shapes import Primals, Tensors
 from scanc_runtime.spec import Spec, StateSpec
 
 Outputs = Tensor | tuple[Tensor, ...]
@@ -54,9 +54,9 @@ class Interface(ABC):
 
     @abstractmethod
     def _run(
-        self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
+        self, form: str, reverse: bool, primals: Primals, final: bool
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Outputs and final states from canonical tensors."""
+        """Outputs and final states from canonical tensors; without `final`, nobody reads the states."""
 
     @abstractmethod
     def _auto(self, plan: Plan) -> str:
@@ -96,7 +96,7 @@ class Interface(ABC):
             declared = [torch.cat(column) for column in zip(*(outputs for outputs, _ in rows), strict=True)]
             state = {name: torch.cat([final[name] for _, final in rows]) for name in rows[0][1]}
         else:
-            outputs, final = self._execute(given, states, plan, form, reverse, single=False)
+            outputs, final = self._execute(given, states, plan, form, reverse, single=False, final=return_state)
             declared = _declared(self._outputs, outputs)
             state = self._public(final) if return_state else {}
         result: Outputs = declared[0] if len(declared) == 1 else tuple(declared)
@@ -166,6 +166,7 @@ class Interface(ABC):
         form: str,
         reverse: bool,
         single: bool,
+        final: bool = True,
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         chosen = self._auto(plan) if form == "auto" else self._admitted(form)
         layouts = self._single_inputs if single else self._inputs
@@ -174,13 +175,11 @@ class Interface(ABC):
         if single:
             inputs = tuple([tensor.unsqueeze(1) for tensor in inputs])
         params = _canonical(self._params, given[count:], plan)
-        full = tuple(
-            [
-                self._initial(decl, layout, states, params, plan, given)
-                for decl, layout in zip(self.spec.states, self._states, strict=True)
-            ]
-        )
-        return self._run(chosen, bool(reverse), inputs, params, full)
+        initial = [
+            self._initial(decl, layout, states, params, plan)
+            for decl, layout in zip(self.spec.states, self._states, strict=True)
+        ]
+        return self._run(chosen, bool(reverse), (*inputs, *params, *initial), bool(final))
 
     def _admitted(self, form: str) -> str:
         if form in self.forms:
@@ -204,19 +203,18 @@ class Interface(ABC):
         states: Mapping[str, Tensor],
         params: Tensors,
         plan: Plan,
-        given: Sequence[Tensor],
-    ) -> Tensor:
-        """The state before the first step, [B, *axes]: as given, or as declared."""
-        dtype = value_dtype(decl.kind, plan.compute)
+    ) -> Tensor | None:
+        """The state before the first step, [B, *axes]: as given, or a param; None if it is declared as a number."""
         tensor = states.get(public_name(decl)) if states else None
+        if tensor is None and not isinstance(decl.init, str):
+            return None
+        dtype = value_dtype(decl.kind, plan.compute)
         if tensor is not None:
             if decl.public is not None:
                 tensor = tensor.select(1, decl.public[1])
             return layout.canonical(tensor, plan.sizes).to(dtype)
         shape = (plan.batch, *[plan.sizes[axis] for axis in decl.axes])
-        if isinstance(decl.init, str):
-            return self._from_param(decl, params).to(dtype).expand(shape)
-        return given[0].new_full(shape, decl.init, dtype=dtype)
+        return self._from_param(decl, params).to(dtype).expand(shape)
 
     def _from_param(self, decl: StateSpec, params: Tensors) -> Tensor:
         """A param as an initial value, its axes placed among those of the state."""

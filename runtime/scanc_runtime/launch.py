@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from math import prod
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import triton.language as tl
@@ -58,9 +58,9 @@ class Split:
         """The same chunks, walked from the end."""
         return replace(self, backwards=True)
 
-    def first(self, rows: Tensor) -> Tensor:
-        """What the first chunks left."""
-        if self.chunks == 1:
+    def first(self, rows: Tensor | None) -> Tensor | None:
+        """What the first chunks left, if anything."""
+        if self.chunks == 1 or rows is None:
             return rows
         return rows.view(self.batch, self.chunks, *rows.shape[1:])[:, 0]
 
@@ -94,6 +94,7 @@ class Signature:
     results: tuple[torch.dtype, ...]
     splits: dict[tuple[int, int, int], Split] = field(default_factory=dict)
     constants: dict[tuple[Any, ...], tuple[Blocks, dict[str, Any]]] = field(default_factory=dict)
+    sums: dict[tuple[Any, ...], _Laid] = field(default_factory=dict)
 
 
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
@@ -108,8 +109,8 @@ class _Known:
         self._inputs = len(spec.inputs)
         self._signatures: dict[Any, Signature] = {}
 
-    def signature(self, primals: Sequence[Tensor]) -> Signature:
-        key = tuple(map(_SHAPE_AND_DTYPE, primals))
+    def signature(self, primals: Sequence[Tensor | None]) -> Signature:
+        key = tuple([None if tensor is None else _SHAPE_AND_DTYPE(tensor) for tensor in primals])
         found = self._signatures.get(key)
         if found is None:
             if len(self._signatures) >= _MOST_CALLS:
@@ -117,9 +118,10 @@ class _Known:
             found = self._signatures[key] = self._compute(primals)
         return found
 
-    def _compute(self, primals: Sequence[Tensor]) -> Signature:
+    def _compute(self, primals: Sequence[Tensor | None]) -> Signature:
         batch, time, sizes = self._shapes.sizes(primals)
-        floating = [x.element_size() for x in primals[: self._inputs] if x.is_floating_point()]
+        inputs = [x for x in primals[: self._inputs] if x is not None]
+        floating = [x.element_size() for x in inputs if x.is_floating_point()]
         results = tuple(self._shapes.result_dtypes(primals))
         return Signature(batch, time, sizes, self._shapes.compute_dtype(primals), max(floating, default=4), results)
 
@@ -128,9 +130,12 @@ _known: dict[int, _Known] = {}  # by the identity of specs, which hash slowly
 
 
 class Call:
-    """The sizes and dtypes of one call, and the memory that it takes."""
+    """The sizes and dtypes of one call, and the memory that it takes.
 
-    def __init__(self, spec: Spec, primals: Sequence[Tensor]) -> None:
+    Of the primals a state may be absent.
+    """
+
+    def __init__(self, spec: Spec, primals: Sequence[Any]) -> None:
         known = _known.get(id(spec))
         if known is None:
             known = _known[id(spec)] = _Known(spec)
@@ -138,7 +143,7 @@ class Call:
         self.batch, self.time, self.sizes = signature.batch, signature.time, signature.sizes
         self.real, self.width = signature.real, signature.width
         self._spec = spec
-        self._like = primals[0]
+        self._like: Tensor = primals[0]
         self._poisoned = os.environ.get("SCANC_POISON") == "1"
         self._rehearsing = getattr(_here, "rehearsing", False)
 
@@ -163,22 +168,23 @@ class Call:
             return 1
         return max(1, min(full * chip // programs, self.time // _SHORTEST))
 
-    def constant(self, value: float, shape: Sequence[int]) -> Tensor:
-        """One number, seen as a tensor in the dtype of computation."""
-        return self._like.new_full((1,) * len(shape), value, dtype=self.real).expand(tuple(shape))
+    def carries(
+        self, start: Tensor | None, begin: float, ends: Tensor, products: Tensor, split: Split, *, behind: bool
+    ) -> Tensor:
+        """The states before each chunk, from `start` on, or if there is none from the number `begin`.
 
-    def carries(self, start: Tensor, ends: Tensor, products: Tensor, split: Split, *, behind: bool) -> Tensor:
-        """The states before each chunk, from `start` on; with `behind`, in the order of chunks from the last back."""
-        found = self.new(ends.shape, self.real)
+        With `behind`, in the order of chunks from the last back.
+        """
+        found: Tensor = self.new(ends.shape, self.real)
         if found.numel() == 0 or self._rehearsing:
             return found
-        flat, size = start.reshape(self.batch, -1).contiguous(), found.numel() // split.rows
+        size = found.numel() // split.rows
+        flat = None if start is None else start.reshape(self.batch, -1).contiguous()
+        stride = 0 if flat is None else flat.stride(0)
         grid = (self.batch, -(-size // _CARRIED))
-        constants = {"behind": behind, "block": _CARRIED, "group": _GROUP}
+        constants = {"begin": begin, "behind": behind, "block": _CARRIED, "group": _GROUP}
         with self._on_device():
-            carry_kernel[grid](
-                flat, flat.stride(0), ends, products, found, size, split.chunks, **constants, num_warps=1
-            )
+            carry_kernel[grid](flat, stride, ends, products, found, size, split.chunks, **constants, num_warps=1)
         return found
 
     @property
@@ -206,8 +212,10 @@ class Call:
         """The dtype in which values of a kind are computed."""
         return value_dtype(kind, self.real)
 
-    def new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory that a kernel fills; NaN before that if SCANC_POISON=1."""
+    def new(self, shape: Sequence[int], dtype: torch.dtype, when: bool = True) -> Any:
+        """Memory that a kernel fills, NaN before that if SCANC_POISON=1; None without `when`."""
+        if not when:
+            return None
         if self._rehearsing:
             return torch.empty(tuple(shape), dtype=dtype, device="meta")
         tensor = self._like.new_empty(shape, dtype=dtype)
@@ -215,31 +223,48 @@ class Call:
             tensor.fill_(float("nan"))
         return tensor
 
-    def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory for the partial sums that `programs` leave, in full precision where there are several."""
-        wide = dtype if dtype is self.real or prod(programs) == 1 else torch.promote_types(dtype, self.real)
-        return self.new((*programs, *shape), wide)
+    def sums(self, *results: tuple[tuple[int, ...], tuple[int, ...]]) -> Sums:
+        """One memory for the partial sums of several results: of each the leading dimensions and the others."""
+        laid = self._signature.sums.get(results)
+        if laid is None:
+            laid = self._signature.sums[results] = _lay_sums(results)
+        return Sums([self.new(shape, self.real) for shape in laid.memory], laid)
+
+    def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype, when: bool = True) -> Any:
+        """Memory for the partial sums that `programs` leave, in full precision; for the result where there is one."""
+        if prod(programs) == 1:
+            return self.new(shape, dtype, when)
+        wide = dtype if dtype is self.real else torch.promote_types(dtype, self.real)
+        return self.new((*programs, *shape), wide, when)
 
     def run(
         self,
         kernel: Any,
         blocks: Blocks,
-        tensors: Sequence[Tensor],
-        scratch: Sequence[Tensor] = (),
+        tensors: Sequence[Tensor | None],
+        ranks: Sequence[int],
+        scratch: Sequence[Tensor | None] = (),
         split: Split | None = None,
         tiles: int | None = None,
         **flags: Any,
     ) -> None:
         """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch.
 
+        `ranks`: how many strides the kernel takes of each tensor; those of an absent one are zeros, and those of the
+        dimensions that a result has not where one program leaves it whole.
+        A kernel is compiled for which tensors are there.
         `tiles`: tiles of time, for a kernel that has a program for each.
         """
         programs = (split.rows if split else self.batch) * blocks.per_sequence * (1 if tiles is None else tiles)
         if programs == 0:
             return
         arguments: list[Any] = []
-        for tensor in tensors:
-            arguments += (tensor, *tensor.stride())
+        for tensor, rank in zip(tensors, ranks, strict=True):
+            strides = () if tensor is None else tensor.stride()
+            if len(strides) == rank:
+                arguments += (tensor, *strides)
+            else:
+                arguments += (tensor, *(0,) * (rank - len(strides)), *strides)
         arguments += scratch
         times = split.times if split else {"T": self.time}
         if tiles is not None:
@@ -275,19 +300,22 @@ class Call:
 
     def ahead(
         self,
-        tiling: Laid,
+        tiling: Tiled,
         kernel: Any,
         backward: Backward,
         saved: Saved,
         groups: Groups,
         reverse: bool,
+        final: bool = True,
         form: str = "recurrent",
     ) -> None:
         """Begins to compile a backward kernel in a thread, while this one goes on to compile the forward kernel.
 
-        `groups` are inputs, params and states.  Raises ArgumentError if backward's tiles cannot fit on the chip.
+        `groups` are inputs, params and states; `final`: final states have gradients too.
+        Raises ArgumentError if backward's tiles cannot fit on the chip.
         """
-        key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse)
+        there = tuple([state is not None for state in groups[2]])
+        key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse, there, final)
         if key in _begun or not self._like.is_cuda or self.batch == 0:
             return
         _begun.add(key)
@@ -306,7 +334,7 @@ class Call:
         ]
         grads = (
             tuple(g for i, g in given if i < len(spec.outputs)),
-            tuple(g for i, g in given if i >= len(spec.outputs)),
+            tuple(g if final else None for i, g in given if i >= len(spec.outputs)),
         )
         _pending[id(kernel)] = _pool().submit(_rehearse, lambda: backward(*groups, kept, *grads, reverse))
 
@@ -314,10 +342,10 @@ class Call:
 # --- compiling ahead ---
 
 Backward = Callable[..., object]
-Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
+Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor | None, ...]]
 
 
-class Laid(Protocol):
+class Tiled(Protocol):
     """What knows how a kernel is laid over programs."""
 
     def blocks(self, call: Sized) -> Blocks: ...
@@ -341,16 +369,80 @@ def _rehearse(run: Callable[[], object]) -> None:
         run()
 
 
-def halves(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """The real and the imaginary part of a complex tensor, as views."""
+def halves(tensor: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The real and the imaginary part of a complex tensor, as views; nothing of none."""
+    if tensor is None:
+        return None, None
     re, im = torch.view_as_real(tensor.resolve_conj()).unbind(-1)
     return re, im
 
 
-def total(partial: Tensor, leading: int) -> Tensor:
-    """The sum over the leading dimensions of partial results, always in the same order."""
-    if partial.shape[:leading].numel() != 1:
-        return partial.sum(dim=tuple(range(leading)))
-    for _ in range(leading):
-        partial = partial[0]
-    return partial
+def join(re: Tensor | None, im: Tensor | None) -> Tensor | None:
+    """A complex tensor of its halves; nothing of none."""
+    return None if re is None or im is None else torch.complex(re, im)
+
+
+def total(partial: Any, rank: int) -> Any:
+    """The sum of partial results over all but the last `rank` dimensions, always in the same order; nothing of none."""
+    if partial is None or (leading := partial.dim() - rank) == 0:
+        return partial
+    shape = partial.shape
+    for at in range(leading):
+        if shape[at] != 1:
+            return partial.sum(dim=tuple(range(leading)))
+    return partial.view(shape[leading:])
+
+
+# --- sums of several results ---
+
+_ALIGNED = 16  # elements, so that a kernel is compiled for no less of pointers and strides than alone
+
+
+class _View(NamedTuple):
+    """Where a result lies: in which memory, and the sizes, strides and offset there, of its parts and of the sum."""
+
+    memory: int
+    parts: tuple[tuple[int, ...], tuple[int, ...], int]
+    total: tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+class _Laid(NamedTuple):
+    """The memory for some results: results of as many partial sums lie side by side."""
+
+    memory: list[tuple[int, int]]
+    views: list[_View]
+
+
+def _lay_sums(results: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> _Laid:
+    counts = list(dict.fromkeys(prod(lead) for lead, _ in results))
+    widths = [0] * len(counts)
+    offsets = []
+    for lead, shape in results:
+        which = counts.index(prod(lead))
+        offsets.append(widths[which])
+        widths[which] += -(-prod(shape) // _ALIGNED) * _ALIGNED
+    views = []
+    for (lead, shape), offset in zip(results, offsets, strict=True):
+        which = counts.index(prod(lead))
+        inner, outer = _strides(shape), tuple(stride * widths[which] for stride in _strides(lead))
+        views.append(_View(which, ((*lead, *shape), (*outer, *inner), offset), (shape, inner, offset)))
+    return _Laid(list(zip(counts, widths, strict=True)), views)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a contiguous tensor."""
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+class Sums:
+    """The partial sums of several results, in `parts`, and their totals."""
+
+    def __init__(self, memory: list[Tensor], laid: _Laid) -> None:
+        self._memory = memory
+        self._views = laid.views
+        self.parts = [memory[view.memory].as_strided(*view.parts) for view in laid.views]
+
+    def totals(self) -> list[Tensor]:
+        """The sums, always in the same order; they are parts of one memory."""
+        rows = [memory.sum(0) if memory.shape[0] != 1 else memory for memory in self._memory]
+        return [rows[view.memory].as_strided(*view.total) for view in self._views]

@@ -65,7 +65,15 @@ class LookbackTiling:
             self._known[key] = self._choose(call)
         return self._known[key]
 
-    def run(self, call: Call, blocks: Blocks, kernel: Any, tensors: Sequence[Tensor], **flags: Any) -> None:
+    def run(
+        self,
+        call: Call,
+        blocks: Blocks,
+        kernel: Any,
+        tensors: Sequence[Tensor | None],
+        ranks: Sequence[int],
+        **flags: Any,
+    ) -> None:
         """Launches `kernel`: a program per tile of time, row of the batch and block of channels."""
         count, cells = tiles(call, blocks), blocks.cells(self.axis)
         groups = -(-count // blocks.constants["group"])
@@ -73,7 +81,7 @@ class LookbackTiling:
         count_all = count + groups + (-(-groups // nest) if nest > 1 else 0)
         words = count_all * call.batch * blocks.per_sequence * cells
         scratch = call.new((HEAD.value + self.states * words,), torch.int64).fill_(-1)  # -1: not there yet
-        call.run(kernel, blocks, tensors, [scratch], tiles=count, **flags)
+        call.run(kernel, blocks, tensors, ranks, [scratch], tiles=count, **flags)
 
     def _choose(self, call: Sized) -> Blocks:
         size = call.sizes[self.axis]

@@ -13,7 +13,7 @@ from scanc_runtime.checks import Plan
 from scanc_runtime.eager import is_plain
 from scanc_runtime.interface import Interface
 from scanc_runtime.register import BackwardFn, ForwardFn, Kernels, SavedFn, StepFn, register
-from scanc_runtime.shapes import Tensors
+from scanc_runtime.shapes import Primals, Shapes, Tensors
 from scanc_runtime.spec import Spec
 
 _PREFERENCE = ("chunked", "recurrent", "parallel")
@@ -28,7 +28,8 @@ class Operator(Interface):
     """A differentiable operator from the functions of a generated module.
 
     `forward` and `backward` map each form to its function, `saved` tells the shapes of what forward keeps
-    for backward, `step` is one time step in plain torch.
+    for backward, `step` is one time step in plain torch.  `absent`: the functions take None for a state that begins
+    as declared, and for the gradient of a final state that has none, and leave out final states that nobody reads.
     """
 
     def __init__(
@@ -39,13 +40,16 @@ class Operator(Interface):
         forward: Mapping[str, ForwardFn],
         backward: Mapping[str, BackwardFn],
         saved: SavedFn,
+        absent: bool = False,
     ) -> None:
         super().__init__(spec)
         self.saved = saved
+        self._absent = absent
+        self._shapes = Shapes(spec)
         self._forms = tuple(forward)
         self._preferred = preferred(self._forms)
         self.raw = register(spec, Kernels(step, forward, backward, saved))
-        self._apply, self._apply_plain = differentiable_op(spec, self.raw, step)
+        self._apply, self._apply_plain = differentiable_op(spec, self.raw, step, absent)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -65,28 +69,31 @@ class Operator(Interface):
         return form if form in self._forms else self._preferred
 
     def _run(
-        self, form: str, reverse: bool, inputs: Tensors, params: Tensors, states: Tensors
+        self, form: str, reverse: bool, primals: Primals, final: bool
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        primals = inputs + params + states
-        if torch.compiler.is_compiling():
+        outputs, states = len(self.spec.outputs), len(self.spec.states)
+        if not torch.compiler.is_compiling() and is_plain(primals):
+            if not self._absent:
+                primals, final = self._shapes.begun(primals), True
             if _wants_gradients(primals):
-                flat = self._apply(form, reverse, *_distinct(primals))
+                flat = self._apply_plain(form, reverse, final, *primals)
             else:
-                flat = self.raw.forward(primals, form, reverse, False)
-        elif _wants_gradients(primals):
-            flat = (self._apply_plain if is_plain(primals) else self._apply)(form, reverse, *primals)
+                flat = self.raw.plain_forward(primals, form, reverse, False, final)
+            return flat[:outputs], flat[outputs:]
+        full = self._shapes.begun(primals)
+        if _wants_gradients(full):
+            flat = self._apply(form, reverse, *(_distinct(full) if torch.compiler.is_compiling() else full))
         else:
-            flat = (self.raw.plain_forward if is_plain(primals) else self.raw.forward)(primals, form, reverse, False)
-        outputs = len(self.spec.outputs)
-        return flat[:outputs], flat[outputs : outputs + len(states)]
+            flat = self.raw.forward(full, form, reverse, False)
+        return flat[:outputs], flat[outputs : outputs + states]
 
 
-def _wants_gradients(tensors: Tensors) -> bool:
+def _wants_gradients(tensors: Primals) -> bool:
     if not torch.is_grad_enabled():
         return False
     # Below an outer level of torch.func, a tensor of that level does not say that it requires a gradient.
     for tensor in tensors:
-        if tensor.requires_grad:
+        if tensor is not None and tensor.requires_grad:
             return True
     return torch._C._are_functorch_transforms_active()
 

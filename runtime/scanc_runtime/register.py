@@ -24,11 +24,11 @@ from torch import Tensor
 from scanc_runtime.dtypes import value_dtype
 from scanc_runtime.eager import without_records
 from scanc_runtime.errors import ScanError
-from scanc_runtime.shapes import Arity, Shapes, Tensors
+from scanc_runtime.shapes import Arity, Primals, Shapes, Tensors
 from scanc_runtime.spec import Spec
 
-ForwardFn = Callable[[Tensors, Tensors, Tensors, bool, bool], tuple[Tensors, Tensors, Tensors]]
-BackwardFn = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, bool], tuple[Tensors, Tensors, Tensors]]
+ForwardFn = Callable[..., tuple[Tensors, Tensors, Tensors]]
+BackwardFn = Callable[[Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, bool], tuple[Primals, Primals, Primals]]
 StepFn = Callable[..., tuple[Tensors, Tensors]]
 OpFn = Callable[..., list[Tensor]]
 SavedFn = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int], str]]]
@@ -85,10 +85,12 @@ def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
     def kernels() -> Kernels:
         return _registered[base][1]
 
-    def forward(primals: list[Tensor], form: str, reverse: bool, save: bool) -> list[Tensor]:
+    def forward(primals: list[Tensor], form: str, reverse: bool, save: bool, final: bool = True) -> list[Tensor]:
+        less = () if final else (False,)
         with no_autocast(primals[0]):
-            outputs, final, saved = kernels().forward[form](*arity.split(primals), reverse, save)
-        results = _own((*outputs, *final), shapes.result_dtypes(primals), primals)
+            outputs, states, saved = kernels().forward[form](*arity.split(primals), reverse, save, *less)
+        found = (*outputs, *states)
+        results = _own(found, shapes.result_dtypes(primals)[: len(found)], primals)
         if save:
             results += saved
         return results
@@ -109,7 +111,7 @@ def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
         with no_autocast(primals[0]):
             grads = kernels().backward[form](*given, reverse)
         flat = [grad for group in grads for grad in group]
-        return _own(flat, [primals[i].dtype for i in arity.grads], cotangents)
+        return _own(flat, [None if primals[i] is None else primals[i].dtype for i in arity.grads], cotangents)
 
     def backward_fake(
         primals: list[Tensor], saved: list[Tensor], cotangents: list[Tensor], form: str, reverse: bool
@@ -118,7 +120,11 @@ def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
 
     _library.define(f"{base}_forward{_FORWARD}")  # type: ignore[no-untyped-call]
     _library.define(f"{base}_backward{_BACKWARD}")  # type: ignore[no-untyped-call]
-    for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward, backward_fake)):
+
+    def backward_apart(*args: Any) -> list[Tensor]:
+        return _apart(backward(*args))
+
+    for suffix, real, fake in (("forward", forward, forward_fake), ("backward", backward_apart, backward_fake)):
         _library.impl(f"{base}_{suffix}", real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"scanc::{base}_{suffix}", fake, lib=_library)
         torch.library.register_vmap(f"scanc::{base}_{suffix}", _one_by_one(f"{base}_{suffix}"), lib=_library)
@@ -154,12 +160,28 @@ def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
     return rule
 
 
-def _own(tensors: Iterable[Tensor], dtypes: Sequence[torch.dtype], given: Sequence[Any]) -> list[Tensor]:
-    """The tensors dense, of these dtypes, and none of them one that was given: torch's ops return what is theirs."""
+def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, none in the memory of another: so torch's ops return them."""
+    seen: set[int] = set()
+    found = []
+    for tensor in tensors:
+        at = tensor.untyped_storage().data_ptr()
+        found.append(tensor.clone() if at in seen else tensor)
+        seen.add(at)
+    return found
+
+
+def _own(tensors: Iterable[Any], dtypes: Sequence[torch.dtype | None], given: Sequence[Any]) -> list[Any]:
+    """The tensors dense, of these dtypes, and none of them one that was given: torch's ops return what is theirs.
+
+    None stays None.
+    """
     taken = set(map(id, given))
-    dense = []
+    dense: list[Any] = []
     for tensor, dtype in zip(tensors, dtypes, strict=True):
-        if id(tensor) in taken:
+        if tensor is None:
+            dense.append(None)
+        elif id(tensor) in taken:
             dense.append(tensor.clone(memory_format=torch.contiguous_format).to(dtype))
         elif tensor.dtype == dtype and tensor.is_contiguous():
             dense.append(tensor)

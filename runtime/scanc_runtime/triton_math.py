@@ -378,6 +378,7 @@ def carry_kernel(
     found_ptr,
     size,
     chunks,
+    begin: tl.constexpr,
     behind: tl.constexpr,
     block: tl.constexpr,
     group: tl.constexpr,
@@ -385,23 +386,27 @@ def carry_kernel(
     """The states before each chunk of time, from what every chunk does to a state, always in the same order.
 
     Each program: a block of one sequence's states, chunk by chunk; with `behind`, they go to the places from the last.
+    A state that is absent begins with `begin`.
     """
     b = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < size
-    state = tl.load(start_ptr + b * start_stride_b + at, mask=inside, other=0.0).to(found_ptr.dtype.element_ty)
+    if start_ptr is None:
+        state = tl.full([block], begin, found_ptr.dtype.element_ty)
+    else:
+        state = tl.load(start_ptr + b * start_stride_b + at, mask=inside, other=0.0).to(found_ptr.dtype.element_ty)
     first = b * chunks * size + at
-    for begin in range(0, chunks, group):
+    for early in range(0, chunks, group):
         ends = ()
         products = ()
         for i in tl.static_range(group):
-            alive = inside & (begin + i < chunks)
-            here = first + tl.cast(begin + i, tl.int64) * size
+            alive = inside & (early + i < chunks)
+            here = first + tl.cast(early + i, tl.int64) * size
             ends += (tl.load(ends_ptr + here, mask=alive, other=0.0),)  # type: ignore[assignment]
             products += (tl.load(products_ptr + here, mask=alive, other=0.0),)  # type: ignore[assignment]
         for i in tl.static_range(group):
-            place = chunks - 1 - begin - i if behind else begin + i
-            alive = inside & (begin + i < chunks)
+            place = chunks - 1 - early - i if behind else early + i
+            alive = inside & (early + i < chunks)
             tl.store(found_ptr + first + tl.cast(place, tl.int64) * size, state, mask=alive)
             # A product may overflow where nothing is carried.
             state = tl.where(state == 0, 0.0, products[i] * state) + ends[i]

@@ -61,7 +61,7 @@ def assemble(text: str, discrete: Program, classified: Program, functions: Funct
         out.line(line)
     out.blank()
     source = "\n".join((out.text(), spec_literal(spec), "", functions.source.strip("\n"), "", ""))
-    return source + _operator(spec.name)
+    return source + _operator(spec.name, absent=target == "triton")
 
 
 def spec_of(
@@ -277,9 +277,9 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(name: str) -> str:
-    identifier = Names().of(name)
+def _operator(name: str, absent: bool) -> str:
+    identifier, last = Names().of(name), ", absent=True" if absent else ""
     return (
-        "operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)\n"
+        f"operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved{last})\n"
         f"{identifier} = operator\n"
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from op.calls import NAMES, call, example, is_smooth, loss
 from scanc_runtime.dtypes import differentiable
+from scanc_runtime.shapes import Shapes
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.testing import assert_close
 
@@ -83,8 +84,8 @@ def canonical(operator, made):
             made.run(*made.tensors)
     finally:
         del operator._run
-    _, _, inputs, params, states = caught[0]
-    return [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in (*inputs, *params, *states)]
+    primals = Shapes(operator.spec).begun(caught[0][2])
+    return [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in primals]
 
 
 @pytest.mark.parametrize("form", ["recurrent", "chunked", "parallel", "interpret"])

@@ -97,8 +97,10 @@ class _Backward:
         again = self._write_params()
         out.blank()
         out.line(WAY)
-        for state, buffer in scratch.items():
-            self._write_scratch_address(state, buffer)
+        if scratch:
+            with out.block("if segment > unroll:"):
+                for state, buffer in scratch.items():
+                    self._write_scratch_address(state, buffer)
         kernel.write_starts(step, starts)
         sums = self._write_sums(totals)
         parts = kernel.turns(adjoint, self.inputs)
@@ -149,7 +151,7 @@ class _Backward:
             )
             kernel.write_store(step, kernel.write_address(total.buffer), total.value, text)
         for end in ends:
-            kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
+            kernel.write_end(step, end)
         flags = [*(["segment"] if again else []), "unroll", "prefetch", "reverse", "acc"]
         doc = f"Each program: {share(self.plan)}, from the last step to the first."
         programs = [adjoint, self.again] if self.again else [adjoint]

@@ -73,7 +73,7 @@ def forward_kernel(
             for row in out_rows.values():
                 write_move(out, row, "+", f"({COUNT})")
     for end in ends:
-        kernel.write_store(step, kernel.write_address(end.buffer), end.value, step.identifier(end.value))
+        kernel.write_end(step, end)
     flags = [*(["segment", "save"] if kept else []), "unroll", "prefetch", "reverse", "acc"]
     doc = f"Each program: {share(schedule)}, step by step."
     return kernel.finish(name, doc, flags, [program], found)

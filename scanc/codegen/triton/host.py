@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from scanc.codegen.expressions import number
 from scanc.codegen.names import Names
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.summary import Summary
@@ -17,7 +18,7 @@ BACKWARD_LOOKBACK_TILING LOOKBACK_SEGMENT
 inputs params states grad_outputs grad_final saved reverse save call blocks launch tlmath forward_recurrent
 backward_recurrent forward_chunked backward_chunked forward_carries backward_carries split chunks forward_kernel
 backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_TILING BACKWARD_SUMMARY_TILING
-FORWARD_TILING BACKWARD_TILING SEGMENT
+FORWARD_TILING BACKWARD_TILING SEGMENT final sums rows
 """
 
 
@@ -42,6 +43,7 @@ class Host:
         self._suffixes = suffixes
         arguments = (*kernel.arguments, *kernel.scratches)
         self._buffers = {argument.host: argument.buffer for argument in arguments}
+        self._ranks = {argument.host: len(argument.buffer.dims) for argument in arguments}
 
     def variable(self, key: str) -> str:
         """The variable that holds the tensor of a key."""
@@ -71,22 +73,32 @@ class Host:
         self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
         self.out.line(f"blocks = {tiling_name}.blocks(call)")
 
-    def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str) -> None:
+    def absent(self, key: str) -> None:
+        """The kernel gets nothing for a key."""
+        self._variables[key] = "None"
+
+    def new(self, key: str, kind: Kind, dims: Sequence[str], dtype: str, when: str = "") -> None:
         """Allocates a tensor; its dimensions are given in words of the host, those of partial sums come first.
 
         The halves of a complex one are views of it, or tensors of their own where they are partial sums.
+        Where `when` does not hold it is None.
         """
+        when = f", when={when}" if when else ""
         if kind is Kind.COMPLEX and not self._halved(key):
-            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype})")
+            self.out.line(f"{self.variable(key)} = call.new({tuple_of(dims)}, {dtype}{when})")
             self._take_apart(key, kind)
             return
         for part in parts_of(key, kind):
             over = self._partial(part)
             parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
             real = computed(Kind.REAL) if kind is Kind.COMPLEX else dtype
-            self.out.line(
-                f"{self.variable(part)} = call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real})"
-            )
+            new = f"call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real}{when})"
+            self.out.line(f"{self.variable(part)} = {new}")
+
+    def leading(self, key: str, rows: str) -> str:
+        """The leading dimensions of a result's partial sums."""
+        over = self._partial(key)
+        return tuple_of([*([f"*blocks.along({', '.join(map(_quoted, over))})"] if over else []), rows])
 
     def _halved(self, key: str) -> bool:
         """Whether the halves of a complex result are tensors of their own."""
@@ -98,8 +110,10 @@ class Host:
         return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
 
     def tensors(self) -> str:
-        """The tensors that the kernel takes."""
-        return ", ".join(self.variable(argument.host) for argument in self.kernel.arguments)
+        """The tensors that the kernel takes, and how many dimensions each has."""
+        arguments = self.kernel.arguments
+        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in arguments])
+        return f"[{', '.join(self.variable(argument.host) for argument in arguments)}], {ranks}"
 
     def flags(self, reverse: str = "reverse", segment: str = "SEGMENT") -> list[str]:
         """The kernel's compile-time arguments besides those about axes."""
@@ -113,17 +127,18 @@ class Host:
             flags.append(f"split={split}")
         if self.kernel.scratches:
             flags.append(f"scratch=[{', '.join(self.variable(argument.host) for argument in self.kernel.scratches)}]")
-        self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, [{tensors}]", *flags]) + ")")
+        self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, {tensors}", *flags]) + ")")
 
     def result(self, key: str, kind: Kind, leading: int = 0) -> str:
         """A result with its partial sums, and `leading` further dimensions, added up."""
         if kind is Kind.COMPLEX and self._halved(key):
-            return f"torch.complex({', '.join(self._total(part, leading) for part in parts_of(key, kind))})"
+            return f"launch.join({', '.join(self._total(part, leading) for part in parts_of(key, kind))})"
         return self._total(key, leading)
 
     def _total(self, key: str, leading: int) -> str:
         count = len(self._partial(key)) + leading
-        return f"launch.total({self.variable(key)}, {count})" if count else self.variable(key)
+        rank = self._ranks.get(key, self._ranks.get(f"{key}.re", 0))
+        return f"launch.total({self.variable(key)}, {rank - count})" if count else self.variable(key)
 
 
 def write_carries(
@@ -143,8 +158,7 @@ def write_carries(
         types, pairs = found.program.types, dict(found.products)
         for part in (*pairs, *pairs.values()):
             dims = ["split.rows", *dims_in_call(types[part].axes)]
-            begin = float(part not in pairs)
-            out.line(f"{host.variable(f'start:{part}')} = call.constant({begin}, {tuple_of(dims)})")
+            host.absent(f"start:{part}")
             host.new(f"end:{part}", Kind.REAL, dims, computed(Kind.REAL))
         host.launch(*(("not reverse", "split.back") if gradients else ()))
         whole, prefix = ("grad_final", "d.") if gradients else ("states", "")
@@ -152,11 +166,14 @@ def write_carries(
         results = []
         for position, state in enumerate(states):
             for i, part in enumerate(parts_of(f"{prefix}{state.name}", state.type.kind)):
-                start = f"{whole}[{position}]"
+                start, begin = f"{whole}[{position}]", 0.0
+                if not gradients and not isinstance(state.init, str):
+                    begin = (complex(state.init).real, complex(state.init).imag)[i]
                 if state.type.kind is Kind.COMPLEX:
                     start = f"launch.halves({start})[{i}]"
                 ends, decays = host.variable(f"end:{part}"), host.variable(f"end:{pairs[part]}")
-                results.append(f"call.carries({start}, {ends}, {decays}, split, behind={gradients})")
+                given = f"{start}, {number(begin).text}, {ends}, {decays}"
+                results.append(f"call.carries({given}, split, behind={gradients})")
         out.line(f"return {tuple_of(results)}")
 
 
@@ -164,8 +181,8 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
     """`forward_recurrent` of the program as users know it (complex values whole); `kept`: the states saved."""
     types = program.types
     chunks = ", chunks=1" if kernel.chunked else ""
-    with out.block(f"def forward_recurrent(inputs, params, states, reverse, save{chunks}):"):
-        out.docstring("Outputs, final states, and the states at the start of every SEGMENT steps if `save`.")
+    with out.block(f"def forward_recurrent(inputs, params, states, reverse, save, final=True{chunks}):"):
+        out.docstring("Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`.")
         host = Host(out, kernel, {"end": "_end", "saved": "_saved"})
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
@@ -178,22 +195,21 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
                 key, type_.kind, ["call.batch", "call.time", *dims_in_call(type_.axes)], f"call.output({position})"
             )
         for state in program.states:
-            host.new(
-                f"end:{state.name}", state.type.kind, [rows, *dims_in_call(state.type.axes)], computed(state.type.kind)
-            )
+            dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
+            host.new(f"end:{state.name}", kind, dims, computed(kind), "final")
         for state in kept:
-            dims = ["call.batch", "call.segments(SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
-            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind))
+            dims = ["call.batch", "call.segments(SEGMENT)", *dims_in_call(state.type.axes)]
+            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind), "save")
         with out.block("if save:"):
             backward = "BACKWARD_TILING, backward_kernel, backward_recurrent"
-            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse)")
+            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse, final)")
         host.launch()
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
         if kernel.chunked:
             ends = [f"split.last({end})" for end in ends]
         saved = [host.variable(f"saved:{state.name}") for state in kept]
-        out.line(f"return {tuple_of(results)}, {tuple_of(ends)}, {tuple_of(saved)}")
+        out.line(f"return {tuple_of(results)}, {only_if('final', ends)}, {only_if('save', saved)}")
 
 
 def write_backward(
@@ -221,27 +237,53 @@ def write_backward(
                 kind, dims = tensor.type.kind, ["call.batch", "call.time", *dims_in_call(tensor.type.axes)]
                 host.new(key, kind, dims, f"inputs[{position}].dtype")
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
-        for tensor in params:
-            dims = [rows, *dims_in_call(tensor.type.axes)]
-            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
+        sums = write_sums(host, params, rows)
+        begun = there(program)
         for state in states:
-            dims = [rows, *dims_in_call(state.type.axes)]
-            host.new(f"end:d.{state.name}", state.type.kind, dims, computed(state.type.kind))
+            dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
+            host.new(f"end:d.{state.name}", kind, dims, computed(kind), begun[state.name])
         tile = {*kernel.schedule.split, *kernel.schedule.full}
         for state in again:
             cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
             dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
-            host.new(f"scratch:{state.name}", state.type.kind, dims, computed(state.type.kind))
+            kind = state.type.kind
+            host.new(f"scratch:{state.name}", kind, dims, computed(kind), "blocks.starts(SEGMENT) > 0")
         host.launch()
+        summed = write_totals(host, params, sums)
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", tensor.type.kind) for tensor in smooth],
-            [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params],
+            summed,
             [host.result(f"end:d.{state.name}", state.type.kind) for state in states],
         ]
         if kernel.chunked:
             groups[2] = [f"split.first({end})" for end in groups[2]]
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
+
+
+def write_sums(host: Host, params: Sequence[Tensor], rows: str) -> bool:
+    """Memory for the partial gradients of params, `rows` of each; returns whether it is one for all of them."""
+    together = len(params) > 1 and all(tensor.type.kind is Kind.REAL for tensor in params)
+    results = []
+    for tensor in params:
+        key, dims = f"out:d.{tensor.name}", dims_in_call(tensor.type.axes)
+        if together:
+            results.append(f"({host.leading(key, rows)}, {tuple_of(dims)})")
+        else:
+            host.new(key, tensor.type.kind, [rows, *dims], computed(tensor.type.kind))
+    if together:
+        host.out.line(f"sums = call.sums({', '.join(results)})")
+        host.out.line(f"{', '.join(host.variable(f'out:d.{tensor.name}') for tensor in params)} = sums.parts")
+    return together
+
+
+def write_totals(host: Host, params: Sequence[Tensor], together: bool) -> list[str]:
+    """The gradients of params."""
+    if not together:
+        return [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params]
+    found = [host.variable(f"out:d.{tensor.name}") for tensor in params]
+    host.out.line(f"{', '.join(found)} = sums.totals()")
+    return found
 
 
 def _write_split(host: Host, prefix: str, states: Sequence[State], carries: str, given: str) -> str:
@@ -258,9 +300,9 @@ def _write_split(host: Host, prefix: str, states: Sequence[State], carries: str,
 
 def write_chunked(out: Writer) -> None:
     """`forward_chunked` and `backward_chunked`: the same kernels, on as many chunks as keep the chip busy."""
-    with out.block("def forward_chunked(inputs, params, states, reverse, save):"):
+    with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
         out.docstring("The same, the time split where that keeps more of the chip busy.")
-        out.line("return forward_recurrent(inputs, params, states, reverse, save, chunks=None)")
+        out.line("return forward_recurrent(inputs, params, states, reverse, save, final, chunks=None)")
     out.blank(2)
     with out.block("def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"):
         out.docstring("The same, the time split where that keeps more of the chip busy.")
@@ -299,6 +341,16 @@ def dims_in_call(axes: Sequence[str]) -> list[str]:
 def computed(kind: Kind) -> str:
     """The dtype in which values of a kind are computed, in words of the host."""
     return f'call.dtype("{kind.value}")'
+
+
+def there(program: Program) -> dict[str, str]:
+    """By state, in words of the host: whether its initial value was given, so that there is a gradient of it."""
+    return {state.name: f"states[{position}] is not None" for position, state in enumerate(program.states)}
+
+
+def only_if(condition: str, items: Sequence[str]) -> str:
+    """A tuple as source, an empty one where the condition does not hold."""
+    return f"{tuple_of(items)} if {condition} else ()" if items else "()"
 
 
 def tuple_of(items: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scanc.codegen.expressions import ARITHMETIC
@@ -137,10 +137,36 @@ class KernelWriter:
     # --- the body ---
 
     def write_starts(self, step: Step, starts: dict[str, Buffer]) -> None:
-        """Loads what the states hold at first; of a partial sum the first program alone has all."""
+        """What the states hold at first; of a partial sum the first program alone has all."""
         for state in step.program.states:
             once = step.schedule.partial_over(state.name)
-            step.write_load(state.name, self.write_address(starts[state.name]), once)
+
+            def load(state: State = state, once: Axes = once) -> None:
+                step.write_load(state.name, self.write_address(starts[state.name]), once)
+
+            self.write_start(step, state, starts[state.name], self.frame.lead(once), load)
+
+    def write_start(
+        self, step: Step, state: State, buffer: Buffer, condition: str, load: Callable[[], None], name: str = ""
+    ) -> None:
+        """What a state holds at first, as `load` writes it, or where it is absent as declared; in the variable `name`.
+
+        A state that begins as a param is never absent.
+        """
+        if isinstance(state.init, str):
+            load()
+            return
+        begin = self.frame.begin(_real(state.init), state.type.axes, state.type.kind, condition)
+        with self.body.block(f"if {buffer.pointer} is None:"):
+            self.body.line(f"{name or step.define(state.name)} = {begin}", self.frame.comment(state.type.axes))
+        with self.body.block("else:"):
+            load()
+
+    def write_end(self, step: Step, end: Leaving, *when: str) -> None:
+        """Stores what a state holds behind the last step, if anyone asks."""
+        with self.body.block(f"if {end.buffer.pointer} is not None:"):
+            address = self.write_address(end.buffer)
+            self.write_store(step, address, end.value, step.identifier(end.value), *when)
 
     def write_out_rows(self, outs: Iterable[Leaving], turned: Collection[str] = ()) -> dict[str, Row]:
         """The rows of what leaves at every step, by host key; `turned`: the values that lanes share."""
@@ -251,6 +277,12 @@ def _write_argument(out: Writer, buffer: Buffer) -> None:
     out.line(f"{pointer},", buffer.shape)
     for i in range(0, len(strides), 2):
         out.line(f"{', '.join(strides[i : i + 2])},")
+
+
+def _real(init: float | complex) -> float:
+    """What a real state begins as."""
+    assert not isinstance(init, complex)
+    return init
 
 
 def _quoted(name: str) -> str:

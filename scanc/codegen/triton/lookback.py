@@ -18,13 +18,14 @@ from scanc.codegen.triton.rows import WAY, Row, write_row
 from scanc.codegen.triton.step import Read, Step, reads
 from scanc.codegen.triton.tiles import BATCH, ROW, SEGMENT, TIME, Buffer, Frame
 from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Broadcast, Const, Contract, Kind, Map, Program, Reduce, RegionKind, Size
+from scanc.ir.nodes import Broadcast, Const, Contract, Kind, Map, Program, Reduce, RegionKind, Size, State
 from scanc.passes.schedule import Axes, Schedule, schedule
 
 _OWN = """
 tlscan batch ticket tile tiles rows slot chunk group nest wave ahead start count span holds behind later
 forward_lookback_kernel backward_lookback_kernel
 """
+_FIRST = "(tile == 0) & (chunk == 0)"  # whether a chunk is the very first
 _LIGHT = 16  # instructions of a step forward and back
 
 
@@ -209,10 +210,14 @@ class _Pass:
         """What a chunk starts with: nothing, but for the very first one."""
         for state in self.program.states:
             comment = self.frame.comment(state.type.axes)
-            address = self.kernel.write_address(starts[state.name])
-            load = self.frame.raw(address, state.type.axes, state.type.kind, "(tile == 0) & (chunk == 0)")
             first = self._firsts[state.name] = self.frame.names.fresh(f"{self.step.identifier(state.name)}_first")
-            self.out.line(f"{first} = {load}.to(acc)", comment)
+
+            def load(state: State = state, first: str = first, comment: str = comment) -> None:
+                address = self.kernel.write_address(starts[state.name])
+                text = self.frame.raw(address, state.type.axes, state.type.kind, _FIRST)
+                self.out.line(f"{first} = {text}.to(acc)", comment)
+
+            self.kernel.write_start(self.step, state, starts[state.name], _FIRST, load, first)
             self.out.line(f"{local.define(state.name)} = {first}")
             self.out.line(f"{self.product(state.name)} = tl.full({self.frame.shape(state.type.axes)}, 1.0, acc)")
 
@@ -246,8 +251,7 @@ class _Pass:
     def write_ends(self, ends: Iterable[Leaving], holds: str) -> None:
         """Stores the states of the chunks where `holds`."""
         for end in ends:
-            address = self.kernel.write_address(end.buffer)
-            self.kernel.write_store(self.step, address, end.value, self.step.identifier(end.value), holds)
+            self.kernel.write_end(self.step, end, holds)
 
     def finish(self, name: str, doc: str, flags: Sequence[str], found: Sequence[Read], past: Sequence[Axes]) -> Kernel:
         return self.kernel.finish(name, doc, flags, self.programs, found, past)

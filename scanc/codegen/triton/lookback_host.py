@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scanc.codegen.triton.host import Host, computed, dims_in_call, tensor_keys, tuple_of
+from scanc.codegen.triton.host import (
+    Host,
+    computed,
+    dims_in_call,
+    only_if,
+    tensor_keys,
+    there,
+    tuple_of,
+    write_sums,
+    write_totals,
+)
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.lookback import Lookback
 from scanc.codegen.writer import Writer
@@ -32,7 +42,7 @@ def lookback_tiling(name: str, kernel: Kernel, found: Lookback, program: Program
 def write_forward_parallel(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State]) -> None:
     """`forward_parallel` of the program as users know it; `kept`: the states saved."""
     types = program.types
-    with out.block("def forward_parallel(inputs, params, states, reverse, save):"):
+    with out.block("def forward_parallel(inputs, params, states, reverse, save, final=True):"):
         out.docstring("The same in one pass over memory, the time shared out; not in fp64.")
         host = Host(out, kernel, {"end": "_end", "saved": "_saved"})
         host.unpack("inputs", tensor_keys("in", program.inputs))
@@ -45,18 +55,18 @@ def write_forward_parallel(out: Writer, kernel: Kernel, program: Program, kept: 
             host.new(key, type_.kind, dims, f"call.output({position})")
         for state in program.states:
             dims = ["call.batch", *dims_in_call(state.type.axes)]
-            host.new(f"end:{state.name}", state.type.kind, dims, computed(state.type.kind))
+            host.new(f"end:{state.name}", state.type.kind, dims, computed(state.type.kind), "final")
         for state in kept:
-            dims = ["call.batch", "call.segments(LOOKBACK_SEGMENT) if save else 0", *dims_in_call(state.type.axes)]
-            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind))
+            dims = ["call.batch", "call.segments(LOOKBACK_SEGMENT)", *dims_in_call(state.type.axes)]
+            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind), "save")
         with out.block("if save:"):
             backward = "BACKWARD_LOOKBACK_TILING, backward_lookback_kernel, backward_parallel"
-            out.line(f'call.ahead({backward}, saved, (inputs, params, states), reverse, form="parallel")')
+            out.line(f'call.ahead({backward}, saved, (inputs, params, states), reverse, final, form="parallel")')
         _write_launch(host, "FORWARD")
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
         saved = [host.variable(f"saved:{state.name}") for state in kept]
-        out.line(f"return {tuple_of(results)}, {tuple_of(ends)}, {tuple_of(saved)}")
+        out.line(f"return {tuple_of(results)}, {only_if('final', ends)}, {only_if('save', saved)}")
 
 
 def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State]) -> None:
@@ -80,17 +90,16 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         if params:
             out.line("rows = lookback.tiles(call, blocks) * call.batch")
-        for tensor in params:
-            dims = ["rows", *dims_in_call(tensor.type.axes)]
-            host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, computed(tensor.type.kind))
+        sums = write_sums(host, params, "rows")
         for state in states:
-            dims = ["call.batch", *dims_in_call(state.type.axes)]
-            host.new(f"end:d.{state.name}", state.type.kind, dims, computed(state.type.kind))
+            dims, kind = ["call.batch", *dims_in_call(state.type.axes)], state.type.kind
+            host.new(f"end:d.{state.name}", kind, dims, computed(kind), there(program)[state.name])
         _write_launch(host, "BACKWARD")
+        summed = write_totals(host, params, sums)
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", tensor.type.kind) for tensor in smooth],
-            [host.result(f"out:d.{tensor.name}", tensor.type.kind, 1) for tensor in params],
+            summed,
             [host.result(f"end:d.{state.name}", state.type.kind) for state in states],
         ]
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
@@ -98,7 +107,7 @@ def write_backward_parallel(out: Writer, kernel: Kernel, program: Program, kept:
 
 def _write_launch(host: Host, way: str) -> None:
     given = [
-        f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, [{host.tensors()}]",
+        f"{way}_LOOKBACK_TILING.run(call, blocks, {host.kernel.name}, {host.tensors()}",
         *host.flags(segment="LOOKBACK_SEGMENT"),
     ]
     host.out.line(", ".join(given) + ")")

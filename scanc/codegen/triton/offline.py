@@ -97,7 +97,7 @@ def compile_for(launch: Launch, target: str) -> Any:
         if isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
             attrs[(position,)] = [["tt.divisibility", 16]]
-        elif parameter.is_constexpr or (not parameter.do_not_specialize and value == 1):
+        elif value is None or parameter.is_constexpr or (not parameter.do_not_specialize and value == 1):
             signature[name] = "constexpr"
             constants[name] = value
         else:

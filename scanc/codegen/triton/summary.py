@@ -46,7 +46,7 @@ def summary(program: Program, past: Collection[str] = ()) -> Summary:
     for state in program.states:
         if program.semiring != "real" or state.type.kind is not Kind.REAL:
             raise NoSummary(state)
-        product = replace(state, name=f"{state.name}.product")
+        product = replace(state, name=f"{state.name}.product", init=1.0)
         builder.types[product.name] = product.type
         try:
             following[product.name] = _Slope(builder, made, depends, state, product.name).of(following[state.name])
@@ -55,7 +55,7 @@ def summary(program: Program, past: Collection[str] = ()) -> Summary:
             end = following[state.name]
             read = {end}.union(*(instr.args for instr in live(program.instrs, [end])))
             raise NoSummary(state, read & others) from None
-        states += [state, product]
+        states += [replace(state, init=0.0), product]
         products.append((state.name, product.name))
     if not states:
         raise NoSummary(None)

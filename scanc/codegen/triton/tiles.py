@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from scanc.codegen.expressions import number
 from scanc.codegen.names import Names, legal
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Kind, Program
@@ -161,6 +162,15 @@ class Frame:
         mask = self._mask(axes, *when)
         guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
         return f"tl.load({address}{guard})"
+
+    def begin(self, init: float, axes: Iterable[str], kind: Kind, *when: str) -> str:
+        """A tile of `init`, nothing outside or where a condition does not hold."""
+        axes = tuple(axes)
+        value = init if kind is Kind.REAL else int(init)
+        shape = self.shape(axes) if self.tile(axes) else "()"
+        full = f"tl.full({shape}, {number(value).text}, {_DTYPES[kind]})"
+        mask = self._mask(axes, *when) if value != 0 else ""
+        return f"tl.where({mask}, {full}, {_NOTHING[kind]}).to({_DTYPES[kind]})" if mask else full
 
     def store(self, address: str, value: str, axes: Iterable[str], *when: str, turned: bool = False) -> str:
         """A store to the tile at `address`, nothing outside or where a condition does not hold.

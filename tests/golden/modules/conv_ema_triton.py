@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="a363c141f2af",
+    digest="677006ef355d",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -99,7 +99,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=32,
+    work=18,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -115,7 +115,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",)),
     past=(("d",), ("d",), ("d",), ("d",)),
     folds=(),
-    work=95,
+    work=66,
     segment=SEGMENT,
 )
 
@@ -184,17 +184,29 @@ def forward_kernel(
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
-    h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
-    h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    prev_x_0_start_at = prev_x_0_start_ptr + b * prev_x_0_start_stride_b + at_d * prev_x_0_start_stride_d
-    prev_x_0 = tl.load(prev_x_0_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    prev_x_1_start_at = prev_x_1_start_ptr + b * prev_x_1_start_stride_b + at_d * prev_x_1_start_stride_d
-    prev_x_1 = tl.load(prev_x_1_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    prev_x_2_start_at = prev_x_2_start_ptr + b * prev_x_2_start_stride_b + at_d * prev_x_2_start_stride_d
-    prev_x_2 = tl.load(prev_x_2_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if h_start_ptr is None:
+        h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
+        h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if prev_x_0_start_ptr is None:
+        prev_x_0 = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        # [d]
+        prev_x_0_start_at = prev_x_0_start_ptr + b * prev_x_0_start_stride_b + at_d * prev_x_0_start_stride_d
+        prev_x_0 = tl.load(prev_x_0_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if prev_x_1_start_ptr is None:
+        prev_x_1 = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        # [d]
+        prev_x_1_start_at = prev_x_1_start_ptr + b * prev_x_1_start_stride_b + at_d * prev_x_1_start_stride_d
+        prev_x_1 = tl.load(prev_x_1_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if prev_x_2_start_ptr is None:
+        prev_x_2 = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        # [d]
+        prev_x_2_start_at = prev_x_2_start_ptr + b * prev_x_2_start_stride_b + at_d * prev_x_2_start_stride_d
+        prev_x_2 = tl.load(prev_x_2_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -276,14 +288,18 @@ def forward_kernel(
                 prev_x_1 = tl.where(alive, prev_x_2, prev_x_1)
                 prev_x_2 = tl.where(alive, x, prev_x_2)
             h_out_at += way * (short if tail else unroll) * h_out_stride_t
-    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
-    tl.store(h_end_at, h, mask=in_d)
-    prev_x_0_end_at = prev_x_0_end_ptr + b * prev_x_0_end_stride_b + at_d * prev_x_0_end_stride_d  # [d]
-    tl.store(prev_x_0_end_at, prev_x_0, mask=in_d)
-    prev_x_1_end_at = prev_x_1_end_ptr + b * prev_x_1_end_stride_b + at_d * prev_x_1_end_stride_d  # [d]
-    tl.store(prev_x_1_end_at, prev_x_1, mask=in_d)
-    prev_x_2_end_at = prev_x_2_end_ptr + b * prev_x_2_end_stride_b + at_d * prev_x_2_end_stride_d  # [d]
-    tl.store(prev_x_2_end_at, prev_x_2, mask=in_d)
+    if h_end_ptr is not None:
+        h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
+        tl.store(h_end_at, h, mask=in_d)
+    if prev_x_0_end_ptr is not None:
+        prev_x_0_end_at = prev_x_0_end_ptr + b * prev_x_0_end_stride_b + at_d * prev_x_0_end_stride_d  # [d]
+        tl.store(prev_x_0_end_at, prev_x_0, mask=in_d)
+    if prev_x_1_end_ptr is not None:
+        prev_x_1_end_at = prev_x_1_end_ptr + b * prev_x_1_end_stride_b + at_d * prev_x_1_end_stride_d  # [d]
+        tl.store(prev_x_1_end_at, prev_x_1, mask=in_d)
+    if prev_x_2_end_ptr is not None:
+        prev_x_2_end_at = prev_x_2_end_ptr + b * prev_x_2_end_stride_b + at_d * prev_x_2_end_stride_d  # [d]
+        tl.store(prev_x_2_end_at, prev_x_2, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -360,37 +376,50 @@ def backward_kernel(
     t_6 = a * t_4  # [d]
 
     way: tl.constexpr = -1 if reverse else 1
-    # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    # [d]
-    prev_x_0_scratch_at = (
-        prev_x_0_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    )
-    # [d]
-    prev_x_1_scratch_at = (
-        prev_x_1_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    )
-    # [d]
-    prev_x_2_scratch_at = (
-        prev_x_2_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    )
-    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
-    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    d_prev_x_0_start_at = (
-        d_prev_x_0_start_ptr + b * d_prev_x_0_start_stride_b + at_d * d_prev_x_0_start_stride_d
-    )
-    d_prev_x_0 = tl.load(d_prev_x_0_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    d_prev_x_1_start_at = (
-        d_prev_x_1_start_ptr + b * d_prev_x_1_start_stride_b + at_d * d_prev_x_1_start_stride_d
-    )
-    d_prev_x_1 = tl.load(d_prev_x_1_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    d_prev_x_2_start_at = (
-        d_prev_x_2_start_ptr + b * d_prev_x_2_start_stride_b + at_d * d_prev_x_2_start_stride_d
-    )
-    d_prev_x_2 = tl.load(d_prev_x_2_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if segment > unroll:
+        # [d]
+        h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+        # [d]
+        prev_x_0_scratch_at = (
+            prev_x_0_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+        )
+        # [d]
+        prev_x_1_scratch_at = (
+            prev_x_1_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+        )
+        # [d]
+        prev_x_2_scratch_at = (
+            prev_x_2_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+        )
+    if d_h_start_ptr is None:
+        d_h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
+        d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if d_prev_x_0_start_ptr is None:
+        d_prev_x_0 = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        # [d]
+        d_prev_x_0_start_at = (
+            d_prev_x_0_start_ptr + b * d_prev_x_0_start_stride_b + at_d * d_prev_x_0_start_stride_d
+        )
+        d_prev_x_0 = tl.load(d_prev_x_0_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if d_prev_x_1_start_ptr is None:
+        d_prev_x_1 = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        # [d]
+        d_prev_x_1_start_at = (
+            d_prev_x_1_start_ptr + b * d_prev_x_1_start_stride_b + at_d * d_prev_x_1_start_stride_d
+        )
+        d_prev_x_1 = tl.load(d_prev_x_1_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if d_prev_x_2_start_ptr is None:
+        d_prev_x_2 = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        # [d]
+        d_prev_x_2_start_at = (
+            d_prev_x_2_start_ptr + b * d_prev_x_2_start_stride_b + at_d * d_prev_x_2_start_stride_d
+        )
+        d_prev_x_2 = tl.load(d_prev_x_2_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_kernel_sum = tl.full([block_d, block_w], 0.0, acc)  # [d, w]
     d_logit_sum = tl.full([block_d], 0.0, acc)  # [d]
     whole = T // unroll
@@ -459,6 +488,11 @@ def backward_kernel(
             prev_x_2_ahead = tl.load(prev_x_2_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(
                 acc
             )
+        else:
+            h_ahead = tl.full([block_d], 0, acc)  # [d]
+            prev_x_0_ahead = tl.full([block_d], 0, acc)  # [d]
+            prev_x_1_ahead = tl.full([block_d], 0, acc)  # [d]
+            prev_x_2_ahead = tl.full([block_d], 0, acc)  # [d]
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
         for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
@@ -518,14 +552,34 @@ def backward_kernel(
                     prev_x_2_now = tl.load(prev_x_2_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    x_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        x_soon += (
+                            tl.load(
+                                x_at + way * u * x_stride_t + way * gap * x_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
                         tl.store(prev_x_0_scratch_at + starts % (segment // unroll) * block_d, prev_x_0_now)
                         tl.store(prev_x_1_scratch_at + starts % (segment // unroll) * block_d, prev_x_1_now)
                         tl.store(prev_x_2_scratch_at + starts % (segment // unroll) * block_d, prev_x_2_now)
+                        x_again = x_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        x_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            x_soon += (
+                                tl.load(
+                                    x_at + way * u * x_stride_t + way * gap * x_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            x = x_again[u].to(acc)  # [d]
                             # spec line 11
                             tap = kernel_0 * prev_x_0_now  # [d]
                             conv = tap + kernel_1 * prev_x_1_now  # [d]
@@ -536,18 +590,37 @@ def backward_kernel(
                             prev_x_0_now = prev_x_1_now
                             prev_x_1_now = prev_x_2_now
                             prev_x_2_now = x
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
-                    tl.store(prev_x_0_scratch_at + block % (segment // unroll) * block_d, prev_x_0_now)
-                    tl.store(prev_x_1_scratch_at + block % (segment // unroll) * block_d, prev_x_1_now)
-                    tl.store(prev_x_2_scratch_at + block % (segment // unroll) * block_d, prev_x_2_now)
-                tl.debug_barrier()
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                    h_ahead = h_now
+                    prev_x_0_ahead = prev_x_0_now
+                    prev_x_1_ahead = prev_x_1_now
+                    prev_x_2_ahead = prev_x_2_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d]
                 # [d]
-                prev_x_0_now = tl.load(prev_x_0_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
+                    acc
+                )
+                prev_x_0_now = prev_x_0_ahead  # [d]
                 # [d]
-                prev_x_1_now = tl.load(prev_x_1_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                prev_x_0_ahead = tl.load(
+        prev_x_0_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
+    ).to(
+                    acc
+                )
+                prev_x_1_now = prev_x_1_ahead  # [d]
                 # [d]
-                prev_x_2_now = tl.load(prev_x_2_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                prev_x_1_ahead = tl.load(
+        prev_x_1_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
+    ).to(
+                    acc
+                )
+                prev_x_2_now = prev_x_2_ahead  # [d]
+                # [d]
+                prev_x_2_ahead = tl.load(
+        prev_x_2_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
+    ).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d]
                 prev_x_0_now = prev_x_0_ahead  # [d]
@@ -663,46 +736,54 @@ def backward_kernel(
     tl.store(d_kernel_out_at, d_kernel_sum, mask=in_d[:, None] & in_w[None, :])
     d_logit_out_at = d_logit_out_ptr + b * d_logit_out_stride_b + at_d * d_logit_out_stride_d  # [d]
     tl.store(d_logit_out_at, d_logit_sum, mask=in_d)
-    d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
-    tl.store(d_h_end_at, d_h, mask=in_d)
-    # [d]
-    d_prev_x_0_end_at = d_prev_x_0_end_ptr + b * d_prev_x_0_end_stride_b + at_d * d_prev_x_0_end_stride_d
-    tl.store(d_prev_x_0_end_at, d_prev_x_0, mask=in_d)
-    # [d]
-    d_prev_x_1_end_at = d_prev_x_1_end_ptr + b * d_prev_x_1_end_stride_b + at_d * d_prev_x_1_end_stride_d
-    tl.store(d_prev_x_1_end_at, d_prev_x_1, mask=in_d)
-    # [d]
-    d_prev_x_2_end_at = d_prev_x_2_end_ptr + b * d_prev_x_2_end_stride_b + at_d * d_prev_x_2_end_stride_d
-    tl.store(d_prev_x_2_end_at, d_prev_x_2, mask=in_d)
+    if d_h_end_ptr is not None:
+        d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
+        tl.store(d_h_end_at, d_h, mask=in_d)
+    if d_prev_x_0_end_ptr is not None:
+        # [d]
+        d_prev_x_0_end_at = d_prev_x_0_end_ptr + b * d_prev_x_0_end_stride_b + at_d * d_prev_x_0_end_stride_d
+        tl.store(d_prev_x_0_end_at, d_prev_x_0, mask=in_d)
+    if d_prev_x_1_end_ptr is not None:
+        # [d]
+        d_prev_x_1_end_at = d_prev_x_1_end_ptr + b * d_prev_x_1_end_stride_b + at_d * d_prev_x_1_end_stride_d
+        tl.store(d_prev_x_1_end_at, d_prev_x_1, mask=in_d)
+    if d_prev_x_2_end_ptr is not None:
+        # [d]
+        d_prev_x_2_end_at = d_prev_x_2_end_ptr + b * d_prev_x_2_end_stride_b + at_d * d_prev_x_2_end_stride_d
+        tl.store(d_prev_x_2_end_at, d_prev_x_2, mask=in_d)
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
-    """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
+def forward_recurrent(inputs, params, states, reverse, save, final=True):
+    """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     (x,) = inputs
     kernel, logit = params
     h, prev_x_0, prev_x_1, prev_x_2 = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    prev_x_0_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    prev_x_1_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    prev_x_2_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    h_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
-    )
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    prev_x_0_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    prev_x_1_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    prev_x_2_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
     prev_x_0_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
     )
     prev_x_1_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
     )
     prev_x_2_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
+        (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
     )
     if save:
         call.ahead(
-            BACKWARD_TILING, backward_kernel, backward_recurrent, saved, (inputs, params, states), reverse
+            BACKWARD_TILING,
+            backward_kernel,
+            backward_recurrent,
+            saved,
+            (inputs, params, states),
+            reverse,
+            final,
         )
     call.run(
         forward_kernel,
@@ -711,14 +792,15 @@ def forward_recurrent(inputs, params, states, reverse, save):
             x, kernel, logit, h, prev_x_0, prev_x_1, prev_x_2, h_2, h_end, prev_x_0_end, prev_x_1_end,
             prev_x_2_end, h_saved, prev_x_0_saved, prev_x_1_saved, prev_x_2_saved,
         ],
+        (3, 2, 1, 2, 2, 2, 2, 3, 2, 2, 2, 2, 3, 3, 3, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
     )
     return (
         (h_2,),
-        (h_end, prev_x_0_end, prev_x_1_end, prev_x_2_end),
-        (h_saved, prev_x_0_saved, prev_x_1_saved, prev_x_2_saved),
+        (h_end, prev_x_0_end, prev_x_1_end, prev_x_2_end) if final else (),
+        (h_saved, prev_x_0_saved, prev_x_1_saved, prev_x_2_saved) if save else (),
     )
 
 
@@ -732,23 +814,31 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
-    d_kernel = call.new((call.batch, call.sizes["d"], call.sizes["w"]), call.dtype("real"))
-    d_logit = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_prev_x_0_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_prev_x_1_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    d_prev_x_2_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    sums = call.sums(((call.batch,), (call.sizes["d"], call.sizes["w"])), ((call.batch,), (call.sizes["d"],)))
+    d_kernel, d_logit = sums.parts
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
+    d_prev_x_0_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[1] is not None)
+    d_prev_x_1_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[2] is not None)
+    d_prev_x_2_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[3] is not None)
     h_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     prev_x_0_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     prev_x_1_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     prev_x_2_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     call.run(
         backward_kernel,
@@ -758,15 +848,13 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
             prev_x_0_saved, prev_x_1_saved, prev_x_2_saved, d_x, d_kernel, d_logit, d_h_start,
             d_prev_x_0_start, d_prev_x_1_start, d_prev_x_2_start,
         ],
+        (3, 3, 2, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[h_scratch, prev_x_0_scratch, prev_x_1_scratch, prev_x_2_scratch],
     )
-    return (
-        (d_x,),
-        (launch.total(d_kernel, 1), launch.total(d_logit, 1)),
-        (d_h_start, d_prev_x_0_start, d_prev_x_1_start, d_prev_x_2_start),
-    )
+    d_kernel, d_logit = sums.totals()
+    return (d_x,), (d_kernel, d_logit), (d_h_start, d_prev_x_0_start, d_prev_x_1_start, d_prev_x_2_start)
 
 
 def saved(form, batch, time, sizes):
@@ -783,5 +871,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent}
 BACKWARD = {"recurrent": backward_recurrent}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
 conv_ema = operator

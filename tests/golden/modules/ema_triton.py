@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="d1baab927a18",
+    digest="6c2902bbd444",
     axes=(
         AxisSpec("d"),
     ),
@@ -78,7 +78,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=13,
+    work=3,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -92,7 +92,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",)),
     past=(("d",),),
     folds=(),
-    work=32,
+    work=11,
     segment=SEGMENT,
 )
 FORWARD_SUMMARY_TILING = Tiling(
@@ -106,7 +106,7 @@ FORWARD_SUMMARY_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=14,
+    work=4,
     segment=SEGMENT,
 )
 BACKWARD_SUMMARY_TILING = Tiling(
@@ -120,7 +120,7 @@ BACKWARD_SUMMARY_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=11,
+    work=3,
     segment=SEGMENT,
 )
 LOOKBACK_SEGMENT = 16  # the same, of the form parallel
@@ -172,8 +172,11 @@ def forward_kernel(
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
-    h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d  # [d]
-    h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if h_start_ptr is None:
+        h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d  # [d]
+        h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -227,8 +230,9 @@ def forward_kernel(
                 tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
                 h = tl.where(alive, h_2, h)
             h_out_at += way * (short if tail else unroll) * h_out_stride_t
-    h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d  # [d]
-    tl.store(h_end_at, h, mask=in_d)
+    if h_end_ptr is not None:
+        h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d  # [d]
+        tl.store(h_end_at, h, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -275,10 +279,14 @@ def backward_kernel(
     t_6 = a * t_2  # [d]
 
     way: tl.constexpr = -1 if reverse else 1
-    # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    d_h_start_at = d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d  # [d]
-    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if segment > unroll:
+        # [d]
+        h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    if d_h_start_ptr is None:
+        d_h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        d_h_start_at = d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d  # [d]
+        d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_logit_sum = tl.full([block_d], 0.0, acc)  # [d]
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
@@ -318,6 +326,8 @@ def backward_kernel(
             )
             # [d]
             h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < steps), other=0.0).to(acc)
+        else:
+            h_ahead = tl.full([block_d], 0, acc)  # [d]
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
         for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
@@ -353,17 +363,41 @@ def backward_kernel(
                     h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    x_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        x_soon += (
+                            tl.load(
+                                x_at + way * u * x_stride_t + way * gap * x_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        x_again = x_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        x_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            x_soon += (
+                                tl.load(
+                                    x_at + way * u * x_stride_t + way * gap * x_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            x = x_again[u].to(acc)  # [d]
                             # spec line 11
                             h_2 = a * h_now + t_2 * x  # [d]
                             h_now = h_2
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
-                tl.debug_barrier()
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                    h_ahead = h_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d]
+                # [d]
+                h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
@@ -400,8 +434,9 @@ def backward_kernel(
             d_x_out_at -= way * unroll * d_x_out_stride_t
     d_logit_out_at = d_logit_out_ptr + row * d_logit_out_stride_row + at_d * d_logit_out_stride_d  # [d]
     tl.store(d_logit_out_at, d_logit_sum, mask=in_d)
-    d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d  # [d]
-    tl.store(d_h_end_at, d_h, mask=in_d)
+    if d_h_end_ptr is not None:
+        d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d  # [d]
+        tl.store(d_h_end_at, d_h, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -443,13 +478,19 @@ def forward_summary_kernel(
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
-    h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d  # [d]
-    h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    h_product_start_at = (
-        h_product_start_ptr + row * h_product_start_stride_row + at_d * h_product_start_stride_d
-    )
-    h_product = tl.load(h_product_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if h_start_ptr is None:
+        h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d  # [d]
+        h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if h_product_start_ptr is None:
+        h_product = tl.where(in_d, tl.full([block_d], 1.0, acc), 0.0).to(acc)  # [d]
+    else:
+        # [d]
+        h_product_start_at = (
+            h_product_start_ptr + row * h_product_start_stride_row + at_d * h_product_start_stride_d
+        )
+        h_product = tl.load(h_product_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -491,11 +532,13 @@ def forward_summary_kernel(
                 t_4 = a * h_product  # [d]
                 h = tl.where(alive, h_2, h)
                 h_product = tl.where(alive, t_4, h_product)
-    h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d  # [d]
-    tl.store(h_end_at, h, mask=in_d)
-    # [d]
-    h_product_end_at = h_product_end_ptr + row * h_product_end_stride_row + at_d * h_product_end_stride_d
-    tl.store(h_product_end_at, h_product, mask=in_d)
+    if h_end_ptr is not None:
+        h_end_at = h_end_ptr + row * h_end_stride_row + at_d * h_end_stride_d  # [d]
+        tl.store(h_end_at, h, mask=in_d)
+    if h_product_end_ptr is not None:
+        # [d]
+        h_product_end_at = h_product_end_ptr + row * h_product_end_stride_row + at_d * h_product_end_stride_d
+        tl.store(h_product_end_at, h_product, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
@@ -536,13 +579,19 @@ def backward_summary_kernel(
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
-    d_h_start_at = d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d  # [d]
-    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
-    # [d]
-    d_h_product_start_at = (
-        d_h_product_start_ptr + row * d_h_product_start_stride_row + at_d * d_h_product_start_stride_d
-    )
-    d_h_product = tl.load(d_h_product_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if d_h_start_ptr is None:
+        d_h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        d_h_start_at = d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d  # [d]
+        d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if d_h_product_start_ptr is None:
+        d_h_product = tl.where(in_d, tl.full([block_d], 1.0, acc), 0.0).to(acc)  # [d]
+    else:
+        # [d]
+        d_h_product_start_at = (
+            d_h_product_start_ptr + row * d_h_product_start_stride_row + at_d * d_h_product_start_stride_d
+        )
+        d_h_product = tl.load(d_h_product_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -588,13 +637,15 @@ def backward_summary_kernel(
                 t = d_h_product * a  # [d]
                 d_h = tl.where(alive, d_h_2, d_h)
                 d_h_product = tl.where(alive, t, d_h_product)
-    d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d  # [d]
-    tl.store(d_h_end_at, d_h, mask=in_d)
-    # [d]
-    d_h_product_end_at = (
-        d_h_product_end_ptr + row * d_h_product_end_stride_row + at_d * d_h_product_end_stride_d
-    )
-    tl.store(d_h_product_end_at, d_h_product, mask=in_d)
+    if d_h_end_ptr is not None:
+        d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d  # [d]
+        tl.store(d_h_end_at, d_h, mask=in_d)
+    if d_h_product_end_ptr is not None:
+        # [d]
+        d_h_product_end_at = (
+            d_h_product_end_ptr + row * d_h_product_end_stride_row + at_d * d_h_product_end_stride_d
+        )
+        tl.store(d_h_product_end_at, d_h_product, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T", "batch"])
@@ -659,8 +710,11 @@ def forward_lookback_kernel(
             chunks * unroll,
             block_d,
         )
-    h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [chunk, d]
-    h_first = tl.load(h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
+    if h_start_ptr is None:
+        h_first = tl.full([chunks, block_d], 0.0, acc)  # [chunk, d]
+    else:
+        h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [chunk, d]
+        h_first = tl.load(h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
     h_local = h_first
     h_product = tl.full([chunks, block_d], 1.0, acc)
     for u in tl.static_range(unroll):
@@ -696,8 +750,9 @@ def forward_lookback_kernel(
         h = tl.where(alive, h_2, h)
     last = tl.maximum(T - 1, 0)
     holds = (start <= last) & (last < start + unroll)  # [chunk]: whether it ends with the sequence
-    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [chunk, d]
-    tl.store(h_end_at, h, mask=in_d & holds)
+    if h_end_ptr is not None:
+        h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [chunk, d]
+        tl.store(h_end_at, h, mask=in_d & holds)
 
 
 @triton.jit(do_not_specialize=["T", "batch"])
@@ -793,8 +848,12 @@ def backward_lookback_kernel(
         # spec line 11
         h_2 = a * h_now + t_2 * x  # [chunk, d]
         h_now = h_2
-    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [chunk, d]
-    d_h_first = tl.load(d_h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
+    if d_h_start_ptr is None:
+        d_h_first = tl.full([chunks, block_d], 0.0, acc)  # [chunk, d]
+    else:
+        d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [chunk, d]
+        # [chunk, d]
+        d_h_first = tl.load(d_h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)
     d_h_local = d_h_first
     d_h_product = tl.full([chunks, block_d], 1.0, acc)
     for u in tl.static_range(unroll - 1, -1, -1):
@@ -834,8 +893,9 @@ def backward_lookback_kernel(
     # [chunk, d]
     d_logit_out_at = d_logit_out_ptr + row * d_logit_out_stride_row + at_d * d_logit_out_stride_d
     tl.store(d_logit_out_at, tl.sum(d_logit_sum, axis=0, keep_dims=True), mask=in_d & (chunk == 0))
-    d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [chunk, d]
-    tl.store(d_h_end_at, d_h, mask=in_d & (tile == tiles - 1) & (chunk == chunks - 1))
+    if d_h_end_ptr is not None:
+        d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [chunk, d]
+        tl.store(d_h_end_at, d_h, mask=in_d & (tile == tiles - 1) & (chunk == chunks - 1))
 
 
 def forward_carries(call, split, inputs, params, states, reverse):
@@ -843,18 +903,17 @@ def forward_carries(call, split, inputs, params, states, reverse):
     (x,) = inputs
     (logit,) = params
     blocks = FORWARD_SUMMARY_TILING.blocks(call)
-    h_start = call.constant(0.0, (split.rows, call.sizes["d"]))
     h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
-    h_product_start = call.constant(1.0, (split.rows, call.sizes["d"]))
     h_product_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
     call.run(
         forward_summary_kernel,
         blocks,
-        [x, logit, h_start, h_product_start, h_end, h_product_end],
+        [x, logit, None, None, h_end, h_product_end],
+        (3, 1, 2, 2, 2, 2),
         reverse=reverse,
         split=split,
     )
-    return (call.carries(states[0], h_end, h_product_end, split, behind=False),)
+    return (call.carries(states[0], 0.0, h_end, h_product_end, split, behind=False),)
 
 
 def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse):
@@ -862,22 +921,21 @@ def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reve
     (logit,) = params
     (dy_h,) = grad_outputs
     blocks = BACKWARD_SUMMARY_TILING.blocks(call)
-    d_h_start = call.constant(0.0, (split.rows, call.sizes["d"]))
     d_h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
-    d_h_product_start = call.constant(1.0, (split.rows, call.sizes["d"]))
     d_h_product_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
     call.run(
         backward_summary_kernel,
         blocks,
-        [dy_h, logit, d_h_start, d_h_product_start, d_h_end, d_h_product_end],
+        [dy_h, logit, None, None, d_h_end, d_h_product_end],
+        (3, 1, 2, 2, 2, 2),
         reverse=not reverse,
         split=split.back,
     )
-    return (call.carries(grad_final[0], d_h_end, d_h_product_end, split, behind=True),)
+    return (call.carries(grad_final[0], 0.0, d_h_end, d_h_product_end, split, behind=True),)
 
 
-def forward_recurrent(inputs, params, states, reverse, save, chunks=1):
-    """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
+def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=1):
+    """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     (x,) = inputs
     (logit,) = params
     (h,) = states
@@ -887,24 +945,29 @@ def forward_recurrent(inputs, params, states, reverse, save, chunks=1):
     if split.chunks > 1:
         (h,) = forward_carries(call, split, inputs, params, states, reverse)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
-    h_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
-    )
+    h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"), when=final)
+    h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
-            BACKWARD_TILING, backward_kernel, backward_recurrent, saved, (inputs, params, states), reverse
+            BACKWARD_TILING,
+            backward_kernel,
+            backward_recurrent,
+            saved,
+            (inputs, params, states),
+            reverse,
+            final,
         )
     call.run(
         forward_kernel,
         blocks,
         [x, logit, h, h_2, h_end, h_saved],
+        (3, 1, 2, 3, 2, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
         split=split,
     )
-    return (h_2,), (split.last(h_end),), (h_saved,)
+    return (h_2,), (split.last(h_end),) if final else (), (h_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
@@ -921,14 +984,17 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         (d_h_end,) = backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse)
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_logit = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((split.rows, call.sizes["d"]), call.dtype("real"))
+    d_h_start = call.new((split.rows, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
     h_scratch = call.new(
-        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     call.run(
         backward_kernel,
         blocks,
         [x, dy_h, logit, d_h_end, h_saved, d_x, d_logit, d_h_start],
+        (3, 3, 1, 2, 3, 3, 2, 2),
         segment=SEGMENT,
         reverse=reverse,
         split=split,
@@ -937,9 +1003,9 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     return (d_x,), (launch.total(d_logit, 1),), (split.first(d_h_start),)
 
 
-def forward_chunked(inputs, params, states, reverse, save):
+def forward_chunked(inputs, params, states, reverse, save, final=True):
     """The same, the time split where that keeps more of the chip busy."""
-    return forward_recurrent(inputs, params, states, reverse, save, chunks=None)
+    return forward_recurrent(inputs, params, states, reverse, save, final, chunks=None)
 
 
 def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):
@@ -947,7 +1013,7 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     return backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=None)
 
 
-def forward_parallel(inputs, params, states, reverse, save):
+def forward_parallel(inputs, params, states, reverse, save, final=True):
     """The same in one pass over memory, the time shared out; not in fp64."""
     (x,) = inputs
     (logit,) = params
@@ -955,9 +1021,9 @@ def forward_parallel(inputs, params, states, reverse, save):
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_LOOKBACK_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
     h_saved = call.new(
-        (call.batch, call.segments(LOOKBACK_SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
+        (call.batch, call.segments(LOOKBACK_SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
     )
     if save:
         call.ahead(
@@ -967,6 +1033,7 @@ def forward_parallel(inputs, params, states, reverse, save):
             saved,
             (inputs, params, states),
             reverse,
+            final,
             form="parallel",
         )
     FORWARD_LOOKBACK_TILING.run(
@@ -974,11 +1041,12 @@ def forward_parallel(inputs, params, states, reverse, save):
         blocks,
         forward_lookback_kernel,
         [x, logit, h, h_2, h_end, h_saved],
+        (3, 1, 2, 3, 2, 3),
         segment=LOOKBACK_SEGMENT,
         save=save,
         reverse=reverse,
     )
-    return (h_2,), (h_end,), (h_saved,)
+    return (h_2,), (h_end,) if final else (), (h_saved,) if save else ()
 
 
 def backward_parallel(inputs, params, states, saved, grad_outputs, grad_final, reverse):
@@ -993,12 +1061,13 @@ def backward_parallel(inputs, params, states, saved, grad_outputs, grad_final, r
     d_x = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     rows = lookback.tiles(call, blocks) * call.batch
     d_logit = call.new((rows, call.sizes["d"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
     BACKWARD_LOOKBACK_TILING.run(
         call,
         blocks,
         backward_lookback_kernel,
         [x, dy_h, logit, d_h_end, h_saved, d_x, d_logit, d_h_start],
+        (3, 3, 1, 2, 3, 3, 2, 2),
         segment=LOOKBACK_SEGMENT,
         reverse=reverse,
     )
@@ -1014,5 +1083,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked, "parallel": forward_parallel}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked, "parallel": backward_parallel}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
 ema = operator

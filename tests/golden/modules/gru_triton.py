@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="f3a15934ef07",
+    digest="d55e766c976e",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -97,7 +97,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("d",)),
     past=(),
     folds=(),
-    work=38,
+    work=37,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -120,7 +120,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("d",), ("d",)),
     past=(("d",),),
     folds=(),
-    work=101,
+    work=99,
     segment=SEGMENT,
 )
 
@@ -166,8 +166,11 @@ def forward_kernel(
 
     way: tl.constexpr = -1 if reverse else 1
     short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
-    h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
-    h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if h_start_ptr is None:
+        h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [d]
+        h = tl.load(h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -260,8 +263,9 @@ def forward_kernel(
                 tl.store(h_out_at + way * u * h_out_stride_t, h_2, mask=in_d & alive)
                 h = tl.where(alive, h_2, h)
             h_out_at += way * (short if tail else unroll) * h_out_stride_t
-    h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
-    tl.store(h_end_at, h, mask=in_d)
+    if h_end_ptr is not None:
+        h_end_at = h_end_ptr + b * h_end_stride_b + at_d * h_end_stride_d  # [d]
+        tl.store(h_end_at, h, mask=in_d)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -317,10 +321,14 @@ def backward_kernel(
     Uc = tl.load(Uc_at, mask=in_d[:, None] & in_d_col[None, :], other=0.0).to(acc)  # [d, d_col]
 
     way: tl.constexpr = -1 if reverse else 1
-    # [d]
-    h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
-    d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
-    d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
+    if segment > unroll:
+        # [d]
+        h_scratch_at = h_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_d + lane_d
+    if d_h_start_ptr is None:
+        d_h = tl.full([block_d], 0.0, acc)  # [d]
+    else:
+        d_h_start_at = d_h_start_ptr + b * d_h_start_stride_b + at_d * d_h_start_stride_d  # [d]
+        d_h = tl.load(d_h_start_at, mask=in_d, other=0.0).to(acc)  # [d]
     d_Uz_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
     d_Ur_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
     d_Uc_sum = tl.full([block_d, block_d_col], 0.0, acc)  # [d, d_col]
@@ -371,6 +379,8 @@ def backward_kernel(
                 + at_d * h_saved_stride_d
             )
             h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
+        else:
+            h_ahead = tl.full([block_d], 0, acc)  # [d]
         # [d]
         d_z_out_at = d_z_out_ptr + b * d_z_out_stride_b + origin * d_z_out_stride_t + at_d * d_z_out_stride_d
         # [d]
@@ -422,13 +432,67 @@ def backward_kernel(
                     h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    z_soon = ()
+                    r_soon = ()
+                    c_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        z_soon += (
+                            tl.load(
+                                z_at + way * u * z_stride_t + way * gap * z_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # [d]
+                        r_soon += (
+                            tl.load(
+                                r_at + way * u * r_stride_t + way * gap * r_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # [d]
+                        c_soon += (
+                            tl.load(
+                                c_at + way * u * c_stride_t + way * gap * c_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        z_again = z_soon
+                        r_again = r_soon
+                        c_again = c_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        z_soon = ()
+                        r_soon = ()
+                        c_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            z = tl.load(z_at + way * gap * z_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-                            r = tl.load(r_at + way * gap * r_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-                            c = tl.load(c_at + way * gap * c_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            z_soon += (
+                                tl.load(
+                                    z_at + way * u * z_stride_t + way * gap * z_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                            # [d]
+                            r_soon += (
+                                tl.load(
+                                    r_at + way * u * r_stride_t + way * gap * r_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                            # [d]
+                            c_soon += (
+                                tl.load(
+                                    c_at + way * u * c_stride_t + way * gap * c_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            z = z_again[u].to(acc)  # [d]
+                            r = r_again[u].to(acc)  # [d]
+                            c = c_again[u].to(acc)  # [d]
                             # spec line 11
                             t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h_now[None, :], 0.0), axis=1)  # [d]
                             update = tlmath.sigmoid(z + t_2)  # [d]
@@ -440,9 +504,13 @@ def backward_kernel(
                             t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
                             h_2 = update * h_now + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
                             h_now = h_2
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
-                tl.debug_barrier()
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                    h_ahead = h_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d]
+                # [d]
+                h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
@@ -543,35 +611,41 @@ def backward_kernel(
         + at_d_col[None, :] * d_Uc_out_stride_d_col
     )
     tl.store(d_Uc_out_at, d_Uc_sum, mask=in_d[:, None] & in_d_col[None, :])
-    d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
-    tl.store(d_h_end_at, d_h, mask=in_d)
+    if d_h_end_ptr is not None:
+        d_h_end_at = d_h_end_ptr + b * d_h_end_stride_b + at_d * d_h_end_stride_d  # [d]
+        tl.store(d_h_end_at, d_h, mask=in_d)
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
-    """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
+def forward_recurrent(inputs, params, states, reverse, save, final=True):
+    """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     z, r, c = inputs
     Uz, Ur, Uc = params
     (h,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
-    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
-    h_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["d"]), call.dtype("real")
-    )
+    h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
+    h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
-            BACKWARD_TILING, backward_kernel, backward_recurrent, saved, (inputs, params, states), reverse
+            BACKWARD_TILING,
+            backward_kernel,
+            backward_recurrent,
+            saved,
+            (inputs, params, states),
+            reverse,
+            final,
         )
     call.run(
         forward_kernel,
         blocks,
         [z, r, c, Uz, Ur, Uc, h, h_2, h_end, h_saved],
+        (3, 3, 3, 2, 2, 2, 2, 3, 2, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
     )
-    return (h_2,), (h_end,), (h_saved,)
+    return (h_2,), (h_end,) if final else (), (h_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
@@ -586,24 +660,29 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     d_z = call.new((call.batch, call.time, call.sizes["d"]), inputs[0].dtype)
     d_r = call.new((call.batch, call.time, call.sizes["d"]), inputs[1].dtype)
     d_c = call.new((call.batch, call.time, call.sizes["d"]), inputs[2].dtype)
-    d_Uz = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_Ur = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_Uc = call.new((call.batch, call.sizes["d"], call.sizes["d_col"]), call.dtype("real"))
-    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"))
+    sums = call.sums(
+        ((call.batch,), (call.sizes["d"], call.sizes["d_col"])),
+        ((call.batch,), (call.sizes["d"], call.sizes["d_col"])),
+        ((call.batch,), (call.sizes["d"], call.sizes["d_col"])),
+    )
+    d_Uz, d_Ur, d_Uc = sums.parts
+    d_h_start = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=states[0] is not None)
     h_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("d")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     call.run(
         backward_kernel,
         blocks,
         [z, r, c, dy_h, Uz, Ur, Uc, d_h_end, h_saved, d_z, d_r, d_c, d_Uz, d_Ur, d_Uc, d_h_start],
+        (3, 3, 3, 3, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 2),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[h_scratch],
     )
-    return (
-        (d_z, d_r, d_c), (launch.total(d_Uz, 1), launch.total(d_Ur, 1), launch.total(d_Uc, 1)), (d_h_start,)
-    )
+    d_Uz, d_Ur, d_Uc = sums.totals()
+    return (d_z, d_r, d_c), (d_Uz, d_Ur, d_Uc), (d_h_start,)
 
 
 def saved(form, batch, time, sizes):
@@ -615,5 +694,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent}
 BACKWARD = {"recurrent": backward_recurrent}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
 gru = operator

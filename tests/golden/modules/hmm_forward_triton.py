@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="5975c85fe5d7",
+    digest="af1cb6eac7cf",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -102,7 +102,7 @@ BACKWARD_TILING = Tiling(
     rows=(("s",), ("s",), ()),
     past=(("s",),),
     folds=(),
-    work=31,
+    work=29,
     segment=SEGMENT,
 )
 
@@ -208,8 +208,9 @@ def forward_kernel(
                 p = tl.where(alive, t_3, p)
             alpha_out_at += way * (short if tail else unroll) * alpha_out_stride_t
             likelihood_out_at += way * (short if tail else unroll) * likelihood_out_stride_t
-    p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
-    tl.store(p_end_at, p, mask=in_s)
+    if p_end_ptr is not None:
+        p_end_at = p_end_ptr + b * p_end_stride_b + at_s * p_end_stride_s  # [s]
+        tl.store(p_end_at, p, mask=in_s)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -253,10 +254,14 @@ def backward_kernel(
     zero_2 = tl.full([block_s], 0.0, acc)  # [s]
 
     way: tl.constexpr = -1 if reverse else 1
-    # [s]
-    p_scratch_at = p_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_s + lane_s
-    d_p_start_at = d_p_start_ptr + b * d_p_start_stride_b + at_s * d_p_start_stride_s  # [s]
-    d_p = tl.load(d_p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
+    if segment > unroll:
+        # [s]
+        p_scratch_at = p_scratch_ptr + tl.program_id(0).to(tl.int64) * (segment // unroll) * block_s + lane_s
+    if d_p_start_ptr is None:
+        d_p = tl.full([block_s], 0.0, acc)  # [s]
+    else:
+        d_p_start_at = d_p_start_ptr + b * d_p_start_stride_b + at_s * d_p_start_stride_s  # [s]
+        d_p = tl.load(d_p_start_at, mask=in_s, other=0.0).to(acc)  # [s]
     d_A_sum = tl.full([block_s, block_s_col], 0.0, acc)  # [s, s_col]
     d_start_sum = tl.full([block_s], 0.0, acc)  # [s]
     whole = T // unroll
@@ -310,6 +315,8 @@ def backward_kernel(
                 + at_s * p_saved_stride_s
             )
             p_ahead = tl.load(p_saved_at, mask=in_s & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [s]
+        else:
+            p_ahead = tl.full([block_s], 0, acc)  # [s]
         # [s]
         d_e_out_at = d_e_out_ptr + b * d_e_out_stride_b + origin * d_e_out_stride_t + at_s * d_e_out_stride_s
         for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
@@ -353,11 +360,31 @@ def backward_kernel(
                     p_now = tl.load(p_saved_at, mask=in_s, other=0.0).to(acc)  # [s]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    e_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [s]
+                        e_soon += (
+                            tl.load(
+                                e_at + way * u * e_stride_t + way * gap * e_stride_t,
+                                mask=in_s & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(p_scratch_at + starts % (segment // unroll) * block_s, p_now)
+                        e_again = e_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        e_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            e = tl.load(e_at + way * gap * e_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
+                            # [s]
+                            e_soon += (
+                                tl.load(
+                                    e_at + way * u * e_stride_t + way * gap * e_stride_t, mask=in_s, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            e = e_again[u].to(acc)  # [s]
                             # spec line 10
                             alpha = p_now + e  # [s]
                             # spec line 12
@@ -366,9 +393,13 @@ def backward_kernel(
                                 tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0
                             )
                             p_now = t_3
-                    tl.store(p_scratch_at + block % (segment // unroll) * block_s, p_now)
-                tl.debug_barrier()
-                p_now = tl.load(p_scratch_at + block % (segment // unroll) * block_s).to(acc)  # [s]
+                    p_ahead = p_now
+                    tl.debug_barrier()
+                p_now = p_ahead  # [s]
+                # [s]
+                p_ahead = tl.load(p_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_s).to(
+                    acc
+                )
             else:
                 p_now = p_ahead  # [s]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
@@ -423,12 +454,13 @@ def backward_kernel(
     tl.store(d_A_out_at, d_A_sum, mask=in_s[:, None] & in_s_col[None, :])
     d_start_out_at = d_start_out_ptr + b * d_start_out_stride_b + at_s * d_start_out_stride_s  # [s]
     tl.store(d_start_out_at, d_start_sum, mask=in_s)
-    d_p_end_at = d_p_end_ptr + b * d_p_end_stride_b + at_s * d_p_end_stride_s  # [s]
-    tl.store(d_p_end_at, d_p, mask=in_s)
+    if d_p_end_ptr is not None:
+        d_p_end_at = d_p_end_ptr + b * d_p_end_stride_b + at_s * d_p_end_stride_s  # [s]
+        tl.store(d_p_end_at, d_p, mask=in_s)
 
 
-def forward_recurrent(inputs, params, states, reverse, save):
-    """Outputs, final states, and the states at the start of every SEGMENT steps if `save`."""
+def forward_recurrent(inputs, params, states, reverse, save, final=True):
+    """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     (e,) = inputs
     A, _ = params
     (p,) = states
@@ -436,23 +468,28 @@ def forward_recurrent(inputs, params, states, reverse, save):
     blocks = FORWARD_TILING.blocks(call)
     alpha = call.new((call.batch, call.time, call.sizes["s"]), call.output(0))
     likelihood = call.new((call.batch, call.time), call.output(1))
-    p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
-    p_saved = call.new(
-        (call.batch, call.segments(SEGMENT) if save else 0, call.sizes["s"]), call.dtype("real")
-    )
+    p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real"), when=final)
+    p_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["s"]), call.dtype("real"), when=save)
     if save:
         call.ahead(
-            BACKWARD_TILING, backward_kernel, backward_recurrent, saved, (inputs, params, states), reverse
+            BACKWARD_TILING,
+            backward_kernel,
+            backward_recurrent,
+            saved,
+            (inputs, params, states),
+            reverse,
+            final,
         )
     call.run(
         forward_kernel,
         blocks,
         [e, A, p, alpha, likelihood, p_end, p_saved],
+        (3, 2, 2, 3, 2, 2, 3),
         segment=SEGMENT,
         save=save,
         reverse=reverse,
     )
-    return (alpha, likelihood), (p_end,), (p_saved,)
+    return (alpha, likelihood), (p_end,) if final else (), (p_saved,) if save else ()
 
 
 def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
@@ -465,21 +502,27 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
     d_e = call.new((call.batch, call.time, call.sizes["s"]), inputs[0].dtype)
-    d_A = call.new((call.batch, call.sizes["s"], call.sizes["s_col"]), call.dtype("real"))
-    d_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
-    d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"))
+    sums = call.sums(
+        ((call.batch,), (call.sizes["s"], call.sizes["s_col"])), ((call.batch,), (call.sizes["s"],))
+    )
+    d_A, d_start = sums.parts
+    d_p_start = call.new((call.batch, call.sizes["s"]), call.dtype("real"), when=states[0] is not None)
     p_scratch = call.new(
-        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")), call.dtype("real")
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("s")),
+        call.dtype("real"),
+        when=blocks.starts(SEGMENT) > 0,
     )
     call.run(
         backward_kernel,
         blocks,
         [e, dy_alpha, dy_likelihood, A, d_p_end, p_saved, d_e, d_A, d_start, d_p_start],
+        (3, 3, 2, 2, 2, 3, 3, 3, 2, 2),
         segment=SEGMENT,
         reverse=reverse,
         scratch=[p_scratch],
     )
-    return (d_e,), (launch.total(d_A, 1), launch.total(d_start, 1)), (d_p_start,)
+    d_A, d_start = sums.totals()
+    return (d_e,), (d_A, d_start), (d_p_start,)
 
 
 def saved(form, batch, time, sizes):
@@ -491,5 +534,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent}
 BACKWARD = {"recurrent": backward_recurrent}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
 hmm_forward = operator
