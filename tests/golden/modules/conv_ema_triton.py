@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="a363c141f2af",
+    digest="1f6576dac9e8",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -99,7 +99,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=32,
+    work=18,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -115,7 +115,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",)),
     past=(("d",), ("d",), ("d",), ("d",)),
     folds=(),
-    work=95,
+    work=66,
     segment=SEGMENT,
 )
 
@@ -459,6 +459,11 @@ def backward_kernel(
             prev_x_2_ahead = tl.load(prev_x_2_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(
                 acc
             )
+        else:
+            h_ahead = tl.full([block_d], 0, acc)  # [d]
+            prev_x_0_ahead = tl.full([block_d], 0, acc)  # [d]
+            prev_x_1_ahead = tl.full([block_d], 0, acc)  # [d]
+            prev_x_2_ahead = tl.full([block_d], 0, acc)  # [d]
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
         for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
@@ -518,14 +523,34 @@ def backward_kernel(
                     prev_x_2_now = tl.load(prev_x_2_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    x_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        x_soon += (
+                            tl.load(
+                                x_at + way * u * x_stride_t + way * gap * x_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
                         tl.store(prev_x_0_scratch_at + starts % (segment // unroll) * block_d, prev_x_0_now)
                         tl.store(prev_x_1_scratch_at + starts % (segment // unroll) * block_d, prev_x_1_now)
                         tl.store(prev_x_2_scratch_at + starts % (segment // unroll) * block_d, prev_x_2_now)
+                        x_again = x_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        x_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            x_soon += (
+                                tl.load(
+                                    x_at + way * u * x_stride_t + way * gap * x_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            x = x_again[u].to(acc)  # [d]
                             # spec line 11
                             tap = kernel_0 * prev_x_0_now  # [d]
                             conv = tap + kernel_1 * prev_x_1_now  # [d]
@@ -536,18 +561,37 @@ def backward_kernel(
                             prev_x_0_now = prev_x_1_now
                             prev_x_1_now = prev_x_2_now
                             prev_x_2_now = x
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
-                    tl.store(prev_x_0_scratch_at + block % (segment // unroll) * block_d, prev_x_0_now)
-                    tl.store(prev_x_1_scratch_at + block % (segment // unroll) * block_d, prev_x_1_now)
-                    tl.store(prev_x_2_scratch_at + block % (segment // unroll) * block_d, prev_x_2_now)
-                tl.debug_barrier()
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                    h_ahead = h_now
+                    prev_x_0_ahead = prev_x_0_now
+                    prev_x_1_ahead = prev_x_1_now
+                    prev_x_2_ahead = prev_x_2_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d]
                 # [d]
-                prev_x_0_now = tl.load(prev_x_0_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
+                    acc
+                )
+                prev_x_0_now = prev_x_0_ahead  # [d]
                 # [d]
-                prev_x_1_now = tl.load(prev_x_1_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                prev_x_0_ahead = tl.load(
+        prev_x_0_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
+    ).to(
+                    acc
+                )
+                prev_x_1_now = prev_x_1_ahead  # [d]
                 # [d]
-                prev_x_2_now = tl.load(prev_x_2_scratch_at + block % (segment // unroll) * block_d).to(acc)
+                prev_x_1_ahead = tl.load(
+        prev_x_1_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
+    ).to(
+                    acc
+                )
+                prev_x_2_now = prev_x_2_ahead  # [d]
+                # [d]
+                prev_x_2_ahead = tl.load(
+        prev_x_2_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
+    ).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d]
                 prev_x_0_now = prev_x_0_ahead  # [d]

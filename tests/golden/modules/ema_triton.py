@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="d1baab927a18",
+    digest="d125048c9239",
     axes=(
         AxisSpec("d"),
     ),
@@ -78,7 +78,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=13,
+    work=3,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -92,7 +92,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",)),
     past=(("d",),),
     folds=(),
-    work=32,
+    work=11,
     segment=SEGMENT,
 )
 FORWARD_SUMMARY_TILING = Tiling(
@@ -106,7 +106,7 @@ FORWARD_SUMMARY_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=14,
+    work=4,
     segment=SEGMENT,
 )
 BACKWARD_SUMMARY_TILING = Tiling(
@@ -120,7 +120,7 @@ BACKWARD_SUMMARY_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=(),
-    work=11,
+    work=3,
     segment=SEGMENT,
 )
 LOOKBACK_SEGMENT = 16  # the same, of the form parallel
@@ -318,6 +318,8 @@ def backward_kernel(
             )
             # [d]
             h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < steps), other=0.0).to(acc)
+        else:
+            h_ahead = tl.full([block_d], 0, acc)  # [d]
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
         for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
@@ -353,17 +355,41 @@ def backward_kernel(
                     h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    x_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        x_soon += (
+                            tl.load(
+                                x_at + way * u * x_stride_t + way * gap * x_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        x_again = x_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        x_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            x_soon += (
+                                tl.load(
+                                    x_at + way * u * x_stride_t + way * gap * x_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            x = x_again[u].to(acc)  # [d]
                             # spec line 11
                             h_2 = a * h_now + t_2 * x  # [d]
                             h_now = h_2
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
-                tl.debug_barrier()
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                    h_ahead = h_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d]
+                # [d]
+                h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
@@ -613,8 +639,6 @@ def forward_lookback_kernel(
     unroll: tl.constexpr,
     group: tl.constexpr,
     nest: tl.constexpr,
-    wave: tl.constexpr,
-    ahead: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     reverse: tl.constexpr,
@@ -624,7 +648,7 @@ def forward_lookback_kernel(
     ticket = tlscan.ticket(words_ptr)
     rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
     tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
-    tile, slot = tlscan.place_of(ticket, tiles, rows, wave)
+    tile, slot = ticket // rows, ticket % rows
     program = slot.to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
@@ -648,17 +672,6 @@ def forward_lookback_kernel(
     x_rows = ()
     for u in tl.static_range(unroll):
         x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
-    if ahead > 0 and tile + ahead < tiles:
-        later = (tile + ahead) * chunks * unroll
-        tlscan.ask_ahead(
-            x_ptr + b * x_stride_b + 0 * x_stride_t + part_d * block_d * x_stride_d,
-            later,
-            T,
-            x_stride_t,
-            reverse,
-            chunks * unroll,
-            block_d,
-        )
     h_start_at = h_start_ptr + b * h_start_stride_b + at_d * h_start_stride_d  # [chunk, d]
     h_first = tl.load(h_start_at, mask=in_d & (tile == 0) & (chunk == 0), other=0.0).to(acc)  # [chunk, d]
     h_local = h_first
@@ -719,8 +732,6 @@ def backward_lookback_kernel(
     unroll: tl.constexpr,
     group: tl.constexpr,
     nest: tl.constexpr,
-    wave: tl.constexpr,
-    ahead: tl.constexpr,
     segment: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
@@ -729,7 +740,7 @@ def backward_lookback_kernel(
     ticket = tlscan.ticket(words_ptr)
     rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
     tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
-    tile, slot = tlscan.place_of(ticket, tiles, rows, wave)
+    tile, slot = ticket // rows, ticket % rows
     program = slot.to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
@@ -760,26 +771,6 @@ def backward_lookback_kernel(
         x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
         # [chunk, d]
         dy_h_rows += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d & (u < count), other=0.0),)
-    if ahead > 0 and tile + ahead < tiles:
-        later = (tiles - tile - ahead - 1) * chunks * unroll
-        tlscan.ask_ahead(
-            x_ptr + b * x_stride_b + 0 * x_stride_t + part_d * block_d * x_stride_d,
-            later,
-            T,
-            x_stride_t,
-            reverse,
-            chunks * unroll,
-            block_d,
-        )
-        tlscan.ask_ahead(
-            dy_h_ptr + b * dy_h_stride_b + 0 * dy_h_stride_t + part_d * block_d * dy_h_stride_d,
-            later,
-            T,
-            dy_h_stride_t,
-            reverse,
-            chunks * unroll,
-            block_d,
-        )
     checkpoint = (start // segment).to(tl.int64)
     # [chunk, d]
     h_saved_at = (

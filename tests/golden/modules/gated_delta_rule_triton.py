@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="4cca9ddc450e",
+    digest="8fa6eb98118d",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -82,7 +82,7 @@ def step(q, k, v, g, beta, S):
     return (o,), (S_3,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = Tiling(
     "gated_delta_rule",
     grid=("h",),
@@ -155,19 +155,12 @@ def forward_kernel(
     b = program
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
-        + tl.arange(0, fold_j)[:, None, None, None]
-        + all_lanes
-    )
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
-        + tl.arange(0, fold_i)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_j * lanes_i
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_j = lane // lanes_i
+    place_i = lane % lanes_i
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[:, None, None]).to(tl.int64)  # [j]
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[None, :, None]).to(tl.int64)  # [i]
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = lane_i
@@ -185,9 +178,8 @@ def forward_kernel(
     )
     S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
-    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_i
-    in_turn = place * share % lanes_i < share
+    turn = place_i * share // lanes_i
+    in_turn = place_i * share % lanes_i < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -324,7 +316,7 @@ def forward_kernel(
                         tl.store(S_saved_at, S, mask=in_i & in_j)
                 if u % share == 0:
                     v = v_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
                 q = q_block[u].to(acc)  # [i]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # scalar
@@ -333,13 +325,13 @@ def forward_kernel(
                 exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S  # [i, j]
                 # spec line 12
-                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, lanes_i, 1)  # [j]
                 S_3 = S_2 + (beta * k_2) * (v_now - t_3)  # [i, j]
                 # spec line 13
                 o = tl.sum(tl.where(in_i, q * S_3, 0.0), 1, keep_dims=True)  # [j]
                 o_parts = (o,) if u % share == 0 else o_parts + (o,)
                 if u % share == share - 1:
-                    o = tlmath.scattered(o_parts, share, place, lanes_i, 3)[0]  # [j]
+                    o = tlmath.scattered(o_parts, share, place_i, lanes_i, 1)[0]  # [j]
                     turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
                     tl.store(
                         o_out_at + way * (u // share * share) * o_out_stride_t, o, mask=in_j & turn_alive
@@ -412,24 +404,17 @@ def backward_kernel(
     b = program
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
-        + tl.arange(0, fold_j)[:, None, None, None]
-        + all_lanes
-    )
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
-        + tl.arange(0, fold_i)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_j * lanes_i
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_j = lane // lanes_i
+    place_i = lane % lanes_i
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[:, None, None]).to(tl.int64)  # [j]
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[None, :, None]).to(tl.int64)  # [i]
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
+    once_j = place_j == 0
 
     way: tl.constexpr = -1 if reverse else 1
     # [i, j]
@@ -449,10 +434,8 @@ def backward_kernel(
     )
     d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     share: tl.constexpr = unroll if unroll < lanes_i else lanes_i  # steps at once
-    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_i
-    in_turn = place * share % lanes_i < share
-    side = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes
+    turn = place_i * share // lanes_i
+    in_turn = place_i * share % lanes_i < share
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -529,6 +512,8 @@ def backward_kernel(
             )
             # [i, j]
             S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < T), other=0.0).to(acc)
+        else:
+            S_ahead = tl.full([fold_j, fold_i, lanes], 0, acc)  # [i, j]
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -634,30 +619,103 @@ def backward_kernel(
                     S_now = tl.load(S_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    k_2_soon = ()
+                    v_soon = ()
+                    g_soon = ()
+                    beta_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [i]
+                        k_2_soon += (
+                            tl.load(
+                                k_2_at + way * u * k_stride_t + way * gap * k_stride_t,
+                                mask=in_i & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # scalar
+                        g_soon += (
+                            tl.load(
+                                g_at + way * u * g_stride_t + way * gap * g_stride_t,
+                                mask=(early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # scalar
+                        beta_soon += (
+                            tl.load(
+                                beta_at + way * u * beta_stride_t + way * gap * beta_stride_t,
+                                mask=(early < block),
+                                other=0.0,
+                            ),
+                        )
+                    for u in tl.static_range(0, unroll, share):
+                        # [j]
+                        v_soon += (
+                            tl.load(
+                                v_at + way * (u // share * share) * v_stride_t + way * gap * v_stride_t,
+                                mask=in_j & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(S_scratch_at + starts % (segment // unroll) * block_i * block_j, S_now)
+                        k_2_again = k_2_soon
+                        v_again = v_soon
+                        g_again = g_soon
+                        beta_again = beta_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        k_2_soon = ()
+                        v_soon = ()
+                        g_soon = ()
+                        beta_soon = ()
+                        for u in tl.static_range(unroll):
+                            # [i]
+                            k_2_soon += (
+                                tl.load(
+                                    k_2_at + way * u * k_stride_t + way * gap * k_stride_t,
+                                    mask=in_i,
+                                    other=0.0,
+                                ),
+                            )
+                            # scalar
+                            g_soon += (tl.load(g_at + way * u * g_stride_t + way * gap * g_stride_t),)
+                            # scalar
+                            beta_soon += (
+                                tl.load(beta_at + way * u * beta_stride_t + way * gap * beta_stride_t),
+                            )
+                        for u in tl.static_range(0, unroll, share):
+                            # [j]
+                            v_soon += (
+                                tl.load(
+                                    v_at + way * (u // share * share) * v_stride_t + way * gap * v_stride_t,
+                                    mask=in_j,
+                                    other=0.0,
+                                ),
+                            )
                         for u in tl.static_range(unroll):
                             if u % share == 0:
-                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                                # [j]
-                                v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)
-                            v_now = tlmath.from_lane(v, u % share, share)  # [j]
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            # [i]
-                            k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
-                            g = tl.load(g_at + way * gap * g_stride_t).to(acc)  # scalar
-                            beta = tl.load(beta_at + way * gap * beta_stride_t).to(acc)  # scalar
+                                v = v_again[u // share].to(acc)  # [j]
+                            v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
+                            k_2 = k_2_again[u].to(acc)  # [i]
+                            g = g_again[u].to(acc)  # scalar
+                            beta = beta_again[u].to(acc)  # scalar
                             # spec line 11
                             exp_g = tlmath.exp(g)  # scalar
                             S_2 = exp_g * S_now  # [i, j]
                             # spec line 12
-                            t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                            t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, lanes_i, 1)  # [j]
                             S_3 = S_2 + (beta * k_2) * (v_now - t_3)  # [i, j]
                             S_now = S_3
-                    tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
-                tl.debug_barrier()
+                    S_ahead = S_now
+                    tl.debug_barrier()
+                S_now = S_ahead  # [i, j]
                 # [i, j]
-                S_now = tl.load(S_scratch_at + block % (segment // unroll) * block_i * block_j).to(acc)
+                S_ahead = tl.load(
+        S_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i * block_j
+    ).to(
+                    acc
+                )
             else:
                 S_now = S_ahead  # [i, j]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
@@ -676,7 +734,7 @@ def backward_kernel(
                 S_kept += (S_now,)
                 if u % share == 0:
                     v = v_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # scalar
                 beta = beta_block[u].to(acc)  # scalar
@@ -684,7 +742,7 @@ def backward_kernel(
                 exp_g = tlmath.exp(g)  # scalar
                 S_2 = exp_g * S_now  # [i, j]
                 # spec line 12
-                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, lanes_i, 1)  # [j]
                 S_3 = S_2 + (beta * k_2) * (v_now - t_3)  # [i, j]
                 S_now = S_3
             d_q_parts = ()
@@ -694,8 +752,8 @@ def backward_kernel(
                 if u % share == share - 1:
                     v = v_block[u // share].to(acc)  # [j]
                     dy_o = dy_o_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
-                dy_o_now = tlmath.from_lane(dy_o, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
+                dy_o_now = tlmath.from_lane(dy_o, u % share, share, lanes_i)  # [j]
                 q = q_block[u].to(acc)  # [i]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # scalar
@@ -705,25 +763,31 @@ def backward_kernel(
                 S_2 = exp_g * S  # [i, j]
                 # spec line 12
                 t_2 = beta * k_2  # [i]
-                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, 3)  # [j]
+                t_3 = tlmath.folded_sum(tl.where(in_i, k_2 * S_2, 0.0), 1, lanes_i, 1)  # [j]
                 t_4 = v_now - t_3  # [j]
                 # spec line 13
                 d_q = tl.sum(tl.where(in_j, dy_o_now * (S_2 + t_2 * t_4), 0.0), 0, keep_dims=True)  # [i]
                 # spec line 12
                 d_S_2 = d_S + dy_o_now * q  # [i, j]
-                d_t_4 = tlmath.folded_sum(tl.where(in_i, d_S_2 * t_2, 0.0), 1, 3)  # [j]
+                d_t_4 = tlmath.folded_sum(tl.where(in_i, d_S_2 * t_2, 0.0), 1, lanes_i, 1)  # [j]
                 t = -d_t_4  # [j]
                 # spec line 11
                 d_S_5 = d_S_2 + t * k_2  # [i, j]
                 d_S_3 = d_S_5 * exp_g  # [i, j]
                 # spec line 12
-                d_t_2 = tlmath.folded_sum(tl.where(in_j, d_S_2 * t_4, 0.0), 0, 2)  # [i]
-                d_k = tlmath.folded_sum(tl.where(in_j, t * S_2, 0.0), 0, 2)  # [i]
-                d_beta = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_2 * k_2, 0.0), 1, 3))  # scalar
+                d_t_2 = tlmath.folded_sum(tl.where(in_j, d_S_2 * t_4, 0.0), 0, lanes_j, lanes_i)  # [i]
+                d_k = tlmath.folded_sum(tl.where(in_j, t * S_2, 0.0), 0, lanes_j, lanes_i)  # [i]
+                # scalar
+                d_beta = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_2 * k_2, 0.0), 1, lanes_i, 1))
                 # spec line 11
                 # scalar
                 d_exp_g = tlmath.one_of(
-                    tlmath.folded_sum(tlmath.folded_sum(tl.where(in_i & in_j, d_S_5 * S, 0.0), 1, 3), 0, 2)
+                    tlmath.folded_sum(
+                        tlmath.folded_sum(tl.where(in_i & in_j, d_S_5 * S, 0.0), 1, lanes_i, 1),
+                        0,
+                        lanes_j,
+                        lanes_i,
+                    )
                 )
                 t_6 = d_exp_g * exp_g  # scalar
                 d_k_3 = d_k + d_t_2 * beta  # [i]
@@ -742,10 +806,10 @@ def backward_kernel(
                     )
                 d_S = tl.where(alive, d_S_3, d_S)
                 d_q_parts += (d_q,)
-            d_q_parts = tlmath.scattered(d_q_parts, unroll, side, lanes_j, 2)
+            d_q_parts = tlmath.scattered(d_q_parts, unroll, place_j, lanes_j, lanes_i)
             for k in tl.static_range((unroll + lanes_j - 1) // lanes_j):
-                mine = unroll - 1 - (side * unroll // lanes_j + k)
-                mine_alive = (side * unroll % lanes_j < unroll) & (first + mine < T if tail else True)
+                mine = unroll - 1 - (place_j * unroll // lanes_j + k)
+                mine_alive = (place_j * unroll % lanes_j < unroll) & (first + mine < T if tail else True)
                 tl.store(d_q_out_at + way * mine * d_q_out_stride_t, d_q_parts[k], mask=in_i & mine_alive)
             d_q_out_at -= way * unroll * d_q_out_stride_t
             d_k_out_at -= way * unroll * d_k_out_stride_t

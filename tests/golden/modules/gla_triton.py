@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="d38dc8b00bf5",
+    digest="b31a6d20a077",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -75,7 +75,7 @@ def step(q, k, v, g, S):
     return (o,), (S_2,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = Tiling(
     "gla",
     grid=("h",),
@@ -183,19 +183,12 @@ def forward_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
-        + tl.arange(0, fold_j)[:, None, None, None]
-        + all_lanes
-    )
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
-        + tl.arange(0, fold_i)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_j * lanes_i
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_j = lane // lanes_i
+    place_i = lane % lanes_i
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[:, None, None]).to(tl.int64)  # [j]
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[None, :, None]).to(tl.int64)  # [i]
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = part_i * block_i + lane_i
@@ -213,9 +206,8 @@ def forward_kernel(
     )
     S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
-    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_i
-    in_turn = place * share % lanes_i < share
+    turn = place_i * share // lanes_i
+    in_turn = place_i * share % lanes_i < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -348,7 +340,7 @@ def forward_kernel(
                         tl.store(S_saved_at, S, mask=in_i & in_j)
                 if u % share == 0:
                     v = v_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
                 q = q_block[u].to(acc)  # [i]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 g = g_block[u].to(acc)  # [i]
@@ -359,7 +351,7 @@ def forward_kernel(
                 o = tl.sum(tl.where(in_i, q * S_2, 0.0), 1, keep_dims=True)  # [j]
                 o_parts = (o,) if u % share == 0 else o_parts + (o,)
                 if u % share == share - 1:
-                    o = tlmath.scattered(o_parts, share, place, lanes_i, 3)[0]  # [j]
+                    o = tlmath.scattered(o_parts, share, place_i, lanes_i, 1)[0]  # [j]
                     turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                     tl.store(
                         o_out_at + way * (u // share * share) * o_out_stride_t, o, mask=in_j & turn_alive
@@ -441,19 +433,12 @@ def backward_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_i, lanes_j], tl.int64)
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, :, None] * fold_i
-        + tl.arange(0, fold_i)[:, None, None, None]
-        + all_lanes
-    )
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, None, :] * fold_j
-        + tl.arange(0, fold_j)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_i * lanes_j
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_i = lane // lanes_j
+    place_j = lane % lanes_j
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[:, None, None]).to(tl.int64)  # [i]
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[None, :, None]).to(tl.int64)  # [j]
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     at_j = part_j * block_j + lane_j
@@ -477,10 +462,8 @@ def backward_kernel(
     )
     d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     share: tl.constexpr = unroll if unroll < lanes_j else lanes_j  # steps at once
-    place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_j
-    in_turn = place * share % lanes_j < share
-    side = tl.arange(0, lanes_i)[None, None, :, None] + all_lanes
+    turn = place_j * share // lanes_j
+    in_turn = place_j * share % lanes_j < share
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -567,6 +550,8 @@ def backward_kernel(
             S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < steps), other=0.0).to(
                 acc
             )
+        else:
+            S_ahead = tl.full([fold_i, fold_j, lanes], 0, acc)  # [i, j]
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -669,28 +654,90 @@ def backward_kernel(
                     S_now = tl.load(S_saved_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    k_2_soon = ()
+                    v_soon = ()
+                    g_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [j]
+                        v_soon += (
+                            tl.load(
+                                v_at + way * u * v_stride_t + way * gap * v_stride_t,
+                                mask=in_j & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                    for u in tl.static_range(0, unroll, share):
+                        # [i]
+                        k_2_soon += (
+                            tl.load(
+                                k_2_at + way * (u // share * share) * k_stride_t + way * gap * k_stride_t,
+                                mask=in_i & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # [i]
+                        g_soon += (
+                            tl.load(
+                                g_at + way * (u // share * share) * g_stride_t + way * gap * g_stride_t,
+                                mask=in_i & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(S_scratch_at + starts % (segment // unroll) * block_i * block_j, S_now)
+                        k_2_again = k_2_soon
+                        v_again = v_soon
+                        g_again = g_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        k_2_soon = ()
+                        v_soon = ()
+                        g_soon = ()
+                        for u in tl.static_range(unroll):
+                            # [j]
+                            v_soon += (
+                                tl.load(
+                                    v_at + way * u * v_stride_t + way * gap * v_stride_t, mask=in_j, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(0, unroll, share):
+                            # [i]
+                            k_2_soon += (
+                                tl.load(
+                                    k_2_at + way * (u // share * share) * k_stride_t + way * gap * k_stride_t,
+                                    mask=in_i,
+                                    other=0.0,
+                                ),
+                            )
+                            # [i]
+                            g_soon += (
+                                tl.load(
+                                    g_at + way * (u // share * share) * g_stride_t + way * gap * g_stride_t,
+                                    mask=in_i,
+                                    other=0.0,
+                                ),
+                            )
                         for u in tl.static_range(unroll):
                             if u % share == 0:
-                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                                # [i]
-                                k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
-                                # [i]
-                                g = tl.load(g_at + way * gap * g_stride_t, mask=in_i, other=0.0).to(acc)
+                                k_2 = k_2_again[u // share].to(acc)  # [i]
+                                g = g_again[u // share].to(acc)  # [i]
                                 # spec line 11
                                 exp_g = tlmath.exp(g)  # [i]
-                            k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
-                            exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)  # [j]
+                            k_now = tlmath.from_lane(k_2, u % share, share, lanes_j)  # [i]
+                            exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
+                            v = v_again[u].to(acc)  # [j]
                             # spec line 11
                             S_2 = exp_g_now * S_now + k_now * v  # [i, j]
                             S_now = S_2
-                    tl.store(S_scratch_at + block % (segment // unroll) * block_i * block_j, S_now)
-                tl.debug_barrier()
+                    S_ahead = S_now
+                    tl.debug_barrier()
+                S_now = S_ahead  # [i, j]
                 # [i, j]
-                S_now = tl.load(S_scratch_at + block % (segment // unroll) * block_i * block_j).to(acc)
+                S_ahead = tl.load(
+        S_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i * block_j
+    ).to(
+                    acc
+                )
             else:
                 S_now = S_ahead  # [i, j]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
@@ -712,8 +759,8 @@ def backward_kernel(
                     g = g_block[u // share].to(acc)  # [i]
                     # spec line 11
                     exp_g = tlmath.exp(g)  # [i]
-                k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
-                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
+                k_now = tlmath.from_lane(k_2, u % share, share, lanes_j)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
                 v = v_block[u].to(acc)  # [j]
                 # spec line 11
                 S_2 = exp_g_now * S_now + k_now * v  # [i, j]
@@ -728,9 +775,9 @@ def backward_kernel(
                     g = g_block[u // share].to(acc)  # [i]
                     # spec line 11
                     exp_g = tlmath.exp(g)  # [i]
-                q_now = tlmath.from_lane(q, u % share, share)  # [i]
-                k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
-                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
+                q_now = tlmath.from_lane(q, u % share, share, lanes_j)  # [i]
+                k_now = tlmath.from_lane(k_2, u % share, share, lanes_j)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
                 v = v_block[u].to(acc)  # [j]
                 dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 12
@@ -746,9 +793,9 @@ def backward_kernel(
                 d_q_parts = (d_q,) if u % share == share - 1 else (d_q,) + d_q_parts
                 d_k_parts = (d_k,) if u % share == share - 1 else (d_k,) + d_k_parts
                 if u % share == 0:
-                    d_exp_g = tlmath.scattered(d_exp_g_parts, share, place, lanes_j, 3)[0]  # [i]
-                    d_q = tlmath.scattered(d_q_parts, share, place, lanes_j, 3)[0]  # [i]
-                    d_k = tlmath.scattered(d_k_parts, share, place, lanes_j, 3)[0]  # [i]
+                    d_exp_g = tlmath.scattered(d_exp_g_parts, share, place_j, lanes_j, 1)[0]  # [i]
+                    d_q = tlmath.scattered(d_q_parts, share, place_j, lanes_j, 1)[0]  # [i]
+                    d_k = tlmath.scattered(d_k_parts, share, place_j, lanes_j, 1)[0]  # [i]
                     turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                     # spec line 11
                     t_3 = d_exp_g * exp_g  # [i]
@@ -769,10 +816,10 @@ def backward_kernel(
                     )
                 d_S = tl.where(alive, d_S_2, d_S)
                 d_v_parts += (d_v,)
-            d_v_parts = tlmath.scattered(d_v_parts, unroll, side, lanes_i, 2)
+            d_v_parts = tlmath.scattered(d_v_parts, unroll, place_i, lanes_i, lanes_j)
             for k in tl.static_range((unroll + lanes_i - 1) // lanes_i):
-                mine = unroll - 1 - (side * unroll // lanes_i + k)
-                mine_alive = (side * unroll % lanes_i < unroll) & (first + mine < steps if tail else True)
+                mine = unroll - 1 - (place_i * unroll // lanes_i + k)
+                mine_alive = (place_i * unroll % lanes_i < unroll) & (first + mine < steps if tail else True)
                 tl.store(d_v_out_at + way * mine * d_v_out_stride_t, d_v_parts[k], mask=in_j & mine_alive)
             d_q_out_at -= way * unroll * d_q_out_stride_t
             d_k_out_at -= way * unroll * d_k_out_stride_t
@@ -833,19 +880,12 @@ def forward_summary_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_i, lanes_j], tl.int64)
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, :, None] * fold_i
-        + tl.arange(0, fold_i)[:, None, None, None]
-        + all_lanes
-    )
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, None, :] * fold_j
-        + tl.arange(0, fold_j)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_i * lanes_j
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_i = lane // lanes_j
+    place_j = lane % lanes_j
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[:, None, None]).to(tl.int64)  # [i]
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[None, :, None]).to(tl.int64)  # [j]
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     at_j = part_j * block_j + lane_j
@@ -872,8 +912,7 @@ def forward_summary_kernel(
     )
     S_product = tl.load(S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
-    place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_j
+    turn = place_j * share // lanes_j
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -979,8 +1018,8 @@ def forward_summary_kernel(
                     g = g_block[u // share].to(acc)  # [i]
                     # spec line 11
                     exp_g = tlmath.exp(g)  # [i]
-                k_now = tlmath.from_lane(k_2, u % share, share)  # [i]
-                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
+                k_now = tlmath.from_lane(k_2, u % share, share, lanes_j)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
                 v = v_block[u].to(acc)  # [j]
                 # spec line 11
                 S_2 = exp_g_now * S + k_now * v  # [i, j]
@@ -1053,19 +1092,12 @@ def backward_summary_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_i, lanes_j], tl.int64)
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, :, None] * fold_i
-        + tl.arange(0, fold_i)[:, None, None, None]
-        + all_lanes
-    )
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, None, :] * fold_j
-        + tl.arange(0, fold_j)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_i * lanes_j
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_i = lane // lanes_j
+    place_j = lane % lanes_j
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[:, None, None]).to(tl.int64)  # [i]
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[None, :, None]).to(tl.int64)  # [j]
     at_i = part_i * block_i + lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
     at_j = part_j * block_j + lane_j
@@ -1092,8 +1124,7 @@ def backward_summary_kernel(
     )
     d_S_product = tl.load(d_S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
     share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
-    place = tl.arange(0, lanes_j)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_j
+    turn = place_j * share // lanes_j
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1210,8 +1241,8 @@ def backward_summary_kernel(
                     g = g_block[u // share].to(acc)  # [i]
                     # spec line 11
                     exp_g = tlmath.exp(g)  # [i]
-                q_now = tlmath.from_lane(q, u % share, share)  # [i]
-                exp_g_now = tlmath.from_lane(exp_g, u % share, share)  # [i]
+                q_now = tlmath.from_lane(q, u % share, share, lanes_j)  # [i]
+                exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
                 dy_o = dy_o_block[u].to(acc)  # [j]
                 # spec line 11
                 d_S_2 = (d_S + dy_o * q_now) * exp_g_now  # [i, j]

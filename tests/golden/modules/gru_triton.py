@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="f3a15934ef07",
+    digest="9926f11fe72c",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -97,7 +97,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("d",)),
     past=(),
     folds=(),
-    work=38,
+    work=37,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -120,7 +120,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("d",), ("d",)),
     past=(("d",),),
     folds=(),
-    work=101,
+    work=99,
     segment=SEGMENT,
 )
 
@@ -371,6 +371,8 @@ def backward_kernel(
                 + at_d * h_saved_stride_d
             )
             h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
+        else:
+            h_ahead = tl.full([block_d], 0, acc)  # [d]
         # [d]
         d_z_out_at = d_z_out_ptr + b * d_z_out_stride_b + origin * d_z_out_stride_t + at_d * d_z_out_stride_d
         # [d]
@@ -422,13 +424,67 @@ def backward_kernel(
                     h_now = tl.load(h_saved_at, mask=in_d, other=0.0).to(acc)  # [d]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    z_soon = ()
+                    r_soon = ()
+                    c_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        z_soon += (
+                            tl.load(
+                                z_at + way * u * z_stride_t + way * gap * z_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # [d]
+                        r_soon += (
+                            tl.load(
+                                r_at + way * u * r_stride_t + way * gap * r_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # [d]
+                        c_soon += (
+                            tl.load(
+                                c_at + way * u * c_stride_t + way * gap * c_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d, h_now)
+                        z_again = z_soon
+                        r_again = r_soon
+                        c_again = c_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        z_soon = ()
+                        r_soon = ()
+                        c_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            z = tl.load(z_at + way * gap * z_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-                            r = tl.load(r_at + way * gap * r_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
-                            c = tl.load(c_at + way * gap * c_stride_t, mask=in_d, other=0.0).to(acc)  # [d]
+                            # [d]
+                            z_soon += (
+                                tl.load(
+                                    z_at + way * u * z_stride_t + way * gap * z_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                            # [d]
+                            r_soon += (
+                                tl.load(
+                                    r_at + way * u * r_stride_t + way * gap * r_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                            # [d]
+                            c_soon += (
+                                tl.load(
+                                    c_at + way * u * c_stride_t + way * gap * c_stride_t, mask=in_d, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            z = z_again[u].to(acc)  # [d]
+                            r = r_again[u].to(acc)  # [d]
+                            c = c_again[u].to(acc)  # [d]
                             # spec line 11
                             t_2 = tl.sum(tl.where(in_d_col[None, :], Uz * h_now[None, :], 0.0), axis=1)  # [d]
                             update = tlmath.sigmoid(z + t_2)  # [d]
@@ -440,9 +496,13 @@ def backward_kernel(
                             t_13 = tl.sum(tl.where(in_d_col[None, :], Uc * t_12[None, :], 0.0), axis=1)  # [d]
                             h_2 = update * h_now + (1.0 - update) * tlmath.tanh(c + t_13)  # [d]
                             h_now = h_2
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d, h_now)
-                tl.debug_barrier()
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d).to(acc)  # [d]
+                    h_ahead = h_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d]
+                # [d]
+                h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)

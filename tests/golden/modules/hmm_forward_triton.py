@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="5975c85fe5d7",
+    digest="3aaa2a01c7db",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -102,7 +102,7 @@ BACKWARD_TILING = Tiling(
     rows=(("s",), ("s",), ()),
     past=(("s",),),
     folds=(),
-    work=31,
+    work=29,
     segment=SEGMENT,
 )
 
@@ -310,6 +310,8 @@ def backward_kernel(
                 + at_s * p_saved_stride_s
             )
             p_ahead = tl.load(p_saved_at, mask=in_s & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [s]
+        else:
+            p_ahead = tl.full([block_s], 0, acc)  # [s]
         # [s]
         d_e_out_at = d_e_out_ptr + b * d_e_out_stride_b + origin * d_e_out_stride_t + at_s * d_e_out_stride_s
         for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
@@ -353,11 +355,31 @@ def backward_kernel(
                     p_now = tl.load(p_saved_at, mask=in_s, other=0.0).to(acc)  # [s]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    e_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [s]
+                        e_soon += (
+                            tl.load(
+                                e_at + way * u * e_stride_t + way * gap * e_stride_t,
+                                mask=in_s & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(p_scratch_at + starts % (segment // unroll) * block_s, p_now)
+                        e_again = e_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        e_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            e = tl.load(e_at + way * gap * e_stride_t, mask=in_s, other=0.0).to(acc)  # [s]
+                            # [s]
+                            e_soon += (
+                                tl.load(
+                                    e_at + way * u * e_stride_t + way * gap * e_stride_t, mask=in_s, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            e = e_again[u].to(acc)  # [s]
                             # spec line 10
                             alpha = p_now + e  # [s]
                             # spec line 12
@@ -366,9 +388,13 @@ def backward_kernel(
                                 tl.where(in_s[:, None], alpha[:, None] + A, float("-inf")), axis=0
                             )
                             p_now = t_3
-                    tl.store(p_scratch_at + block % (segment // unroll) * block_s, p_now)
-                tl.debug_barrier()
-                p_now = tl.load(p_scratch_at + block % (segment // unroll) * block_s).to(acc)  # [s]
+                    p_ahead = p_now
+                    tl.debug_barrier()
+                p_now = p_ahead  # [s]
+                # [s]
+                p_ahead = tl.load(p_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_s).to(
+                    acc
+                )
             else:
                 p_now = p_ahead  # [s]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)

@@ -47,7 +47,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="6496353d7590",
+    digest="7572450ae3d2",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -104,7 +104,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",),),
     past=(),
     folds=("d", "n"),
-    work=68,
+    work=17,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -139,7 +139,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",)),
     past=(("n",), ("n",)),
     folds=("n", "d"),
-    work=187,
+    work=78,
     segment=SEGMENT,
 )
 
@@ -186,24 +186,17 @@ def forward_kernel(
     b = program
     fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
     fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
-    # [d]
-    lane_d = (
-        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
-        + tl.arange(0, fold_d)[:, None, None, None]
-        + all_lanes
-    )
-    # [n]
-    lane_n = (
-        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
-        + tl.arange(0, fold_n)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_d * lanes_n
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_d = lane // lanes_n
+    place_n = lane % lanes_n
+    lane_d = (place_d * fold_d + tl.arange(0, fold_d)[:, None, None]).to(tl.int64)  # [d]
+    lane_n = (place_n * fold_n + tl.arange(0, fold_n)[None, :, None]).to(tl.int64)  # [n]
     at_d = lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
-    once_d = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes == 0
+    once_d = place_d == 0
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
@@ -238,9 +231,8 @@ def forward_kernel(
     x_im_start_at = x_im_start_ptr + b * x_im_start_stride_b + at_n * x_im_start_stride_n  # [n]
     x_im = tl.load(x_im_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
-    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_n
-    in_turn = place * share % lanes_n < share
+    turn = place_n * share // lanes_n
+    in_turn = place_n * share % lanes_n < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -320,10 +312,10 @@ def forward_kernel(
                     u_2 = u_2_block[u // share].to(acc)  # [d]
                     # spec line 14
                     t_14 = D * u_2  # [d]
-                u_now = tlmath.from_lane(u_2, u % share, share)  # [d]
+                u_now = tlmath.from_lane(u_2, u % share, share, lanes_n)  # [d]
                 # spec line 13
-                t_15 = tlmath.folded_sum(tl.where(in_d, B_re * u_now, 0.0), 0, 2)  # [n]
-                t_16 = tlmath.folded_sum(tl.where(in_d, B_im * u_now, 0.0), 0, 2)  # [n]
+                t_15 = tlmath.folded_sum(tl.where(in_d, B_re * u_now, 0.0), 0, lanes_d, lanes_n)  # [n]
+                t_16 = tlmath.folded_sum(tl.where(in_d, B_im * u_now, 0.0), 0, lanes_d, lanes_n)  # [n]
                 x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_15  # [n]
                 x_3 = t_4 * x_im + t_6 * x_re + exp_log_gamma * t_16  # [n]
                 # spec line 14
@@ -332,8 +324,8 @@ def forward_kernel(
                 t_19_parts = (t_19,) if u % share == 0 else t_19_parts + (t_19,)
                 t_20_parts = (t_20,) if u % share == 0 else t_20_parts + (t_20,)
                 if u % share == share - 1:
-                    t_19 = tlmath.scattered(t_19_parts, share, place, lanes_n, 3)[0]  # [d]
-                    t_20 = tlmath.scattered(t_20_parts, share, place, lanes_n, 3)[0]  # [d]
+                    t_19 = tlmath.scattered(t_19_parts, share, place_n, lanes_n, 1)[0]  # [d]
+                    t_20 = tlmath.scattered(t_20_parts, share, place_n, lanes_n, 1)[0]  # [d]
                     turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
                     # spec line 14
                     y = t_19 - t_20 + tl.where(lead_n, t_14, 0.0)  # [d]
@@ -406,25 +398,18 @@ def backward_kernel(
     b = program
     fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
     fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_n, lanes_d], tl.int64)
-    # [n]
-    lane_n = (
-        tl.arange(0, lanes_n)[None, None, :, None] * fold_n
-        + tl.arange(0, fold_n)[:, None, None, None]
-        + all_lanes
-    )
-    # [d]
-    lane_d = (
-        tl.arange(0, lanes_d)[None, None, None, :] * fold_d
-        + tl.arange(0, fold_d)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_n * lanes_d
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_n = lane // lanes_d
+    place_d = lane % lanes_d
+    lane_n = (place_n * fold_n + tl.arange(0, fold_n)[:, None, None]).to(tl.int64)  # [n]
+    lane_d = (place_d * fold_d + tl.arange(0, fold_d)[None, :, None]).to(tl.int64)  # [d]
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
     at_d = lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
-    once_n = tl.arange(0, lanes_n)[None, None, :, None] + all_lanes == 0
-    once_d = tl.arange(0, lanes_d)[None, None, None, :] + all_lanes == 0
+    once_n = place_n == 0
+    once_d = place_d == 0
     lead_n = part_n == 0
 
     nu_at = nu_ptr + at_n * nu_stride_n  # [n]
@@ -454,10 +439,10 @@ def backward_kernel(
     # spec line 13
     exp_log_gamma = tlmath.exp(log_gamma)  # [n]
     # spec line 14
-    t_7_im = tl.full([1, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d]
+    t_7_im = tl.full([1, fold_d, lanes], 0.0, acc)  # [d]
     t_19 = -C_im  # [d, n]
-    d_x_3 = tlmath.folded_sum(tl.where(in_d, t_7_im * t_19, 0.0), 1, 3)  # [n]
-    d_x_6 = tlmath.folded_sum(tl.where(in_d, t_7_im * C_re, 0.0), 1, 3)  # [n]
+    d_x_3 = tlmath.folded_sum(tl.where(in_d, t_7_im * t_19, 0.0), 1, lanes_d, 1)  # [n]
+    d_x_6 = tlmath.folded_sum(tl.where(in_d, t_7_im * C_re, 0.0), 1, lanes_d, 1)  # [n]
     # spec line 13
     t_23 = -B_im  # [d, n]
     t_32 = -t_6  # [n]
@@ -475,14 +460,14 @@ def backward_kernel(
     d_x_re = tl.load(d_x_re_start_at, mask=in_n, other=0.0).to(acc)  # [n]
     d_x_im_start_at = d_x_im_start_ptr + b * d_x_im_start_stride_b + at_n * d_x_im_start_stride_n  # [n]
     d_x_im = tl.load(d_x_im_start_at, mask=in_n, other=0.0).to(acc)  # [n]
-    d_nu_sum = tl.full([fold_n, 1, lanes_n, lanes_d], 0.0, acc)  # [n]
-    d_theta_sum = tl.full([fold_n, 1, lanes_n, lanes_d], 0.0, acc)  # [n]
-    d_log_gamma_sum = tl.full([fold_n, 1, lanes_n, lanes_d], 0.0, acc)  # [n]
-    d_B_re_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
-    d_B_im_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
-    d_C_re_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
-    d_C_im_sum = tl.full([fold_n, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d, n]
-    d_D_sum = tl.full([1, fold_d, lanes_n, lanes_d], 0.0, acc)  # [d]
+    d_nu_sum = tl.full([fold_n, 1, lanes], 0.0, acc)  # [n]
+    d_theta_sum = tl.full([fold_n, 1, lanes], 0.0, acc)  # [n]
+    d_log_gamma_sum = tl.full([fold_n, 1, lanes], 0.0, acc)  # [n]
+    d_B_re_sum = tl.full([fold_n, fold_d, lanes], 0.0, acc)  # [d, n]
+    d_B_im_sum = tl.full([fold_n, fold_d, lanes], 0.0, acc)  # [d, n]
+    d_C_re_sum = tl.full([fold_n, fold_d, lanes], 0.0, acc)  # [d, n]
+    d_C_im_sum = tl.full([fold_n, fold_d, lanes], 0.0, acc)  # [d, n]
+    d_D_sum = tl.full([1, fold_d, lanes], 0.0, acc)  # [d]
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -526,6 +511,9 @@ def backward_kernel(
             )
             # [n]
             x_im_ahead = tl.load(x_im_saved_at, mask=in_n & (begin >= 0) & (begin < T), other=0.0).to(acc)
+        else:
+            x_re_ahead = tl.full([fold_n, 1, lanes], 0, acc)  # [n]
+            x_im_ahead = tl.full([fold_n, 1, lanes], 0, acc)  # [n]
         # [d]
         d_u_out_at = (
             d_u_out_ptr
@@ -575,25 +563,60 @@ def backward_kernel(
                     x_im_now = tl.load(x_im_saved_at, mask=in_n, other=0.0).to(acc)  # [n]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    u_2_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [d]
+                        u_2_soon += (
+                            tl.load(
+                                u_2_at + way * u * u_stride_t + way * gap * u_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(x_re_scratch_at + starts % (segment // unroll) * block_n, x_re_now)
                         tl.store(x_im_scratch_at + starts % (segment // unroll) * block_n, x_im_now)
+                        u_2_again = u_2_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        u_2_soon = ()
                         for u in tl.static_range(unroll):
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
                             # [d]
-                            u_2 = tl.load(u_2_at + way * gap * u_stride_t, mask=in_d, other=0.0).to(acc)
+                            u_2_soon += (
+                                tl.load(
+                                    u_2_at + way * u * u_stride_t + way * gap * u_stride_t,
+                                    mask=in_d,
+                                    other=0.0,
+                                ),
+                            )
+                        for u in tl.static_range(unroll):
+                            u_2 = u_2_again[u].to(acc)  # [d]
                             # spec line 13
-                            t_15_again = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, 3)  # [n]
-                            t_16_again = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, 3)  # [n]
+                            # [n]
+                            t_15_again = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, lanes_d, 1)
+                            # [n]
+                            t_16_again = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, lanes_d, 1)
                             x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
                             x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
                             x_re_now = x_2_again
                             x_im_now = x_3_again
-                    tl.store(x_re_scratch_at + block % (segment // unroll) * block_n, x_re_now)
-                    tl.store(x_im_scratch_at + block % (segment // unroll) * block_n, x_im_now)
-                tl.debug_barrier()
-                x_re_now = tl.load(x_re_scratch_at + block % (segment // unroll) * block_n).to(acc)  # [n]
-                x_im_now = tl.load(x_im_scratch_at + block % (segment // unroll) * block_n).to(acc)  # [n]
+                    x_re_ahead = x_re_now
+                    x_im_ahead = x_im_now
+                    tl.debug_barrier()
+                x_re_now = x_re_ahead  # [n]
+                # [n]
+                x_re_ahead = tl.load(
+        x_re_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_n
+    ).to(
+                    acc
+                )
+                x_im_now = x_im_ahead  # [n]
+                # [n]
+                x_im_ahead = tl.load(
+        x_im_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_n
+    ).to(
+                    acc
+                )
             else:
                 x_re_now = x_re_ahead  # [n]
                 x_im_now = x_im_ahead  # [n]
@@ -621,8 +644,8 @@ def backward_kernel(
                 x_im_kept += (x_im_now,)
                 u_2 = u_2_block[u].to(acc)  # [d]
                 # spec line 13
-                t_15_again = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, 3)  # [n]
-                t_16_again = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, 3)  # [n]
+                t_15_again = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, lanes_d, 1)  # [n]
+                t_16_again = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, lanes_d, 1)  # [n]
                 x_2_again = t_4 * x_re_now - t_6 * x_im_now + exp_log_gamma * t_15_again  # [n]
                 x_3_again = t_4 * x_im_now + t_6 * x_re_now + exp_log_gamma * t_16_again  # [n]
                 x_re_now = x_2_again
@@ -634,8 +657,8 @@ def backward_kernel(
                 u_2 = u_2_block[u].to(acc)  # [d]
                 dy_y = dy_y_block[u].to(acc)  # [d]
                 # spec line 13
-                t_13 = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, 3)  # [n]
-                t_14 = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, 3)  # [n]
+                t_13 = tlmath.folded_sum(tl.where(in_d, B_re * u_2, 0.0), 1, lanes_d, 1)  # [n]
+                t_14 = tlmath.folded_sum(tl.where(in_d, B_im * u_2, 0.0), 1, lanes_d, 1)  # [n]
                 x_2 = t_4 * x_re - t_6 * x_im + exp_log_gamma * t_13  # [n]
                 # spec line 14
                 d_D = dy_y * u_2  # [d]
@@ -644,8 +667,8 @@ def backward_kernel(
                 d_C = dy_y * x_2  # [d, n]
                 d_C_3 = d_C - t_7_im * t_17  # [d, n]
                 d_C_6 = dy_y * t_17 + t_7_im * x_2  # [d, n]
-                d_x_2 = tlmath.folded_sum(tl.where(in_d, dy_y * C_re, 0.0), 1, 3)  # [n]
-                d_x_5 = tlmath.folded_sum(tl.where(in_d, dy_y * t_19, 0.0), 1, 3)  # [n]
+                d_x_2 = tlmath.folded_sum(tl.where(in_d, dy_y * C_re, 0.0), 1, lanes_d, 1)  # [n]
+                d_x_5 = tlmath.folded_sum(tl.where(in_d, dy_y * t_19, 0.0), 1, lanes_d, 1)  # [n]
                 # spec line 13
                 t_25 = -x_im  # [n]
                 d_x_8 = d_x_re + (d_x_2 - d_x_3)  # [n]
@@ -658,8 +681,8 @@ def backward_kernel(
                 d_t_7 = d_x_9 * exp_log_gamma  # [n]
                 d_B = d_t_9 * u_2  # [d, n]
                 d_B_2 = d_t_7 * u_2  # [d, n]
-                d_u_2 = tlmath.folded_sum(tl.where(in_n, d_t_9 * B_re, 0.0), 0, 2)  # [d]
-                d_u_5 = tlmath.folded_sum(tl.where(in_n, d_t_7 * t_23, 0.0), 0, 2)  # [d]
+                d_u_2 = tlmath.folded_sum(tl.where(in_n, d_t_9 * B_re, 0.0), 0, lanes_n, lanes_d)  # [d]
+                d_u_5 = tlmath.folded_sum(tl.where(in_n, d_t_7 * t_23, 0.0), 0, lanes_n, lanes_d)  # [d]
                 t_18 = (d_exp_log_gamma - d_x_9 * -t_14) * exp_log_gamma  # [n]
                 d_lambda = d_x_8 * x_re  # [n]
                 d_lambda_3 = d_lambda - d_x_9 * t_25  # [n]

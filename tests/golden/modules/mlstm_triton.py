@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="e3b9b0b1b5b3",
+    digest="6aea0ea94eb9",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -105,7 +105,7 @@ def step(q, k, v, ig, fg, C, n, m):
     return (y,), (C_2, n_2, top)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = Tiling(
     "mlstm",
     grid=("h",),
@@ -117,7 +117,7 @@ FORWARD_TILING = Tiling(
     rows=(("i",), ("i",), ("j",), (), ()),
     past=(),
     folds=("j", "i"),
-    work=59,
+    work=49,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -131,7 +131,7 @@ BACKWARD_TILING = Tiling(
     rows=(("i",), ("i",), ("j",), (), (), ("j",)),
     past=(("i", "j"), ("i",), ()),
     folds=("j", "i"),
-    work=173,
+    work=151,
     segment=SEGMENT,
 )
 
@@ -185,24 +185,17 @@ def forward_kernel(
     b = program
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
-        + tl.arange(0, fold_j)[:, None, None, None]
-        + all_lanes
-    )
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
-        + tl.arange(0, fold_i)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_j * lanes_i
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_j = lane // lanes_i
+    place_i = lane % lanes_i
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[:, None, None]).to(tl.int64)  # [j]
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[None, :, None]).to(tl.int64)  # [i]
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
+    once_j = place_j == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -223,9 +216,8 @@ def forward_kernel(
     m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
     m = tl.load(m_start_at).to(acc)  # scalar
     share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
-    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_i
-    in_turn = place * share % lanes_i < share
+    turn = place_i * share // lanes_i
+    in_turn = place_i * share % lanes_i < share
     whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -378,7 +370,7 @@ def forward_kernel(
                         tl.store(m_saved_at, m, mask=lead_j)
                 if u % share == 0:
                     v = v_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
                 q = q_block[u].to(acc)  # [i]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
@@ -397,11 +389,11 @@ def forward_kernel(
                 # spec line 15
                 C_2 = keep * C + write * v_now  # [i, j]
                 # spec line 18
-                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
+                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, lanes_i, 1)  # [j]
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
-                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
+                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, lanes_i, 1))  # scalar
                 y = t_17 / tl.maximum(tl.abs(t_18), tlmath.exp(neg_top))  # [j]
                 y_turn = y if u % share == 0 else tl.where(turn == u % share, y, y_turn)
                 if u % share == share - 1:
@@ -492,24 +484,17 @@ def backward_kernel(
     b = program
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_j, lanes_i], tl.int64)
-    # [j]
-    lane_j = (
-        tl.arange(0, lanes_j)[None, None, :, None] * fold_j
-        + tl.arange(0, fold_j)[:, None, None, None]
-        + all_lanes
-    )
-    # [i]
-    lane_i = (
-        tl.arange(0, lanes_i)[None, None, None, :] * fold_i
-        + tl.arange(0, fold_i)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_j * lanes_i
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_j = lane // lanes_i
+    place_i = lane % lanes_i
+    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[:, None, None]).to(tl.int64)  # [j]
+    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[None, :, None]).to(tl.int64)  # [i]
     at_j = part_j * block_j + lane_j
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     at_i = lane_i
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    once_j = tl.arange(0, lanes_j)[None, None, :, None] + all_lanes == 0
+    once_j = place_j == 0
     lead_j = part_j == 0
     # spec line 14
     t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
@@ -542,9 +527,8 @@ def backward_kernel(
     d_m_start_at = d_m_start_ptr + b * d_m_start_stride_b + at_h * d_m_start_stride_h  # scalar
     d_m = tl.load(d_m_start_at, mask=lead_j, other=0.0).to(acc)  # scalar
     share: tl.constexpr = unroll if unroll < lanes_i else lanes_i  # steps at once
-    place = tl.arange(0, lanes_i)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_i
-    in_turn = place * share % lanes_i < share
+    turn = place_i * share // lanes_i
+    in_turn = place_i * share % lanes_i < share
     whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -640,6 +624,10 @@ def backward_kernel(
                 + at_h * m_saved_stride_h
             )
             m_ahead = tl.load(m_saved_at, mask=(begin >= 0) & (begin < T), other=0.0).to(acc)  # scalar
+        else:
+            C_ahead = tl.full([fold_j, fold_i, lanes], 0, acc)  # [i, j]
+            n_ahead = tl.full([1, fold_i, lanes], 0, acc)  # [i]
+            m_ahead = tl.full((), 0, acc)  # scalar
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -762,21 +750,87 @@ def backward_kernel(
                     m_now = tl.load(m_saved_at).to(acc)  # scalar
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    k_2_soon = ()
+                    v_soon = ()
+                    ig_soon = ()
+                    fg_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [i]
+                        k_2_soon += (
+                            tl.load(
+                                k_2_at + way * u * k_stride_t + way * gap * k_stride_t,
+                                mask=in_i & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # scalar
+                        ig_soon += (
+                            tl.load(
+                                ig_at + way * u * ig_stride_t + way * gap * ig_stride_t,
+                                mask=(early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # scalar
+                        fg_soon += (
+                            tl.load(
+                                fg_at + way * u * fg_stride_t + way * gap * fg_stride_t,
+                                mask=(early < block),
+                                other=0.0,
+                            ),
+                        )
+                    for u in tl.static_range(0, unroll, share):
+                        # [j]
+                        v_soon += (
+                            tl.load(
+                                v_at + way * (u // share * share) * v_stride_t + way * gap * v_stride_t,
+                                mask=in_j & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(C_scratch_at + starts % (segment // unroll) * block_i * block_j, C_now)
                         tl.store(n_scratch_at + starts % (segment // unroll) * block_i, n_now)
                         tl.store(m_scratch_at + starts % (segment // unroll), m_now)
+                        k_2_again = k_2_soon
+                        v_again = v_soon
+                        ig_again = ig_soon
+                        fg_again = fg_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        k_2_soon = ()
+                        v_soon = ()
+                        ig_soon = ()
+                        fg_soon = ()
+                        for u in tl.static_range(unroll):
+                            # [i]
+                            k_2_soon += (
+                                tl.load(
+                                    k_2_at + way * u * k_stride_t + way * gap * k_stride_t,
+                                    mask=in_i,
+                                    other=0.0,
+                                ),
+                            )
+                            # scalar
+                            ig_soon += (tl.load(ig_at + way * u * ig_stride_t + way * gap * ig_stride_t),)
+                            # scalar
+                            fg_soon += (tl.load(fg_at + way * u * fg_stride_t + way * gap * fg_stride_t),)
+                        for u in tl.static_range(0, unroll, share):
+                            # [j]
+                            v_soon += (
+                                tl.load(
+                                    v_at + way * (u // share * share) * v_stride_t + way * gap * v_stride_t,
+                                    mask=in_j,
+                                    other=0.0,
+                                ),
+                            )
                         for u in tl.static_range(unroll):
                             if u % share == 0:
-                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                                # [j]
-                                v = tl.load(v_at + way * gap * v_stride_t, mask=in_j, other=0.0).to(acc)
-                            v_now = tlmath.from_lane(v, u % share, share)  # [j]
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            # [i]
-                            k_2 = tl.load(k_2_at + way * gap * k_stride_t, mask=in_i, other=0.0).to(acc)
-                            ig = tl.load(ig_at + way * gap * ig_stride_t).to(acc)  # scalar
-                            fg = tl.load(fg_at + way * gap * fg_stride_t).to(acc)  # scalar
+                                v = v_again[u // share].to(acc)  # [j]
+                            v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
+                            k_2 = k_2_again[u].to(acc)  # [i]
+                            ig = ig_again[u].to(acc)  # scalar
+                            fg = fg_again[u].to(acc)  # scalar
                             # spec line 11
                             log_f = tlmath.logsigmoid(fg)  # scalar
                             # spec line 12
@@ -793,14 +847,25 @@ def backward_kernel(
                             C_now = C_2
                             n_now = n_2
                             m_now = top
-                    tl.store(C_scratch_at + block % (segment // unroll) * block_i * block_j, C_now)
-                    tl.store(n_scratch_at + block % (segment // unroll) * block_i, n_now)
-                    tl.store(m_scratch_at + block % (segment // unroll), m_now)
-                tl.debug_barrier()
+                    C_ahead = C_now
+                    n_ahead = n_now
+                    m_ahead = m_now
+                    tl.debug_barrier()
+                C_now = C_ahead  # [i, j]
                 # [i, j]
-                C_now = tl.load(C_scratch_at + block % (segment // unroll) * block_i * block_j).to(acc)
-                n_now = tl.load(n_scratch_at + block % (segment // unroll) * block_i).to(acc)  # [i]
-                m_now = tl.load(m_scratch_at + block % (segment // unroll)).to(acc)  # scalar
+                C_ahead = tl.load(
+        C_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i * block_j
+    ).to(
+                    acc
+                )
+                n_now = n_ahead  # [i]
+                # [i]
+                n_ahead = tl.load(n_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i).to(
+                    acc
+                )
+                m_now = m_ahead  # scalar
+                # scalar
+                m_ahead = tl.load(m_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll)).to(acc)
             else:
                 C_now = C_ahead  # [i, j]
                 n_now = n_ahead  # [i]
@@ -842,7 +907,7 @@ def backward_kernel(
                 m_kept += (m_now,)
                 if u % share == 0:
                     v = v_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
                 fg = fg_block[u].to(acc)  # scalar
@@ -870,8 +935,8 @@ def backward_kernel(
                 if u % share == share - 1:
                     v = v_block[u // share].to(acc)  # [j]
                     dy_y = dy_y_block[u // share].to(acc)  # [j]
-                v_now = tlmath.from_lane(v, u % share, share)  # [j]
-                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [j]
+                v_now = tlmath.from_lane(v, u % share, share, lanes_i)  # [j]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share, lanes_i)  # [j]
                 q = q_block[u].to(acc)  # [i]
                 k_2 = k_2_block[u].to(acc)  # [i]
                 ig = ig_block[u].to(acc)  # scalar
@@ -891,8 +956,8 @@ def backward_kernel(
                 # spec line 16
                 n_2 = keep * n + write  # [i]
                 # spec line 18
-                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, 3)  # [j]
-                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, 3))  # scalar
+                t_17 = tlmath.folded_sum(tl.where(in_i, q * C_2, 0.0), 1, lanes_i, 1)  # [j]
+                t_18 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, q * n_2, 0.0), 1, lanes_i, 1))  # scalar
                 t_19 = tl.abs(t_18)  # scalar
                 neg_top = -top  # scalar
                 t_20 = tlmath.exp(neg_top)  # scalar
@@ -900,29 +965,38 @@ def backward_kernel(
                 y = t_17 / t_21  # [j]
                 t_2 = dy_y_now / t_21  # [j]
                 # scalar
-                t_14 = tlmath.one_of(tlmath.folded_sum(tl.where(in_j, -dy_y_now * (y / t_21), 0.0), 0, 2))
+                t_14 = tlmath.one_of(
+                    tlmath.folded_sum(tl.where(in_j, -dy_y_now * (y / t_21), 0.0), 0, lanes_j, lanes_i)
+                )
                 # scalar
                 t_23 = tl.where(t_19 == t_20, t_14 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))
                 t_31 = tl.where(t_19 > t_20, t_14, t_23) * tlmath.sign(t_18)  # scalar
                 d_q = t_31 * n_2  # [i]
-                d_q_2 = tlmath.folded_sum(tl.where(in_j, t_2 * C_2, 0.0), 0, 2)  # [i]
+                d_q_2 = tlmath.folded_sum(tl.where(in_j, t_2 * C_2, 0.0), 0, lanes_j, lanes_i)  # [i]
                 d_q_3 = d_q + d_q_2  # [i]
                 # spec line 15
                 d_C_3 = d_C + t_2 * q  # [i, j]
                 d_C_2 = d_C_3 * keep  # [i, j]
-                d_write = tlmath.folded_sum(tl.where(in_j, d_C_3 * v_now, 0.0), 0, 2)  # [i]
+                d_write = tlmath.folded_sum(tl.where(in_j, d_C_3 * v_now, 0.0), 0, lanes_j, lanes_i)  # [i]
                 d_v = tl.sum(tl.where(in_i, d_C_3 * write, 0.0), 1, keep_dims=True)  # [j]
                 # scalar
                 d_keep_2 = tlmath.one_of(
-                    tlmath.folded_sum(tlmath.folded_sum(tl.where(in_i & in_j, d_C_3 * C, 0.0), 1, 3), 0, 2)
+                    tlmath.folded_sum(
+                        tlmath.folded_sum(tl.where(in_i & in_j, d_C_3 * C, 0.0), 1, lanes_i, 1),
+                        0,
+                        lanes_j,
+                        lanes_i,
+                    )
                 )
                 # spec line 16
                 d_n_3 = d_n + t_31 * q  # [i]
                 d_n_2 = d_n_3 * keep  # [i]
-                d_keep = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_n_3 * n, 0.0), 1, 3))  # scalar
+                # scalar
+                d_keep = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_n_3 * n, 0.0), 1, lanes_i, 1))
                 # spec line 14
                 d_t_8 = (d_n_3 + d_write) * t_10  # [i]
-                d_t_7 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_8 * k_2, 0.0), 1, 3))  # scalar
+                # scalar
+                d_t_7 = tlmath.one_of(tlmath.folded_sum(tl.where(in_i, d_t_8 * k_2, 0.0), 1, lanes_i, 1))
                 d_k = d_t_8 * t_7  # [i]
                 t_36 = d_t_7 * t_7  # scalar
                 # spec line 13
@@ -942,7 +1016,7 @@ def backward_kernel(
                 tl.store(d_fg_out_at + way * u * d_fg_out_stride_t, t_49, mask=alive)
                 d_v_parts = (d_v,) if u % share == share - 1 else (d_v,) + d_v_parts
                 if u % share == 0:
-                    d_v = tlmath.scattered(d_v_parts, share, place, lanes_i, 3)[0]  # [j]
+                    d_v = tlmath.scattered(d_v_parts, share, place_i, lanes_i, 1)[0]  # [j]
                     turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
                     tl.store(
                         d_v_out_at + way * (u // share * share) * d_v_out_stride_t,

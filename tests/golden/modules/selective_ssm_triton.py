@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="716215f30200",
+    digest="fcc09deaac9c",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -87,7 +87,7 @@ def step(x, delta, B, C, A, D, bias, h):
     return (y,), (h_next,)
 
 
-SEGMENT = 32  # steps between two saved states
+SEGMENT = 16  # steps between two saved states
 FORWARD_TILING = Tiling(
     "selective_ssm",
     grid=(),
@@ -99,7 +99,7 @@ FORWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("n",), ("n",)),
     past=(),
     folds=("d", "n"),
-    work=37,
+    work=35,
     segment=SEGMENT,
 )
 BACKWARD_TILING = Tiling(
@@ -113,7 +113,7 @@ BACKWARD_TILING = Tiling(
     rows=(("d",), ("d",), ("n",), ("n",), ("d",)),
     past=(("d", "n"),),
     folds=("d", "n"),
-    work=105,
+    work=100,
     segment=SEGMENT,
 )
 FORWARD_SUMMARY_TILING = Tiling(
@@ -127,7 +127,7 @@ FORWARD_SUMMARY_TILING = Tiling(
     rows=(("d",), ("d",), ("n",)),
     past=(),
     folds=("d", "n"),
-    work=35,
+    work=33,
     segment=SEGMENT,
 )
 BACKWARD_SUMMARY_TILING = Tiling(
@@ -141,7 +141,7 @@ BACKWARD_SUMMARY_TILING = Tiling(
     rows=(("d",), ("n",), ("d",)),
     past=(),
     folds=("d", "n"),
-    work=24,
+    work=22,
     segment=SEGMENT,
 )
 
@@ -191,19 +191,12 @@ def forward_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
     fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
-    # [d]
-    lane_d = (
-        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
-        + tl.arange(0, fold_d)[:, None, None, None]
-        + all_lanes
-    )
-    # [n]
-    lane_n = (
-        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
-        + tl.arange(0, fold_n)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_d * lanes_n
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_d = lane // lanes_n
+    place_n = lane % lanes_n
+    lane_d = (place_d * fold_d + tl.arange(0, fold_d)[:, None, None]).to(tl.int64)  # [d]
+    lane_n = (place_n * fold_n + tl.arange(0, fold_n)[None, :, None]).to(tl.int64)  # [n]
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
@@ -224,9 +217,8 @@ def forward_kernel(
     h_start_at = h_start_ptr + row * h_start_stride_row + at_d * h_start_stride_d + at_n * h_start_stride_n
     h = tl.load(h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
-    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_n
-    in_turn = place * share % lanes_n < share
+    turn = place_n * share // lanes_n
+    in_turn = place_n * share % lanes_n < share
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -376,8 +368,8 @@ def forward_kernel(
                     step_ = tlmath.softplus(delta + bias)  # [d]
                     # spec line 12
                     t_8 = D * x  # [d]
-                x_now = tlmath.from_lane(x, u % share, share)  # [d]
-                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share, lanes_n)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share, lanes_n)  # [d]
                 B = B_block[u].to(acc)  # [n]
                 C = C_block[u].to(acc)  # [n]
                 # spec line 11
@@ -392,7 +384,7 @@ def forward_kernel(
                 t_7 = tl.sum(tl.where(in_n, C * h_next, 0.0), 1, keep_dims=True)  # [d]
                 t_7_parts = (t_7,) if u % share == 0 else t_7_parts + (t_7,)
                 if u % share == share - 1:
-                    t_7 = tlmath.scattered(t_7_parts, share, place, lanes_n, 3)[0]  # [d]
+                    t_7 = tlmath.scattered(t_7_parts, share, place_n, lanes_n, 1)[0]  # [d]
                     turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                     # spec line 12
                     y = t_7 + tl.where(lead_n, t_8, 0.0)  # [d]
@@ -466,24 +458,17 @@ def backward_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
     fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
-    # [d]
-    lane_d = (
-        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
-        + tl.arange(0, fold_d)[:, None, None, None]
-        + all_lanes
-    )
-    # [n]
-    lane_n = (
-        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
-        + tl.arange(0, fold_n)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_d * lanes_n
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_d = lane // lanes_n
+    place_n = lane % lanes_n
+    lane_d = (place_d * fold_d + tl.arange(0, fold_d)[:, None, None]).to(tl.int64)  # [d]
+    lane_n = (place_n * fold_n + tl.arange(0, fold_n)[None, :, None]).to(tl.int64)  # [n]
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
     in_n = (at_n < size_n) | (size_n > 0 and size_n % block_n == 0)
-    once_n = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes == 0
+    once_n = place_n == 0
     lead_n = part_n == 0
 
     A_at = A_ptr + at_d * A_stride_d + at_n * A_stride_n  # [d, n]
@@ -507,14 +492,12 @@ def backward_kernel(
         d_h_start_ptr + row * d_h_start_stride_row + at_d * d_h_start_stride_d + at_n * d_h_start_stride_n
     )
     d_h = tl.load(d_h_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
-    d_A_sum = tl.full([fold_d, fold_n, lanes_d, lanes_n], 0.0, acc)  # [d, n]
-    d_D_sum = tl.full([fold_d, 1, lanes_d, lanes_n], 0.0, acc)  # [d]
-    d_bias_sum = tl.full([fold_d, 1, lanes_d, lanes_n], 0.0, acc)  # [d]
+    d_A_sum = tl.full([fold_d, fold_n, lanes], 0.0, acc)  # [d, n]
+    d_D_sum = tl.full([fold_d, 1, lanes], 0.0, acc)  # [d]
+    d_bias_sum = tl.full([fold_d, 1, lanes], 0.0, acc)  # [d]
     share: tl.constexpr = unroll if unroll < lanes_n else lanes_n  # steps at once
-    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_n
-    in_turn = place * share % lanes_n < share
-    side = tl.arange(0, lanes_d)[None, None, :, None] + all_lanes
+    turn = place_n * share // lanes_n
+    in_turn = place_n * share % lanes_n < share
     whole = steps // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
@@ -593,6 +576,8 @@ def backward_kernel(
             h_ahead = tl.load(h_saved_at, mask=in_d & in_n & (begin >= 0) & (begin < steps), other=0.0).to(
                 acc
             )
+        else:
+            h_ahead = tl.full([fold_d, fold_n, lanes], 0, acc)  # [d, n]
         # [d]
         d_x_out_at = (
             d_x_out_ptr
@@ -689,25 +674,82 @@ def backward_kernel(
                     h_now = tl.load(h_saved_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
                     stands = block if tail else tl.maximum(block - 1, 0)  # where the pointers are
                     early = first // segment * (segment // unroll)
+                    gap = tl.cast((early - stands) * unroll, tl.int64)
+                    x_soon = ()
+                    delta_soon = ()
+                    B_soon = ()
+                    for u in tl.static_range(unroll):
+                        # [n]
+                        B_soon += (
+                            tl.load(
+                                B_at + way * u * B_stride_t + way * gap * B_stride_t,
+                                mask=in_n & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                    for u in tl.static_range(0, unroll, share):
+                        # [d]
+                        x_soon += (
+                            tl.load(
+                                x_at + way * (u // share * share) * x_stride_t + way * gap * x_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
+                        # [d]
+                        delta_soon += (
+                            tl.load(
+                                delta_at + way * (
+                                    u // share * share
+                                ) * delta_stride_t + way * gap * delta_stride_t,
+                                mask=in_d & (early < block),
+                                other=0.0,
+                            ),
+                        )
                     for starts in range(early, block):
                         tl.store(h_scratch_at + starts % (segment // unroll) * block_d * block_n, h_now)
+                        x_again = x_soon
+                        delta_again = delta_soon
+                        B_again = B_soon
+                        gap = tl.cast((tl.minimum(starts + 1, block - 1) - stands) * unroll, tl.int64)
+                        x_soon = ()
+                        delta_soon = ()
+                        B_soon = ()
+                        for u in tl.static_range(unroll):
+                            # [n]
+                            B_soon += (
+                                tl.load(
+                                    B_at + way * u * B_stride_t + way * gap * B_stride_t, mask=in_n, other=0.0
+                                ),
+                            )
+                        for u in tl.static_range(0, unroll, share):
+                            # [d]
+                            x_soon += (
+                                tl.load(
+                                    x_at + way * (u // share * share) * x_stride_t + way * gap * x_stride_t,
+                                    mask=in_d,
+                                    other=0.0,
+                                ),
+                            )
+                            # [d]
+                            delta_soon += (
+                                tl.load(
+                                    delta_at + way * (
+                                        u // share * share
+                                    ) * delta_stride_t + way * gap * delta_stride_t,
+                                    mask=in_d,
+                                    other=0.0,
+                                ),
+                            )
                         for u in tl.static_range(unroll):
                             if u % share == 0:
-                                gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                                # [d]
-                                x = tl.load(x_at + way * gap * x_stride_t, mask=in_d, other=0.0).to(acc)
-                                # [d]
-                                delta = tl.load(
-        delta_at + way * gap * delta_stride_t, mask=in_d, other=0.0
-    ).to(
-                                    acc
-                                )
+                                x = x_again[u // share].to(acc)  # [d]
+                                delta = delta_again[u // share].to(acc)  # [d]
                                 # spec line 10
                                 step_ = tlmath.softplus(delta + bias)  # [d]
-                            x_now = tlmath.from_lane(x, u % share, share)  # [d]
-                            step_now = tlmath.from_lane(step_, u % share, share)  # [d]
-                            gap = tl.cast((starts - stands) * unroll + u, tl.int64)
-                            B = tl.load(B_at + way * gap * B_stride_t, mask=in_n, other=0.0).to(acc)  # [n]
+                            x_now = tlmath.from_lane(x, u % share, share, lanes_n)  # [d]
+                            step_now = tlmath.from_lane(step_, u % share, share, lanes_n)  # [d]
+                            B = B_again[u].to(acc)  # [n]
                             # spec line 11
                             h_z = step_now * A  # [d, n]
                             h_decay_log2 = step_now * A_log2  # [d, n]
@@ -717,10 +759,15 @@ def backward_kernel(
                             h_kept = h_decay * h_now  # [d, n]
                             h_next = h_kept + h_phi1 * h_write  # [d, n]
                             h_now = h_next
-                    tl.store(h_scratch_at + block % (segment // unroll) * block_d * block_n, h_now)
-                tl.debug_barrier()
+                    h_ahead = h_now
+                    tl.debug_barrier()
+                h_now = h_ahead  # [d, n]
                 # [d, n]
-                h_now = tl.load(h_scratch_at + block % (segment // unroll) * block_d * block_n).to(acc)
+                h_ahead = tl.load(
+        h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d * block_n
+    ).to(
+                    acc
+                )
             else:
                 h_now = h_ahead  # [d, n]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
@@ -741,8 +788,8 @@ def backward_kernel(
                     delta = delta_block[u // share].to(acc)  # [d]
                     # spec line 10
                     step_ = tlmath.softplus(delta + bias)  # [d]
-                x_now = tlmath.from_lane(x, u % share, share)  # [d]
-                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share, lanes_n)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share, lanes_n)  # [d]
                 B = B_block[u].to(acc)  # [n]
                 # spec line 11
                 h_z = step_now * A  # [d, n]
@@ -770,9 +817,9 @@ def backward_kernel(
                     d_x = dy_y * D  # [d]
                     # spec line 10
                     t_6 = tlmath.sigmoid(t)  # [d]
-                x_now = tlmath.from_lane(x, u % share, share)  # [d]
-                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [d]
-                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share, lanes_n)  # [d]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share, lanes_n)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share, lanes_n)  # [d]
                 B = B_block[u].to(acc)  # [n]
                 C = C_block[u].to(acc)  # [n]
                 # spec line 11
@@ -790,12 +837,11 @@ def backward_kernel(
                 # spec line 11
                 d_h_next_2 = d_h + d_h_next  # [d, n]
                 d_h_2 = d_h_next_2 * h_decay  # [d, n]
-                d_h_decay = d_h_next_2 * h  # [d, n]
                 d_h_phi1 = d_h_next_2 * h_write  # [d, n]
                 d_h_write = d_h_next_2 * h_phi1  # [d, n]
                 d_step = tl.sum(tl.where(in_n, d_h_write * t_4, 0.0), 1, keep_dims=True)  # [d]
                 d_t_4 = d_h_write * step_now  # [d, n]
-                d_h_z = d_h_phi1 * tlmath.dphi1(h_z) + d_h_decay * h_decay  # [d, n]
+                d_h_z = d_h_phi1 * tlmath.dphi1(h_z) + d_h_2 * h  # [d, n]
                 d_step_2 = tl.sum(tl.where(in_n, d_h_z * A, 0.0), 1, keep_dims=True)  # [d]
                 d_A = d_h_z * step_now  # [d, n]
                 d_B = tl.sum(tl.where(in_d, d_t_4 * x_now, 0.0), 0, keep_dims=True)  # [n]
@@ -805,9 +851,9 @@ def backward_kernel(
                 d_step_2_parts = (d_step_2,) if u % share == share - 1 else (d_step_2,) + d_step_2_parts
                 d_x_2_parts = (d_x_2,) if u % share == share - 1 else (d_x_2,) + d_x_2_parts
                 if u % share == 0:
-                    d_step = tlmath.scattered(d_step_parts, share, place, lanes_n, 3)[0]  # [d]
-                    d_step_2 = tlmath.scattered(d_step_2_parts, share, place, lanes_n, 3)[0]  # [d]
-                    d_x_2 = tlmath.scattered(d_x_2_parts, share, place, lanes_n, 3)[0]  # [d]
+                    d_step = tlmath.scattered(d_step_parts, share, place_n, lanes_n, 1)[0]  # [d]
+                    d_step_2 = tlmath.scattered(d_step_2_parts, share, place_n, lanes_n, 1)[0]  # [d]
+                    d_x_2 = tlmath.scattered(d_x_2_parts, share, place_n, lanes_n, 1)[0]  # [d]
                     turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
                     # spec line 10
                     t_9 = (d_step + d_step_2) * t_6  # [d]
@@ -827,11 +873,11 @@ def backward_kernel(
                 d_h = tl.where(alive, d_h_2, d_h)
                 d_B_parts += (d_B,)
                 d_C_parts += (d_C,)
-            d_B_parts = tlmath.scattered(d_B_parts, unroll, side, lanes_d, 2)
-            d_C_parts = tlmath.scattered(d_C_parts, unroll, side, lanes_d, 2)
+            d_B_parts = tlmath.scattered(d_B_parts, unroll, place_d, lanes_d, lanes_n)
+            d_C_parts = tlmath.scattered(d_C_parts, unroll, place_d, lanes_d, lanes_n)
             for k in tl.static_range((unroll + lanes_d - 1) // lanes_d):
-                mine = unroll - 1 - (side * unroll // lanes_d + k)
-                mine_alive = (side * unroll % lanes_d < unroll) & (first + mine < steps if tail else True)
+                mine = unroll - 1 - (place_d * unroll // lanes_d + k)
+                mine_alive = (place_d * unroll % lanes_d < unroll) & (first + mine < steps if tail else True)
                 tl.store(d_B_out_at + way * mine * d_B_out_stride_t, d_B_parts[k], mask=in_n & mine_alive)
                 tl.store(d_C_out_at + way * mine * d_C_out_stride_t, d_C_parts[k], mask=in_n & mine_alive)
             d_x_out_at -= way * unroll * d_x_out_stride_t
@@ -842,7 +888,7 @@ def backward_kernel(
     d_A_out_at = d_A_out_ptr + row * d_A_out_stride_row + at_d * d_A_out_stride_d + at_n * d_A_out_stride_n
     tl.store(d_A_out_at, d_A_sum, mask=in_d & in_n)
     d_D_out_at = d_D_out_ptr + row * d_D_out_stride_row + at_d * d_D_out_stride_d  # [d]
-    tl.store(d_D_out_at, tlmath.lane_sum(d_D_sum), mask=in_d & once_n & lead_n)
+    tl.store(d_D_out_at, tlmath.lane_sum(d_D_sum, lanes_n), mask=in_d & once_n & lead_n)
     # [d]
     d_bias_out_at = (
         d_bias_out_ptr
@@ -850,7 +896,7 @@ def backward_kernel(
         + row * d_bias_out_stride_row
         + at_d * d_bias_out_stride_d
     )
-    tl.store(d_bias_out_at, tlmath.lane_sum(d_bias_sum), mask=in_d & once_n)
+    tl.store(d_bias_out_at, tlmath.lane_sum(d_bias_sum, lanes_n), mask=in_d & once_n)
     # [d, n]
     d_h_end_at = d_h_end_ptr + row * d_h_end_stride_row + at_d * d_h_end_stride_d + at_n * d_h_end_stride_n
     tl.store(d_h_end_at, d_h, mask=in_d & in_n)
@@ -898,19 +944,12 @@ def forward_summary_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
     fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
-    # [d]
-    lane_d = (
-        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
-        + tl.arange(0, fold_d)[:, None, None, None]
-        + all_lanes
-    )
-    # [n]
-    lane_n = (
-        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
-        + tl.arange(0, fold_n)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_d * lanes_n
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_d = lane // lanes_n
+    place_n = lane % lanes_n
+    lane_d = (place_d * fold_d + tl.arange(0, fold_d)[:, None, None]).to(tl.int64)  # [d]
+    lane_n = (place_n * fold_n + tl.arange(0, fold_n)[None, :, None]).to(tl.int64)  # [n]
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
@@ -936,8 +975,7 @@ def forward_summary_kernel(
     )
     h_product = tl.load(h_product_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
-    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_n
+    turn = place_n * share // lanes_n
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1045,8 +1083,8 @@ def forward_summary_kernel(
                     delta = delta_block[u // share].to(acc)  # [d]
                     # spec line 10
                     step_ = tlmath.softplus(delta + bias)  # [d]
-                x_now = tlmath.from_lane(x, u % share, share)  # [d]
-                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
+                x_now = tlmath.from_lane(x, u % share, share, lanes_n)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share, lanes_n)  # [d]
                 B = B_block[u].to(acc)  # [n]
                 # spec line 11
                 h_z = step_now * A  # [d, n]
@@ -1113,19 +1151,12 @@ def backward_summary_kernel(
     steps = tl.minimum((chunk + 1) * span - shift, T) - skip
     fold_d: tl.constexpr = block_d // lanes_d  # elements of a thread
     fold_n: tl.constexpr = block_n // lanes_n  # elements of a thread
-    all_lanes = tl.zeros([1, 1, lanes_d, lanes_n], tl.int64)
-    # [d]
-    lane_d = (
-        tl.arange(0, lanes_d)[None, None, :, None] * fold_d
-        + tl.arange(0, fold_d)[:, None, None, None]
-        + all_lanes
-    )
-    # [n]
-    lane_n = (
-        tl.arange(0, lanes_n)[None, None, None, :] * fold_n
-        + tl.arange(0, fold_n)[None, :, None, None]
-        + all_lanes
-    )
+    lanes: tl.constexpr = lanes_d * lanes_n
+    lane = tl.arange(0, lanes)[None, None, :]
+    place_d = lane // lanes_n
+    place_n = lane % lanes_n
+    lane_d = (place_d * fold_d + tl.arange(0, fold_d)[:, None, None]).to(tl.int64)  # [d]
+    lane_n = (place_n * fold_n + tl.arange(0, fold_n)[None, :, None]).to(tl.int64)  # [n]
     at_d = part_d * block_d + lane_d
     in_d = (at_d < size_d) | (size_d > 0 and size_d % block_d == 0)
     at_n = part_n * block_n + lane_n
@@ -1153,8 +1184,7 @@ def backward_summary_kernel(
     )
     d_h_product = tl.load(d_h_product_start_at, mask=in_d & in_n, other=0.0).to(acc)  # [d, n]
     share: tl.constexpr = short if short < lanes_n else lanes_n  # steps at once
-    place = tl.arange(0, lanes_n)[None, None, None, :] + all_lanes
-    turn = place * share // lanes_n
+    turn = place_n * share // lanes_n
     whole = steps // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
@@ -1262,8 +1292,8 @@ def backward_summary_kernel(
                     dy_y = dy_y_block[u // share].to(acc)  # [d]
                     # spec line 10
                     step_ = tlmath.softplus(delta + bias)  # [d]
-                dy_y_now = tlmath.from_lane(dy_y, u % share, share)  # [d]
-                step_now = tlmath.from_lane(step_, u % share, share)  # [d]
+                dy_y_now = tlmath.from_lane(dy_y, u % share, share, lanes_n)  # [d]
+                step_now = tlmath.from_lane(step_, u % share, share, lanes_n)  # [d]
                 C = C_block[u].to(acc)  # [n]
                 h_decay_log2 = step_now * A_log2  # [d, n]
                 # spec line 11
