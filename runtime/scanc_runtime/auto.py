@@ -42,11 +42,11 @@ def _of_gpu(device: torch.device) -> int:
 
 
 def can_be_long(plan: Plan) -> bool:
-    """Whether a call may take the form for few long sequences: on a GPU, in float32, which goes in words with another.
+    """Whether a call may take the form for few long sequences, as its sizes then say.
 
-    Its sizes then say whether it does.
+    It was measured on GPUs of NVIDIA alone, and carries float32 in words with another; nothing wider fits.
     """
-    return multiprocessors(plan.device) > 0 and plan.compute == torch.float32
+    return multiprocessors(plan.device) > 0 and torch.version.hip is None and plan.compute == torch.float32
 
 
 def is_long(spec: Spec, plan: Plan) -> bool:
