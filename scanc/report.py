@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 import torch
+from scanc_runtime.auto import preferred
 from scanc_runtime.checks import Plan
 from scanc_runtime.dtypes import value_dtype
-from scanc_runtime.operator import preferred
 from scanc_runtime.register import SavedFn
 from scanc_runtime.spec import Spec
 
@@ -27,6 +27,8 @@ TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
 
 _TRITON_ONLY = ("realify", "fuse", "schedule")
 Refused = Sequence[tuple[str, str]]
+Admitted = tuple[Sequence[str], Refused, str | None]
+"""The forms of a target, (form, reason) of those that it refuses, and the form for few long sequences, if any."""
 
 
 def explain(
@@ -34,14 +36,13 @@ def explain(
     remarks: Iterable[Remark],
     adjoint_remarks: Iterable[Remark],
     triton_remarks: Iterable[Iterable[Remark]],
-    admitted: Mapping[str, tuple[Sequence[str], Refused]],
+    admitted: Mapping[str, Admitted],
     form: str | None = None,
 ) -> str:
     """The report on a classified program: its stages, the remarks of its passes, its forms (or one of them).
 
     `triton_remarks` are those on the way to the Triton target, of the step and of its adjoint; what the passes of
-    every target say is left out of them.  `admitted` maps each target to its forms, and (form, reason) of those that it
-    refuses.
+    every target say is left out of them.  `admitted` is of each target.
     """
     if form is not None:
         return "".join(f"{target} target: {_judged(form, *of)}\n" for target, of in admitted.items())
@@ -56,9 +57,9 @@ def explain(
     for title, said in zip(("passes of the triton target", "and on the adjoint"), triton_remarks, strict=False):
         lines += ["", title]
         lines += [f"  {_remark(remark)}" for remark in said if remark.source in _TRITON_ONLY]
-    for target, (forms, refused) in admitted.items():
+    for target, (forms, refused, long) in admitted.items():
         lines += ["", f"forms of the {target} target"]
-        lines += [f"  {_judged(name, forms, refused)}" for name in (*forms, *(name for name, _ in refused))]
+        lines += [f"  {_judged(name, forms, refused, long)}" for name in (*forms, *(name for name, _ in refused))]
     return "\n".join(lines) + "\n"
 
 
@@ -73,10 +74,12 @@ def _remark(remark: Remark) -> str:
     return f"{remark.source}: {declined}{remark.text}{where}"
 
 
-def _judged(form: str, forms: Sequence[str], refused: Refused) -> str:
+def _judged(form: str, forms: Sequence[str], refused: Refused, long: str | None) -> str:
     """What a target's form is, or why the target does not have it."""
     if form not in forms:
         return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
+    if form == long:
+        return f"{form}: {FORMS[form]}, in one pass over memory (auto for few long sequences in float32)"
     return f"{form}: {FORMS[form]}{' (auto)' if form == preferred(forms) else ''}"
 
 

@@ -17,6 +17,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from scanc_runtime.auto import multiprocessors
 from scanc_runtime.dtypes import differentiable, value_dtype
 from scanc_runtime.shapes import Shapes
 from scanc_runtime.spec import Spec
@@ -72,11 +73,6 @@ class Split:
 
 
 _NO_CHANGE = nullcontext()
-
-
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @dataclass(frozen=True)
@@ -161,10 +157,8 @@ class Call:
         return found
 
     def _chunks(self, programs: int, enough: float, full: int) -> int:
-        if self._like.device.type != "cuda" or programs == 0:
-            return 1
-        chip = _multiprocessors(self._like.device)
-        if programs >= enough * chip or self.time < _LONG:
+        chip = multiprocessors(self._like.device)
+        if programs == 0 or programs >= enough * chip or self.time < _LONG:
             return 1
         return max(1, min(full * chip // programs, self.time // _SHORTEST))
 

@@ -23,7 +23,7 @@ from scanc_runtime.triton_scan import HEAD
 _CELLS, _LANES = 2, 32
 """Channels of a thread: rows and words then lie over threads alike, so that nothing moves between these."""
 _WARPS, _WARPS_ALONE, _ALONE = 4, 8, 4  # of a program; of one of so few to a sequence, which has many tiles in flight
-_BLOCK = 64
+_BLOCK, _BLOCK_WIDE = 64, 32  # channels of a program; of one that reads numbers of 4 bytes
 _AT_ONCE, _LARGEST_GROUP = 512, 16
 """Programs that run at once, about; and the most tiles of a group."""
 _BUSY = 256  # tiles in whose time one group hears of another, about
@@ -85,9 +85,12 @@ class LookbackTiling:
 
     def _choose(self, call: Sized) -> Blocks:
         size = call.sizes[self.axis]
-        block = _forced.block or min(_BLOCK, max(8, 1 << max(0, size - 1).bit_length()))
-        programs = {axis: call.sizes[axis] for axis in self.grid} | {self.axis: max(1, -(-size // block))}
-        warps = _WARPS_ALONE if self.light and prod(programs.values()) <= _ALONE else _WARPS
+        grid = {axis: call.sizes[axis] for axis in self.grid}
+        alone = self.light and prod(grid.values()) * -(-size // _BLOCK) <= _ALONE
+        most = _BLOCK if alone or call.width < 4 else _BLOCK_WIDE
+        block = _forced.block or min(most, max(8, 1 << max(0, size - 1).bit_length()))
+        programs = grid | {self.axis: max(1, -(-size // block))}
+        warps = _WARPS_ALONE if alone else _WARPS
         chunks = _forced.chunks or max(1, _CELLS * _LANES * warps // block)
         warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
         per_step = _CELLS * (self.rows * max(call.width, 2) / 4 + self.past)
@@ -104,8 +107,6 @@ class LookbackTiling:
         constants |= {f"block_{self.axis}": block, "chunks": chunks, "unroll": steps}
         constants["group"] = _forced.group or self._group(programs, chunks)
         constants["nest"] = _forced.nest or self._nest(programs, constants["group"])
-        constants["wave"] = _forced.wave or 1 << 20
-        constants["ahead"] = _forced.ahead or 0
         return Blocks(
             constants, programs, constants["unroll"], warps, _forced.registers or (_REGISTERS if few else None)
         )
@@ -138,8 +139,6 @@ class _Forced:
     steps: int | None = None
     group: int | None = None
     nest: int | None = None
-    wave: int | None = None
-    ahead: int | None = None
     num_warps: int | None = None
     registers: int | None = None
 
@@ -154,8 +153,6 @@ def forced_lookback(
     steps: int | None = None,
     group: int | None = None,
     nest: int | None = None,
-    wave: int | None = None,
-    ahead: int | None = None,
     num_warps: int | None = None,
     registers: int | None = None,
 ) -> Iterator[None]:
@@ -166,7 +163,7 @@ def forced_lookback(
     """
     global _forced
     before = _forced
-    _forced = _Forced(block, chunks, steps, group, nest, wave, ahead, num_warps, registers)
+    _forced = _Forced(block, chunks, steps, group, nest, num_warps, registers)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scanc_runtime import tuned
+from scanc_runtime.auto import is_long, preferred
 from scanc_runtime.autograd import differentiable_op
 from scanc_runtime.checks import Plan
 from scanc_runtime.eager import is_plain
@@ -16,13 +17,6 @@ from scanc_runtime.register import BackwardFn, ForwardFn, Kernels, SavedFn, Step
 from scanc_runtime.shapes import Primals, Shapes, Tensors
 from scanc_runtime.spec import Spec
 
-_PREFERENCE = ("chunked", "recurrent", "parallel")
-
-
-def preferred(forms: Sequence[str]) -> str:
-    """The form that `auto` is where no call says otherwise, of those that a module has."""
-    return next((form for form in _PREFERENCE if form in forms), forms[0])
-
 
 class Operator(Interface):
     """A differentiable operator from the functions of a generated module.
@@ -30,6 +24,7 @@ class Operator(Interface):
     `forward` and `backward` map each form to its function, `saved` tells the shapes of what forward keeps
     for backward, `step` is one time step in plain torch.  `absent`: the functions take None for a state that begins
     as declared, and for the gradient of a final state that has none, and leave out final states that nobody reads.
+    `long` is the form for few long sequences on a GPU, if the module has one.
     """
 
     def __init__(
@@ -41,12 +36,14 @@ class Operator(Interface):
         backward: Mapping[str, BackwardFn],
         saved: SavedFn,
         absent: bool = False,
+        long: str | None = None,
     ) -> None:
         super().__init__(spec)
         self.saved = saved
         self._absent = absent
         self._shapes = Shapes(spec)
         self._forms = tuple(forward)
+        self.long = long
         self._preferred = preferred(self._forms)
         self.raw = register(spec, Kernels(step, forward, backward, saved))
         self._apply, self._apply_plain = differentiable_op(spec, self.raw, step, absent)
@@ -61,12 +58,13 @@ class Operator(Interface):
     def _auto(self, plan: Plan) -> str:
         if plan.time == 1 and "recurrent" in self._forms:
             return "recurrent"
+        default = self._preferred if self.long is None or not is_long(self.spec, plan) else self.long
         if torch.compiler.is_compiling() or not tuned.exists(self.spec.digest):
-            return self._preferred
+            return default
         of = self.spec
         key = tuned.call_key(of.digest, of.forms, plan.batch, plan.time, plan.sizes, plan.compute, plan.device)
         form = (tuned.find(key) or {}).get("form")
-        return form if form in self._forms else self._preferred
+        return form if form in self._forms else default
 
     def _run(
         self, form: str, reverse: bool, primals: Primals, final: bool

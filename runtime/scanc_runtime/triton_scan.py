@@ -104,17 +104,6 @@ def end_of(word):
 
 
 @triton.jit
-def place_of(ticket, tiles, rows, wave: tl.constexpr):
-    """The tile and the row of a ticket: `wave` rows go through all tiles side by side, then the next rows."""
-    width = tl.minimum(rows, wave)
-    turn = ticket // (width * tiles)
-    within = ticket % (width * tiles)
-    first = turn * width
-    width = tl.minimum(rows - first, width)
-    return within // width, first + within % width
-
-
-@triton.jit
 def state_words(
     words_ptr, which: tl.constexpr, tiles, rows, block: tl.constexpr, group: tl.constexpr, nest: tl.constexpr
 ):
@@ -201,14 +190,3 @@ def look_back(words, tiles, rows, slot, tile, product, end, inner, before, group
             nests, rows, slot, here // nest, nothing, carried(state, product, end), last & (here % nest == nest - 1)
         )
     return carried(state, inner, before)
-
-
-@triton.jit
-def ask_ahead(row, first, T, stride: tl.constexpr, reverse: tl.constexpr, steps: tl.constexpr, block: tl.constexpr):
-    """Asks for `steps` rows from the step `first` on, without waiting for them; `row` is where row 0 begins."""
-    width: tl.constexpr = row.dtype.element_ty.primitive_bitwidth // 8
-    pieces: tl.constexpr = block * width // 32 if block * width > 32 else 1
-    piece = tl.arange(0, steps * pieces)
-    time = tl.minimum(tl.maximum(first + piece // pieces, 0), T - 1)
-    time = (T - 1 - time if reverse else time).to(tl.int64)
-    tlmath.prefetch(row.to(tl.int64) + time * (stride * width) + piece % pieces * 32)

@@ -21,6 +21,9 @@ TRANSCENDENTAL = frozenset(
         *("sigmoid", "logsigmoid", "softplus", "tanh", "silu", "gelu", "erf", "sin", "cos"),
     )
 )
+_CHUNK, _TILE, _GROUP = 16, 128, 2048
+"""One pass over memory: steps of a thread, of a tile, and of a group of tiles, which wait for the group before them."""
+_WORD = 24  # bytes per tile and state: a word of 8, which is filled, written and read
 _STATE_BYTES = 4  # states are kept in fp32; twice that where a tensor is fp64
 
 
@@ -88,8 +91,8 @@ def forward_cost(
     """The cost of one forward call of a classified program in `form` (recurrent, parallel or chunked).
 
     `itemsize` is the width of the tensors' real numbers.  `fused`: one kernel holds everything in registers (the
-    Triton target); otherwise every instruction reads its arguments from memory and writes its result there, map
-    regions for all time steps at once in every form.
+    Triton target, whose form parallel takes all steps twice, in one pass over memory); otherwise every instruction
+    reads its arguments from memory and writes its result there, map regions for all time steps at once in every form.
     """
     count = _Counter(program, sizes, _STATE_BYTES * max(1, itemsize // _STATE_BYTES))
     tokens = batch * time
@@ -104,6 +107,10 @@ def forward_cost(
         + sum(count.physical(p.dims, p.type) for p in program.params)
     )
     moved += 2 * batch * state
+    if fused and form == "parallel":
+        words = tokens * state / _STATE_BYTES / _TILE * _WORD
+        walked = 2 * min(time, _CHUNK) + -(-time // _GROUP)
+        return Cost(moved + words, 2 * flops, 2 * hard, batch * state, kernels=2, steps=walked)
     if fused:
         return Cost(moved, flops, hard, batch * state, kernels=1, steps=time)
     moved += tokens * sum(map(count.region_bytes, each))

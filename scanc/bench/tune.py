@@ -1,7 +1,8 @@
 """Tuning: at most eight candidates per kernel are checked and timed, and the fastest is stored for later calls.
 
 Of the Triton target each kernel that runs at the given sizes is tuned by itself: blocks, warps, steps of a block,
-blocks read ahead.  Of the torch target it is the call as a whole: its form, and the chunks of the chunked one.
+blocks read ahead; and the form of the call, where `auto` depends on sizes.  Of the torch target it is the call as a
+whole: its form, and the chunks of the chunked one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from scanc_runtime import tuned
+from scanc_runtime.auto import can_be_long
 from scanc_runtime.scans import chunk_length
 from scanc_runtime.tiling import Watched, watched
 from torch import Tensor
@@ -114,18 +116,21 @@ class Tuner:
             for kernel in kernels.values():
                 if kernel.key.kernel not in known:
                     found += _of_kernel(kernel, direction)
-        return found or self._of_call(call)
+        return found + self._of_call(call)
 
     def _of_call(self, call: Call) -> list[Candidate]:
-        """Candidates of the torch target."""
-        operator = self._operator.operator(self._operator.target)
+        """Candidates of the call as a whole: on the Triton target, none where it has the same form at any size."""
+        target = self._operator.target
+        operator = self._operator.operator(target)
         with tuned.trying({}):
             plan, default = operator.plan(**self._leaves)
+        if target == "triton" and (operator.long is None or not can_be_long(plan)):
+            return []
         spec = operator.spec
         key = tuned.call_key(spec.digest, spec.forms, plan.batch, plan.time, plan.sizes, plan.compute, plan.device)
         tried: list[tuple[str, dict[str, Any]]] = [(f"{default} (default)", {})]
         tried += [(form, {"form": form}) for form in operator.forms if form != default]
-        if "chunked" in operator.forms:
+        if target == "torch" and "chunked" in operator.forms:
             width = max((prod(call.sizes[axis] for axis in state.axes) for state in spec.states), default=1)
             asis = chunk_length(call.time, call.batch * width)
             steps = [steps for steps in _CHUNKS if 2 * steps <= call.time and steps != asis]

@@ -36,6 +36,10 @@ class Functions(Protocol):
         """The forms that the functions have; `recurrent` is always there."""
 
     @property
+    def long(self) -> str | None:
+        """The form for few long sequences on a GPU, if the functions have one."""
+
+    @property
     def refused(self) -> Iterable[tuple[str, str]]:
         """(form, reason) of each form that the class does not admit."""
 
@@ -61,7 +65,7 @@ def assemble(text: str, discrete: Program, classified: Program, functions: Funct
         out.line(line)
     out.blank()
     source = "\n".join((out.text(), spec_literal(spec), "", functions.source.strip("\n"), "", ""))
-    return source + _operator(spec.name, absent=target == "triton")
+    return source + _operator(spec.name, functions.long, absent=target == "triton")
 
 
 def spec_of(
@@ -277,9 +281,10 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(name: str, absent: bool) -> str:
-    identifier, last = Names().of(name), ", absent=True" if absent else ""
-    return (
-        f"operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved{last})\n"
-        f"{identifier} = operator\n"
-    )
+def _operator(name: str, long: str | None, *, absent: bool) -> str:
+    given = "SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved"
+    if absent:
+        given += ", absent=True"
+    if long is not None:
+        given += f", long={_text(long)}"
+    return f"operator = Operator({given})\n{Names().of(name)} = operator\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from analysis.bodies import program
 
 from scanc.analysis.cost import CPU, H200, forward_cost
@@ -60,6 +61,36 @@ def test_wide_states_are_stepped_through_in_every_chunk() -> None:
         forward_cost(ema(), form, {"i": 1 << 16}, 1, 64, fused=False).kernels for form in ("recurrent", "chunked")
     ]
     assert kernels[0] == kernels[1]
+
+
+def gated() -> Program:
+    """h = a*h + x."""
+    return run(
+        TO_CLASSIFIED,
+        program(lambda n: {"h": n.a * n.h + n.x}, states={"h": "i"}, inputs={"a": "i", "x": "i"}),
+        Trace(),
+    )
+
+
+@pytest.mark.parametrize(("time", "width", "milliseconds"), [(1 << 16, 2048, 0.427), (1 << 20, 64, 0.341)])
+def test_one_pass_over_memory_is_as_fast_as_it_was_measured(time: int, width: int, milliseconds: float) -> None:
+    cost = forward_cost(gated(), "parallel", {"i": width}, 1, time, fused=True)
+    assert 1e3 * cost.time(H200) == pytest.approx(milliseconds, rel=0.3)
+    once = forward_cost(gated(), "recurrent", {"i": width}, 1, time, fused=True)
+    assert once.bytes < cost.bytes < 1.02 * once.bytes
+    assert cost.flops == 2 * once.flops
+    assert cost.kernels == once.kernels + 1
+
+
+def test_few_long_sequences_are_worth_one_pass_over_memory() -> None:
+    step, once = (
+        forward_cost(gated(), form, {"i": 64}, 1, 2048, fused=True).time(H200) for form in ("recurrent", "parallel")
+    )
+    assert once < step / 10
+    step, once = (
+        forward_cost(gated(), form, {"i": 64}, 1, 8, fused=True).time(H200) for form in ("recurrent", "parallel")
+    )
+    assert step < once
 
 
 def test_nothing_to_do_costs_a_launch() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from scanc_runtime import cache, tuned
+from scanc_runtime import auto, cache, tuned
 from scanc_runtime.tiling import Watched, watched
 from torch import Tensor
 from torch.testing import assert_close
@@ -122,6 +122,42 @@ def test_kernels_are_tuned_one_by_one_and_laid_out_as_chosen(monkeypatch: pytest
     assert forward.blocks.num_warps == backward.blocks.num_warps == 2
     x, logit = torch.randn(1, 20, 8), torch.randn(8)
     assert_close(compiler.load(EMA, target="triton")(x, logit), compiler.load(EMA, target="torch")(x, logit))
+
+
+def on_a_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets calls choose their form as on a GPU, and be long from 40 steps on."""
+    monkeypatch.setattr(auto, "multiprocessors", lambda device: 132)
+    monkeypatch.setattr(auto, "LONG", 40)
+
+
+@pytest.mark.parametrize(("time", "default"), [(20, "chunked"), (40, "parallel")])
+@pytest.mark.parametrize("fastest", ["chunked", "recurrent", "parallel"])
+def test_forms_are_tried_where_auto_depends_on_sizes(
+    monkeypatch: pytest.MonkeyPatch, time: int, default: str, fastest: str
+) -> None:
+    on_a_chip(monkeypatch)
+    monkeypatch.setattr(tune, "MOST", 3)
+    monkeypatch.setattr(tune, "_of_kernel", lambda kernel, direction: [])
+    faked(monkeypatch, lambda choice: 1.0 if choice.get("form", default) == fastest else 2.0)
+    sizes = "--target", "triton", "--device", "cpu", "--batch", "1", "--time", str(time), "--size", "d=2"
+    result = run(EMA, *sizes, "--no-backward")
+    assert result.exit_code == 0, result.output
+    others = [form for form in ("recurrent", "chunked", "parallel") if form != default]
+    assert [row[1] for row in rows(result.stdout)] == [f"{default} (default)", *others]
+    assert [row[1].split()[0] for row in rows(result.stdout) if row[-1] == "yes"] == [fastest]
+    x, logit = torch.randn(1, time, 2), torch.randn(2)
+    op = compiler.load(EMA, target="triton")
+    assert f"form {fastest}" in op.explain(x, logit)
+    assert f"form {default}" in op.explain(x[:, :-1].repeat(1, 2, 1), logit)
+
+
+def test_what_has_one_form_at_any_size_is_tuned_by_its_kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_chip(monkeypatch)
+    faked(monkeypatch, lambda choice: 1.0)
+    sizes = "--target", "triton", "--device", "cpu", "--batch", "1", "--time", "4", "--size", "d=2"
+    for file, more in ((GRU, ()), (EMA, ("--dtype", "float64"))):
+        table = rows(run(file, *sizes, "--no-backward", *more).stdout)
+        assert {row[0].split()[0] for row in table} == {"forward"}
 
 
 def laid() -> tuple[Watched, Watched]:

@@ -24,21 +24,20 @@ BODIES = {
         "h = polar(exp(g), w)*h + x\ny = real(h)\noutput y[d]\n"
     ),
     "max-plus": "axes d\ninput g[d], x[d]\nstate h[d]\nh = max(h + g, x)\noutput h[d]\n",
-    "log": "axes d\ninput g[d], x[d]\nstate h[d]\nh = logaddexp(h + g, x)\noutput h[d]\n",
+    "log": "axes d\ninput g[d], x[d]\nstate h[d]\nh = g*h + x\noutput h[d]\n",
     "selective": (
         "axes d, n\ninput g[d], u[d], B[n], C[n]\nparam A[d,n]\nstate h[d,n]\n"
         "h = exp(g*A)*h + u*B\ny = C · h\noutput y[d]\n"
     ),
-    "per key": (
-        "axes d, n\ninput g[n], u[d], B[n], C[n]\nstate h[d,n]\nh = exp(g)*h + u*B\ny = C · h\noutput y[d]\n"
-    ),
+    "per key": ("axes d, n\ninput g[n], u[d], B[n], C[n]\nstate h[d,n]\nh = exp(g)*h + u*B\ny = C · h\noutput y[d]\n"),
 }
 SIZES = {"d": 36, "n": 6}
 
 
 @cache
 def emitted(body: str) -> Emitted:
-    return emit(lower(f"scan extreme\n{BODIES[body]}"), segment=None)
+    over = " over log" if body == "log" else ""
+    return emit(lower(f"scan extreme{over}\n{BODIES[body]}"), segment=None)
 
 
 def arguments(spec: Emitted, time: int, *, closed: bool) -> tuple[dict[str, torch.Tensor], ...]:

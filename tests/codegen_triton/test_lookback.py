@@ -78,7 +78,7 @@ output h[n,d]
 }
 Maps = tuple[Tensor, ...]
 SMALL = {"block": 8, "chunks": 4, "steps": 4, "group": 2}
-NESTED = {"chunks": 2, "steps": 4, "group": 2, "nest": 2, "wave": 1, "ahead": 1}
+NESTED = {"chunks": 2, "steps": 4, "group": 2, "nest": 2}
 
 
 @cache
@@ -124,7 +124,7 @@ def test_lengths(time: int) -> None:
         {"chunks": 8, "steps": 4, "group": 16},
         NESTED,
         {"chunks": 1, "steps": 2, "group": 4, "nest": 2},
-        {"chunks": 1, "steps": 2, "group": 2, "nest": 8, "wave": 3},
+        {"chunks": 1, "steps": 2, "group": 2, "nest": 8},
         {"block": 2},
         {"block": 64},
     ],

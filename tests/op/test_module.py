@@ -19,6 +19,7 @@ FUNCTIONS = SimpleNamespace(
     imports=("from scanc_runtime import functions",),
     forms=("recurrent",),
     refused=(("chunked", 'no "scan"'),),
+    long=None,
 )
 
 

@@ -38,6 +38,23 @@ def test_rows_and_words_lie_alike(size: int, width: int, rows: int, past: int, l
     assert not past or blocks.unroll % chosen.segment == 0
 
 
+@pytest.mark.parametrize(
+    ("size", "width", "layout"),
+    [(2048, 4, (32, 8, 4)), (2048, 2, (64, 4, 4)), (64, 4, (64, 8, 8)), (64, 2, (64, 8, 8)), (5, 4, (8, 64, 8))],
+)
+def test_blocks_are_narrow_where_numbers_are_wide_and_channels_many(
+    size: int, width: int, layout: tuple[int, int, int]
+) -> None:
+    blocks = tiling(2, 0, light=True).blocks(Call({"d": size, "h": 1}, width=width))
+    assert (blocks.constants["block_d"], blocks.constants["chunks"], blocks.num_warps) == layout
+
+
+def test_few_channels_have_nests_of_large_groups() -> None:
+    few, many = (tiling(2, 0, light=True).blocks(Call({"d": size, "h": 1})).constants for size in (64, 2048))
+    assert (few["group"], few["nest"]) == (16, 16)
+    assert (many["group"], many["nest"]) == (8, 1)
+
+
 def test_the_layout_is_chosen_once() -> None:
     chosen = tiling(2, 0, light=True)
     assert chosen.blocks(Call({"d": 7, "h": 1})) is chosen.blocks(Call({"d": 7, "h": 1}))

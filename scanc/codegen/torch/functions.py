@@ -45,6 +45,7 @@ class TorchFunctions:
     imports: tuple[str, ...]
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
+    long: None = None
 
 
 def emit_functions(forward: Program, adjoint: Program, discrete: Program) -> TorchFunctions:

@@ -54,6 +54,7 @@ class TritonFunctions:
     imports: tuple[str, ...]
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
+    long: str | None
 
 
 def emit_functions(
@@ -127,7 +128,7 @@ def emit_functions(
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = [*([] if single else [_NO_PARALLEL[chunked]]), *([] if chunked else [("chunked", why)])]
     imports = (*_IMPORTS, *(_LOOKBACK_IMPORTS if single else ()), *_step_imports(out.text()))
-    return TritonFunctions(out.text(), imports, forms, tuple(refused))
+    return TritonFunctions(out.text(), imports, forms, tuple(refused), "parallel" if single else None)
 
 
 def _step_imports(source: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from scanc.ir.nodes import Broadcast, Const, Contract, Kind, Map, Program, Reduc
 from scanc.passes.schedule import Axes, Schedule, schedule
 
 _OWN = """
-tlscan batch ticket tile tiles rows slot chunk group nest wave ahead start count span holds behind later
+tlscan batch ticket tile tiles rows slot chunk group nest start count span holds behind
 forward_lookback_kernel backward_lookback_kernel
 """
 _FIRST = "(tile == 0) & (chunk == 0)"  # whether a chunk is the very first
@@ -107,14 +107,14 @@ class LookbackFrame(Frame):
         return f"tl.sum({text}, axis=1, keep_dims=True)"
 
     def constants(self) -> list[str]:
-        return [*super().constants(), "chunks", "unroll", "group", "nest", "wave", "ahead"]
+        return [*super().constants(), "chunks", "unroll", "group", "nest"]
 
     def write_indices(self, out: Writer, scratch: Iterable[Axes] = ()) -> None:
         parts = [f"size_{a}" if a in self.schedule.grid else f"tl.cdiv(size_{a}, block_{a})" for a in self.spread]
         out.line(f"ticket = tlscan.ticket({self.words})")
         out.line(" * ".join(["rows = batch", *parts]), "programs of a tile of time")
         out.line("tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)")
-        out.line("tile, slot = tlscan.place_of(ticket, tiles, rows, wave)")
+        out.line("tile, slot = ticket // rows, ticket % rows")
         out.line("program = slot.to(tl.int64)")
         self._write_spread(out)
         out.line("b = program")
@@ -154,8 +154,8 @@ class _Pass:
         self.out.line("count = tl.minimum(T - start, unroll)", "[chunk]: its steps")
         self.out.line("origin = (T - 1 - start if reverse else start).to(tl.int64)")
 
-    def write_rows(self, found: Sequence[Read], later: str) -> None:
-        """All rows of the tile, as they are stored; those of a tile that starts at `later` are asked for."""
+    def write_rows(self, found: Sequence[Read]) -> None:
+        """All rows of the tile, as they are stored."""
         if not found:
             return
         places: dict[str, Row] = {}
@@ -169,16 +169,6 @@ class _Pass:
             for read in found:
                 load = self.frame.raw(places[read.value].here, read.axes, read.kind, "(u < count)")
                 self.out.line(f"{self.rows[read.value]} += ({load},)", self.frame.comment(read.axes))
-        axis, block = self.frame.axis, f"block_{self.frame.axis}"
-        with self.out.block("if ahead > 0 and tile + ahead < tiles:"):
-            self.out.line(f"later = {later}")
-            for read in found:
-                if self.frame.tile(read.axes) and read.kind is Kind.REAL:
-                    buffer = self.kernel.buffers[read.tensor]
-                    first = self.frame.address(buffer, {**dict(read.fixed), TIME: 0, axis: f"part_{axis} * {block}"})
-                    stride = buffer.strides[buffer.dims.index(TIME)]
-                    where = f"{first}, later, T, {stride}, reverse, chunks * unroll, {block}"
-                    self.out.line(f"tlscan.ask_ahead({where})")
 
     def write_taken(self, step: Step, found: Iterable[Read]) -> None:
         """The values of the step `u`."""
@@ -279,7 +269,7 @@ class _Forward(_Pass):
         local = self.local()
 
         self.write_place("(tile * chunks + chunk) * unroll")
-        self.write_rows(inputs, "(tile + ahead) * chunks * unroll")
+        self.write_rows(inputs)
         self.write_firsts(local, starts)
         if any(state != value for state, value in program.next):
             with out.block("for u in tl.static_range(unroll):"):
@@ -342,7 +332,7 @@ class _Backward(_Pass):
         local = self.local()
 
         self.write_place("((tiles - tile) * chunks - 1 - chunk) * unroll")
-        self.write_rows(found, "(tiles - tile - ahead - 1) * chunks * unroll")
+        self.write_rows(found)
         if rerun is not None:
             self._write_rerun(rerun, again_inputs, saved)
         self.write_firsts(local, starts)

@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="6c2902bbd444",
+    digest="99992ee1107a",
     axes=(
         AxisSpec("d"),
     ),
@@ -664,8 +664,6 @@ def forward_lookback_kernel(
     unroll: tl.constexpr,
     group: tl.constexpr,
     nest: tl.constexpr,
-    wave: tl.constexpr,
-    ahead: tl.constexpr,
     segment: tl.constexpr,
     save: tl.constexpr,
     reverse: tl.constexpr,
@@ -675,7 +673,7 @@ def forward_lookback_kernel(
     ticket = tlscan.ticket(words_ptr)
     rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
     tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
-    tile, slot = tlscan.place_of(ticket, tiles, rows, wave)
+    tile, slot = ticket // rows, ticket % rows
     program = slot.to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
@@ -699,17 +697,6 @@ def forward_lookback_kernel(
     x_rows = ()
     for u in tl.static_range(unroll):
         x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
-    if ahead > 0 and tile + ahead < tiles:
-        later = (tile + ahead) * chunks * unroll
-        tlscan.ask_ahead(
-            x_ptr + b * x_stride_b + 0 * x_stride_t + part_d * block_d * x_stride_d,
-            later,
-            T,
-            x_stride_t,
-            reverse,
-            chunks * unroll,
-            block_d,
-        )
     if h_start_ptr is None:
         h_first = tl.full([chunks, block_d], 0.0, acc)  # [chunk, d]
     else:
@@ -774,8 +761,6 @@ def backward_lookback_kernel(
     unroll: tl.constexpr,
     group: tl.constexpr,
     nest: tl.constexpr,
-    wave: tl.constexpr,
-    ahead: tl.constexpr,
     segment: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
@@ -784,7 +769,7 @@ def backward_lookback_kernel(
     ticket = tlscan.ticket(words_ptr)
     rows = batch * tl.cdiv(size_d, block_d)  # programs of a tile of time
     tiles = tl.maximum(tl.cdiv(T, chunks * unroll), 1)
-    tile, slot = tlscan.place_of(ticket, tiles, rows, wave)
+    tile, slot = ticket // rows, ticket % rows
     program = slot.to(tl.int64)
     part_d = program % tl.cdiv(size_d, block_d)
     program = program // tl.cdiv(size_d, block_d)
@@ -815,26 +800,6 @@ def backward_lookback_kernel(
         x_rows += (tl.load(x_at + way * u * x_stride_t, mask=in_d & (u < count), other=0.0),)  # [chunk, d]
         # [chunk, d]
         dy_h_rows += (tl.load(dy_h_at + way * u * dy_h_stride_t, mask=in_d & (u < count), other=0.0),)
-    if ahead > 0 and tile + ahead < tiles:
-        later = (tiles - tile - ahead - 1) * chunks * unroll
-        tlscan.ask_ahead(
-            x_ptr + b * x_stride_b + 0 * x_stride_t + part_d * block_d * x_stride_d,
-            later,
-            T,
-            x_stride_t,
-            reverse,
-            chunks * unroll,
-            block_d,
-        )
-        tlscan.ask_ahead(
-            dy_h_ptr + b * dy_h_stride_b + 0 * dy_h_stride_t + part_d * block_d * dy_h_stride_d,
-            later,
-            T,
-            dy_h_stride_t,
-            reverse,
-            chunks * unroll,
-            block_d,
-        )
     checkpoint = (start // segment).to(tl.int64)
     # [chunk, d]
     h_saved_at = (
@@ -1083,5 +1048,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked, "parallel": forward_parallel}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked, "parallel": backward_parallel}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, long="parallel")
 ema = operator
