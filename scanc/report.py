@@ -27,7 +27,7 @@ TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
 
 _TRITON_ONLY = ("realify", "fuse", "schedule")
 Refused = Sequence[tuple[str, str]]
-Admitted = tuple[Sequence[str], Refused, str | None]
+Admitted = tuple[Sequence[str], Refused, tuple[str, float] | None]
 """The forms of a target, (form, reason) of those that it refuses, and the form for few long sequences, if any."""
 
 
@@ -74,11 +74,11 @@ def _remark(remark: Remark) -> str:
     return f"{remark.source}: {declined}{remark.text}{where}"
 
 
-def _judged(form: str, forms: Sequence[str], refused: Refused, long: str | None) -> str:
+def _judged(form: str, forms: Sequence[str], refused: Refused, long: tuple[str, float] | None) -> str:
     """What a target's form is, or why the target does not have it."""
     if form not in forms:
         return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
-    if form == long:
+    if long is not None and form == long[0]:
         return f"{form}: {FORMS[form]}, in one pass over memory (auto for few long sequences in float32)"
     return f"{form}: {FORMS[form]}{' (auto)' if form == preferred(forms) else ''}"
 

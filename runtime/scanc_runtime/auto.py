@@ -9,7 +9,6 @@ import torch
 
 from scanc_runtime.checks import Plan
 from scanc_runtime.spec import Spec
-from scanc_runtime.tiling import SPREAD
 
 LONG = 2048
 """Steps from which one pass with the time shared out is sure to gain on one step after the other.
@@ -49,14 +48,14 @@ def can_be_long(plan: Plan) -> bool:
     return multiprocessors(plan.device) > 0 and torch.version.hip is None and plan.compute == torch.float32
 
 
-def is_long(spec: Spec, plan: Plan) -> bool:
-    """Whether a call has long sequences, and so few of them that most of a GPU would be idle.
+def is_long(spec: Spec, plan: Plan, few: float) -> bool:
+    """Whether a call has long sequences, and `few` of them: less than so many programs for each multiprocessor.
 
     What is exported for any size is not, for it has one form.
     """
     if not can_be_long(plan) or not _holds(plan.time >= LONG):
         return False
-    most = int(SPREAD[0] * _CELLS * multiprocessors(plan.device))
+    most = int(few * _CELLS * multiprocessors(plan.device))
     for state in spec.states:
         scans = plan.batch
         for axis in state.axes:

@@ -24,7 +24,8 @@ class Operator(Interface):
     `forward` and `backward` map each form to its function, `saved` tells the shapes of what forward keeps
     for backward, `step` is one time step in plain torch.  `absent`: the functions take None for a state that begins
     as declared, and for the gradient of a final state that has none, and leave out final states that nobody reads.
-    `long` is the form for few long sequences on a GPU, if the module has one.
+    `long` is the form for few long sequences on a GPU, if the module has one, and how few: programs for each
+    multiprocessor, of those that would walk whole sequences.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Operator(Interface):
         backward: Mapping[str, BackwardFn],
         saved: SavedFn,
         absent: bool = False,
-        long: str | None = None,
+        long: tuple[str, float] | None = None,
     ) -> None:
         super().__init__(spec)
         self.saved = saved
@@ -58,7 +59,9 @@ class Operator(Interface):
     def _auto(self, plan: Plan) -> str:
         if plan.time == 1 and "recurrent" in self._forms:
             return "recurrent"
-        default = self._preferred if self.long is None or not is_long(self.spec, plan) else self.long
+        default = self._preferred
+        if self.long is not None and is_long(self.spec, plan, self.long[1]):
+            default = self.long[0]
         if torch.compiler.is_compiling() or not tuned.exists(self.spec.digest):
             return default
         of = self.spec

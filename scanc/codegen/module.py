@@ -36,8 +36,8 @@ class Functions(Protocol):
         """The forms that the functions have; `recurrent` is always there."""
 
     @property
-    def long(self) -> str | None:
-        """The form for few long sequences on a GPU, if the functions have one."""
+    def long(self) -> tuple[str, float] | None:
+        """The form for few long sequences on a GPU, if the functions have one, as `Operator` takes it."""
 
     @property
     def refused(self) -> Iterable[tuple[str, str]]:
@@ -281,10 +281,10 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(name: str, long: str | None, *, absent: bool) -> str:
+def _operator(name: str, long: tuple[str, float] | None, *, absent: bool) -> str:
     given = "SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved"
     if absent:
         given += ", absent=True"
     if long is not None:
-        given += f", long={_text(long)}"
+        given += f", long=({_text(long[0])}, {long[1]})"
     return f"operator = Operator({given})\n{Names().of(name)} = operator\n"

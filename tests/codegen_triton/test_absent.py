@@ -107,7 +107,7 @@ def run(op: Any, given: dict[str, Tensor], form: str, *, final: bool, flows: boo
     )
 
 
-@pytest.mark.parametrize("time", [0, 1, 5])
+@pytest.mark.parametrize("time", [0, 5])
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_absent_states_are_as_declared(name: str, form: str, time: int) -> None:
     op = operator(name)
@@ -116,7 +116,7 @@ def test_absent_states_are_as_declared(name: str, form: str, time: int) -> None:
         return
     given, begin = arguments(name, time)
     with forced(unroll=2, chunks=3 if form == "chunked" else None):
-        for final, flows in ((True, True), (True, False), (False, False)):
+        for final, flows in ((True, True), (False, False)):
             wanted = run(op, given, form, final=final, flows=flows, initial_state=begin)
             found = run(op, given, form, final=final, flows=flows)
             assert_close(found, wanted, **EXACT, equal_nan=True)

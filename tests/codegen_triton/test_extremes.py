@@ -52,8 +52,7 @@ def arguments(spec: Emitted, time: int, *, closed: bool) -> tuple[dict[str, torc
     return inputs, params, initial
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize(("reverse", "dtype"), [(False, torch.float32), (True, torch.bfloat16)], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("body", BODIES)
 def test_every_form(body: str, reverse: bool, dtype: torch.dtype) -> None:
     spec = emitted(body)

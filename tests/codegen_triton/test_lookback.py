@@ -102,7 +102,7 @@ def check(spec: Emitted, time: int, bound: float = 1e-5, **options: object) -> N
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", [*EXAMPLES, *BODIES])
 def test_values_and_gradients(name: str, reverse: bool) -> None:
-    check(emitted(name), 67, reverse=reverse)
+    check(emitted(name), 35 if reverse else 67, reverse=reverse)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -111,7 +111,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     check(emitted(name), 35, 3e-2, dtype=dtype)
 
 
-@pytest.mark.parametrize("time", [0, 1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 49, 64, 65])
+@pytest.mark.parametrize("time", [0, 1, 4, 5, 16, 31, 33, 64])
 def test_lengths(time: int) -> None:
     check(emitted("mingru"), time)
 
@@ -134,9 +134,8 @@ def test_layouts(layout: dict[str, int]) -> None:
         check(emitted("ema"), 53)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", ["gated", "two states, one reads the other's past", "heads", "qrnn"])
-@pytest.mark.parametrize("time", [67, 96])
+@pytest.mark.parametrize(("time", "reverse"), [(67, False), (96, True)])
+@pytest.mark.parametrize("name", ["gated", "two states, one reads the other's past"])
 def test_nests_of_groups(name: str, reverse: bool, time: int) -> None:
     with forced_lookback(**{**SMALL, **NESTED}):
         check(emitted(name), time, reverse=reverse)

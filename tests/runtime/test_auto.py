@@ -54,6 +54,17 @@ def test_few_long_sequences_take_one_pass(batch: int, time: int, width: int, for
     assert operator._auto(plan(batch, time, {"d": width}, torch.float64)) == form.replace("parallel", "chunked")
 
 
+@pytest.mark.parametrize(
+    ("batch", "time", "form"),
+    [(8, 4096, "parallel"), (16, 4096, "parallel"), (17, 4096, "chunked"), (64, 512, "chunked"), (64, 4096, "chunked")],
+)
+def test_light_steps_take_it_for_more_sequences(batch: int, time: int, form: str) -> None:
+    light = scanc.compile(
+        "scan gated\naxes d\ninput a[d], x[d]\nstate h[d]\nh = a*h + x\noutput h[d]\n", target="triton"
+    )
+    assert light.operator("triton")._auto(plan(batch, time, {"d": 2048})) == form
+
+
 @pytest.mark.parametrize("name", ["gla", "gru", "lru", "selective_ssm"])
 def test_modules_without_the_form_do_without(name: str) -> None:
     op = scanc.load(EXAMPLES / f"{name}.scan")
@@ -79,7 +90,7 @@ def test_all_axes_of_a_state_count() -> None:
     spec = scanc.compile("scan heads\nbatch n\naxes d\ninput x[n,d]\nstate h[n,d]\nh = h/2 + x\noutput h[n,d]\n")
     operator = spec.operator("triton")
     assert operator._auto(plan(1, 4096, {"n": 16, "d": 128})) == "parallel"
-    assert operator._auto(plan(1, 4096, {"n": 64, "d": 128})) == "chunked"
+    assert operator._auto(plan(1, 4096, {"n": 512, "d": 128})) == "chunked"
 
 
 def test_explain_says_when() -> None:

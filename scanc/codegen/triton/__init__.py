@@ -13,6 +13,8 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scanc_runtime.tiling import SPREAD
+
 from scanc.codegen.torch.step import write_step
 from scanc.codegen.triton.backward import backward_kernel, rerun, smooth
 from scanc.codegen.triton.forward import forward_kernel
@@ -29,6 +31,12 @@ SEGMENTS = 16, 32
 """Steps between two saved states, and between matrices, which take more memory than they save time.
 
 With 16, one axis takes an eighth of an input in bf16, and a folded axis of 16 beside it twice one.
+"""
+
+_LONG = SPREAD[0], 8.0
+"""Programs per multiprocessor up to which one pass with the time shared out is taken: any, and where a step is light.
+
+A light step is worked through twice in the time that its rows take to come: it was no slower up to there.
 """
 
 _IMPORTS = (
@@ -54,7 +62,7 @@ class TritonFunctions:
     imports: tuple[str, ...]
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
-    long: str | None
+    long: tuple[str, float] | None
 
 
 def emit_functions(
@@ -128,7 +136,9 @@ def emit_functions(
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = [*([] if single else [_NO_PARALLEL[chunked]]), *([] if chunked else [("chunked", why)])]
     imports = (*_IMPORTS, *(_LOOKBACK_IMPORTS if single else ()), *_step_imports(out.text()))
-    return TritonFunctions(out.text(), imports, forms, tuple(refused), "parallel" if single else None)
+    return TritonFunctions(
+        out.text(), imports, forms, tuple(refused), ("parallel", _LONG[single.light]) if single else None
+    )
 
 
 def _step_imports(source: str) -> tuple[str, ...]:
