@@ -92,7 +92,7 @@ class Interface(ABC):
         states = self._state_binder.bind(initial_state)
         plan = self._plan(given, states, single=False)
         if batch_invariant and plan.batch > 1:
-            rows = [self._row(given, states, row, form, reverse) for row in range(plan.batch)]
+            rows = [self._row(given, states, row, form, reverse, return_state) for row in range(plan.batch)]
             declared = [torch.cat(column) for column in zip(*(outputs for outputs, _ in rows), strict=True)]
             state = {name: torch.cat([final[name] for _, final in rows]) for name in rows[0][1]}
         else:
@@ -103,15 +103,15 @@ class Interface(ABC):
         return (result, state) if return_state else result
 
     def _row(
-        self, given: Sequence[Tensor], states: Mapping[str, Tensor], row: int, form: str, reverse: bool
+        self, given: Sequence[Tensor], states: Mapping[str, Tensor], row: int, form: str, reverse: bool, final: bool
     ) -> tuple[list[Tensor], State]:
-        """The outputs and final states of one row of the batch, [1, …]."""
+        """The outputs of one row of the batch, [1, …], and its final states if asked for: what it alone would give."""
         count = len(self.spec.inputs)
         alone = [tensor[row : row + 1] for tensor in given[:count]]
         own = {name: tensor[row : row + 1] for name, tensor in states.items()}
         plan = self._plan([*alone, *given[count:]], own, single=False)
-        outputs, final = self._execute([*alone, *given[count:]], own, plan, form, reverse, single=False)
-        return _declared(self._outputs, outputs), self._public(final)
+        outputs, last = self._execute([*alone, *given[count:]], own, plan, form, reverse, single=False, final=final)
+        return _declared(self._outputs, outputs), self._public(last) if final else {}
 
     def step(self, /, *tensors: Tensor, state: InitialState = None, form: str = "auto", **named: Tensor) -> Any:
         """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state (a mapping)."""

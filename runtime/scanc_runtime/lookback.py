@@ -58,7 +58,7 @@ class LookbackTiling:
                 f"{self.name}: form parallel carries states in 32 bits",
                 expected="a call that computes in float32",
                 got=f"one that computes in {str(call.real).removeprefix('torch.')}",
-                hint='form="chunked" takes it',
+                hint='form="recurrent" takes it',
             )
         key = (tuple(call.sizes[axis] for axis in (*self.grid, self.axis)), call.width, _forced)
         if key not in self._known:

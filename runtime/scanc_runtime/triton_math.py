@@ -408,5 +408,5 @@ def carry_kernel(
             place = chunks - 1 - early - i if behind else early + i
             alive = inside & (early + i < chunks)
             tl.store(found_ptr + first + tl.cast(place, tl.int64) * size, state, mask=alive)
-            # A product may overflow where nothing is carried.
-            state = tl.where(state == 0, 0.0, products[i] * state) + ends[i]
+            # A product may have overflowed where nothing is carried, and be NaN before a decay of 0.
+            state = tl.where((state != 0) & (products[i] == products[i]), products[i] * state, 0.0) + ends[i]

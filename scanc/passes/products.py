@@ -56,7 +56,7 @@ def _shared(
     """Of (a·b)·c: a·b, which it need not read, the product of c and a that is there, and b."""
     for own, third in (instr.args, instr.args[::-1]):
         inner = made.get(own)
-        if inner is None or inner.type != instr.type:
+        if inner is None or own in changed or inner.type != instr.type:
             continue
         for kept, other in (inner.args, inner.args[::-1]):
             found = pairs.get(frozenset((kept, third)))

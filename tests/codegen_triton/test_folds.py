@@ -13,7 +13,7 @@ from scanc_runtime.tiling import forced
 from scanc.interpreter import random_arguments
 from scanc.semantics.lower import lower
 
-FOLDED = ("selective_ssm", "gla", "mlstm", "mamba2", "delta_rule", "s4d")
+FOLDED = ("selective_ssm", "gla", "mlstm", "mamba2", "delta_rule", "s4d", "linear_attention")
 
 
 @cache
@@ -82,3 +82,22 @@ def test_two_runs_are_bitwise_equal() -> None:
 
 def zeros(spec: Emitted, inputs: dict, initial: dict) -> tuple[dict, dict]:
     return {"y": torch.zeros_like(inputs["x"])}, {"h": torch.zeros_like(initial["h"])}
+
+
+STATES_BESIDE = {
+    "a normaliser": "S = a*S + k*v\nn = a*n + k\no = sum[j](S)*k\noutput o[i], n[i]\n",
+    "a total that is read": "S = 0.9*S + k*v\nn = n + a\no = sum[j](S)*n\noutput o[i]\n",
+    "the past of a row": "w = prev(k, 1)\nS = a*S + w*v\no = sum[j](S)*w\noutput o[i]\n",
+}
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+@pytest.mark.parametrize("body", STATES_BESIDE.values(), ids=STATES_BESIDE.keys())
+def test_states_along_the_outer_axis(body: str, lanes: int) -> None:
+    """Their next values are those of the step, whatever leaves by turns beside them."""
+    n = ", n[i]" if "n =" in body else ""
+    spec = emit(lower(f"scan beside\naxes i, j\ninput k[i], v[j], a[i]\nstate S[i,j]{n}\n{body}"))
+    given = random_arguments(spec.program, batch=2, time=11, sizes={"i": 5, "j": 8}, dtype=torch.float64)
+    with forced(lanes={"i": 4, "j": lanes}, unroll=4):
+        found = compare(spec, given, dtype=torch.float64)
+    assert all(error < 1e-11 for error in found.values()), found

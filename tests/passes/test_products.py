@@ -33,6 +33,7 @@ def products(program: Program) -> list[Instr]:
         ("y = (a*b)*c\nh = a*b + h", 2),  # both are there: nothing to share
         ("y = (a*b)*c + a*b\nh = a*c + h", 3),  # the inner product has another reader
         ("y = (a*a)*c\nh = a*c + h", 2),
+        ("h = (a*c)*h + a*b*c*p\ny = h + c*p", 5),  # what is made from others is not taken apart again
         ("y = (p*a)*p\nh = (p*p)*h + b", 4),  # what is done once per call stays there
     ],
 )

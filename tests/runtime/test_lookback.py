@@ -61,5 +61,5 @@ def test_the_layout_is_chosen_once() -> None:
 
 
 def test_states_of_64_bits_are_refused() -> None:
-    with pytest.raises(ArgumentError, match='form="chunked" takes it'):
+    with pytest.raises(ArgumentError, match='form="recurrent" takes it'):
         tiling(2, 0, light=True).blocks(Call({"d": 7, "h": 1}, torch.float64))

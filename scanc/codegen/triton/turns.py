@@ -126,6 +126,7 @@ class TurnWriter:
         """Within, what leaves by turns is written; `steps`: how many there are."""
         out = self.step.out
         inner = f"lanes_{self._inner}"
+        now = dict(self.step.tiles)  # of the step `u`: what states take next
         self.step.give([value for value in self.parts.given if value not in self.parts.summed], self._first)
         sums = [value for value in self.parts.given if value in self.parts.summed]
         for value in sums:
@@ -141,3 +142,4 @@ class TurnWriter:
             out.line(f"turn_alive = in_turn & (first + u // share * share + turn < {steps}) if tail else in_turn")
             self.step.write(self.parts.behind)
             yield
+        self.step.tiles = now
