@@ -434,9 +434,14 @@ class Sums:
     def __init__(self, memory: list[Tensor], laid: _Laid) -> None:
         self._memory = memory
         self._views = laid.views
-        self.parts = [memory[view.memory].as_strided(*view.parts) for view in laid.views]
+        self.parts = [_view(memory[view.memory], *view.parts) for view in laid.views]
 
     def totals(self) -> list[Tensor]:
         """The sums, always in the same order; they are parts of one memory."""
         rows = [memory.sum(0) if memory.shape[0] != 1 else memory for memory in self._memory]
-        return [rows[view.memory].as_strided(*view.total) for view in self._views]
+        return [_view(rows[view.memory], *view.total) for view in self._views]
+
+
+def _view(memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
+    """A part of some memory; `offset`: from where that begins."""
+    return memory.as_strided(shape, strides, memory.storage_offset() + offset)

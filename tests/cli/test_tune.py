@@ -130,8 +130,15 @@ def on_a_chip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "LONG", 40)
 
 
-@pytest.mark.parametrize(("time", "default"), [(20, "chunked"), (40, "parallel")])
-@pytest.mark.parametrize("fastest", ["chunked", "recurrent", "parallel"])
+@pytest.mark.parametrize(
+    ("time", "default", "fastest"),
+    [
+        (20, "chunked", "chunked"),
+        (20, "chunked", "parallel"),
+        (40, "parallel", "recurrent"),
+        (40, "parallel", "parallel"),
+    ],
+)
 def test_forms_are_tried_where_auto_depends_on_sizes(
     monkeypatch: pytest.MonkeyPatch, time: int, default: str, fastest: str
 ) -> None:

@@ -35,7 +35,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("unroll", [1, 2, 4])
 @pytest.mark.parametrize("lanes", [1, 2, 4])
-@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize("name", [name for name in FOLDED if name != "mamba2"])
 def test_lanes_and_turns(name: str, lanes: int, unroll: int) -> None:
     spec = emitted(name)
     assert axes(name)
