@@ -99,10 +99,11 @@ def check(spec: Emitted, time: int, bound: float = 1e-5, **options: object) -> N
     assert all(error < bound for error in found.values()), found
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", [*EXAMPLES, *BODIES])
+@pytest.mark.parametrize(
+    ("name", "reverse"), [*((name, False) for name in (*EXAMPLES, *BODIES)), ("gated", True), ("heads", True)]
+)
 def test_values_and_gradients(name: str, reverse: bool) -> None:
-    check(emitted(name), 35 if reverse else 67, reverse=reverse)
+    check(emitted(name), 35, reverse=reverse)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
