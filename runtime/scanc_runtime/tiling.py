@@ -29,7 +29,7 @@ _ROWS, _REGISTERS = 80, 150
 """Registers of a thread for rows on their way and states of the past, and for all that a thread holds."""
 _NARROW_ROWS, _NARROW_REGISTERS = 128, 200
 """The same where tiles have one axis: what is worked on takes few."""
-_FOLDED, _FOLDED_CODE, _FOLDED_ROWS, _FOLDED_REGISTERS = 8, 3200, 160, 224
+_FOLDED, _FOLDED_CODE, _FOLDED_ROWS, _FOLDED_REGISTERS = 8, 2400, 160, 224
 """Elements of a folded tile in a thread, and the same limits where no layout but one takes registers."""
 _IN_FLIGHT = 1 << 23  # bytes of rows that programs have on their way, with which lines need not be asked for as well
 SPREAD, _SPREAD_FOLDED = (1.2, 5), (3, 32)
