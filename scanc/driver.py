@@ -18,7 +18,6 @@ from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, Trace, run
-from scanc.passes.schedule import SCHEDULE
 from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
@@ -98,8 +97,8 @@ class Compiled:
         """The step and its adjoint on the way to the Triton target; each trace ends with the fused program."""
         forward, adjoint = Trace(), Trace()
         # discrete → scheduled: one step whose values stay on the chip
-        run((*TO_FUSED, SCHEDULE), self.discrete, forward)
-        run((*TO_FUSED, SCHEDULE), self.discrete_adjoint, adjoint)
+        run(TO_FUSED, self.discrete, forward)
+        run(TO_FUSED, self.discrete_adjoint, adjoint)
         return forward, adjoint
 
 

@@ -14,6 +14,7 @@ from scanc_runtime.spec import Spec
 
 from scanc.ir.nodes import Program, Region, RegionKind
 from scanc.passes.base import Remark
+from scanc.passes.pipeline import ON_CHIP
 
 FORMS = {
     "recurrent": "one step after the other; any body",
@@ -25,7 +26,6 @@ FORMS = {
 TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
 """Batch, time and the size of every open axis, at which a spec says what it saves before it knows of a call."""
 
-_TRITON_ONLY = ("realify", "fuse", "schedule")
 Refused = Sequence[tuple[str, str]]
 Admitted = tuple[Sequence[str], Refused, tuple[str, float] | None]
 """The forms of a target, (form, reason) of those that it refuses, and the form for few long sequences, if any."""
@@ -56,7 +56,7 @@ def explain(
     lines += [f"  {_remark(remark)}" for remark in adjoint_remarks]
     for title, said in zip(("passes of the triton target", "and on the adjoint"), triton_remarks, strict=False):
         lines += ["", title]
-        lines += [f"  {_remark(remark)}" for remark in said if remark.source in _TRITON_ONLY]
+        lines += [f"  {_remark(remark)}" for remark in said if remark.source in ON_CHIP]
     for target, (forms, refused, long) in admitted.items():
         lines += ["", f"forms of the {target} target"]
         lines += [f"  {_judged(name, forms, refused, long)}" for name in (*forms, *(name for name, _ in refused))]

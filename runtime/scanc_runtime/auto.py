@@ -17,7 +17,7 @@ Its words cost one launch more.  That is what a few hundred steps take, but call
 host, which that launch keeps busy.
 """
 
-_CELLS = 32  # states of a program that walks whole sequences, about
+_STATES = 32  # states of a program that walks whole sequences, about
 _PREFERENCE = ("chunked", "recurrent", "parallel")
 
 
@@ -55,7 +55,7 @@ def is_long(spec: Spec, plan: Plan, few: float) -> bool:
     """
     if not can_be_long(plan) or not _holds(plan.time >= LONG):
         return False
-    most = int(few * _CELLS * multiprocessors(plan.device))
+    most = int(few * _STATES * multiprocessors(plan.device))
     for state in spec.states:
         scans = plan.batch
         for axis in state.axes:

@@ -20,7 +20,7 @@ from scanc_runtime.launch import Call
 from scanc_runtime.tiling import Blocks, Sized, warps_of
 from scanc_runtime.triton_scan import HEAD
 
-_CELLS, _LANES = 2, 32
+_CHANNELS, _LANES = 2, 32
 """Channels of a thread: rows and words then lie over threads alike, so that nothing moves between these."""
 _WARPS, _WARPS_ALONE, _ALONE = 4, 8, 4  # of a program; of one of so few to a sequence, which has many tiles in flight
 _BLOCK, _BLOCK_WIDE = 64, 32  # channels of a program; of one that reads numbers of 4 bytes
@@ -91,9 +91,9 @@ class LookbackTiling:
         block = _forced.block or min(most, max(8, 1 << max(0, size - 1).bit_length()))
         programs = grid | {self.axis: max(1, -(-size // block))}
         warps = _WARPS_ALONE if alone else _WARPS
-        chunks = _forced.chunks or max(1, _CELLS * _LANES * warps // block)
+        chunks = _forced.chunks or max(1, _CHANNELS * _LANES * warps // block)
         warps = _forced.num_warps or warps_of(warps, wide=torch.version.hip is not None)
-        per_step = _CELLS * (self.rows * max(call.width, 2) / 4 + self.past)
+        per_step = _CHANNELS * (self.rows * max(call.width, 2) / 4 + self.past)
         least = self.segment if self.past else 4
         steps = max(self.most, least)
         while steps > least and (steps * per_step > _ROWS or (self.past and not self.light)):

@@ -147,14 +147,15 @@ def _one_by_one(op: str) -> Callable[..., tuple[list[Tensor], list[int]]]:
     def pick(arg: Any, dim: Any, i: int) -> Any:
         if isinstance(arg, list | tuple):
             return [pick(each, at, i) for each, at in zip(arg, dim, strict=True)]
-        return arg if dim is None else arg.select(dim, i)
+        if dim is None:
+            return arg
+        return arg.select(dim, i) if arg.shape[dim] else arg.new_zeros(arg.movedim(dim, 0).shape[1:])
 
     def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[list[Tensor], list[int]]:
-        call = getattr(torch.ops.scanc, op)
-        rows = [
-            call(*(pick(arg, dim, i) for arg, dim in zip(args, in_dims, strict=True))) for i in range(info.batch_size)
-        ]
-        columns = [torch.stack(column) for column in zip(*rows, strict=True)]
+        call, count = getattr(torch.ops.scanc, op), info.batch_size
+        # Where there is none, a call for zeros tells the shapes.
+        rows = [call(*(pick(a, d, i) for a, d in zip(args, in_dims, strict=True))) for i in range(max(1, count))]
+        columns = [torch.stack(column)[:count] for column in zip(*rows, strict=True)]
         return columns, [0] * len(columns)
 
     return rule

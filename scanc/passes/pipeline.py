@@ -17,6 +17,7 @@ from scanc.passes.hoist import HOIST
 from scanc.passes.powers import POWERS
 from scanc.passes.products import PRODUCTS
 from scanc.passes.realify import REALIFY
+from scanc.passes.schedule import SCHEDULE
 from scanc.passes.simplify import simplify
 from scanc.passes.stage import STAGE
 
@@ -46,8 +47,12 @@ TO_FUSED: tuple[Pass, ...] = (
     POWERS,  # after hoist: it adds to the work on parameters
     FUSE,  # in place of classify: a step in registers gains nothing from decay and write apart
     PRODUCTS,  # behind fuse: what is shared stands in one step
+    SCHEDULE,  # last: it says how that step is shared out
 )
 """discrete → scheduled: one step whose values stay on the chip. For the Triton target."""
+
+ON_CHIP = {each.name for each in TO_FUSED} - {each.name for each in (*TO_DISCRETE, *TO_CLASSIFIED)}
+"""The names of the passes that only the Triton target runs."""
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """powers: a decay of a GPU is a power of two.
 
 The chip computes 2^x.  In exp(x·p) with a parameter p the factor log2(e) goes to the parameter, once per call, where
-it would be a multiplication at every step: 2^(x·q) with q = p·log2(e).
+it would be a multiplication at every step: 2^(x·q) with q = p·log2(e).  In float32 a |p| above 2.3e38, where q
+overflows, is read as infinite.
 """
 
 from __future__ import annotations

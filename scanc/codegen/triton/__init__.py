@@ -1,10 +1,11 @@
 """The Triton target: generated kernels, forward and backward, in up to three forms.
 
 recurrent, of any body: a kernel walks the steps in order with the states in registers.
-chunked, where every state is a real scan of its own: the time is shared out between programs.  One kernel
-summarises each chunk (`summary`), a carry over the summaries gives the states that each chunk begins with, and the
-kernels of the recurrent form then walk all chunks side by side.
-parallel, where besides a step has tiles over one axis alone: the time is shared out in one pass (`lookback`).
+chunked, where every state is a real scan of its own, and the gradient of every state one that needs no state: the time
+is shared out between programs.  One kernel summarises each chunk (`summary`), a carry over the summaries gives the
+states that each chunk begins with, and the kernels of the recurrent form then walk all chunks side by side.
+parallel, where every state and its gradient are real scans of their own over one axis: the time is shared out in one
+pass over memory (`lookback`).
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from scanc_runtime.tiling import SPREAD
 from scanc.codegen.torch.step import write_step
 from scanc.codegen.triton.backward import backward_kernel, rerun, smooth
 from scanc.codegen.triton.forward import forward_kernel
-from scanc.codegen.triton.host import tiling, write_backward, write_carries, write_chunked, write_forward, write_saved
+from scanc.codegen.triton.host import (
+    PARALLEL,
+    write_backward,
+    write_carries,
+    write_chunked,
+    write_forward,
+    write_saved,
+)
 from scanc.codegen.triton.lookback import lookback
-from scanc.codegen.triton.lookback_host import SEGMENTS as LOOKBACK_SEGMENTS
-from scanc.codegen.triton.lookback_host import lookback_tiling, write_backward_parallel, write_forward_parallel
 from scanc.codegen.triton.summary import NoSummary, Summary, summary
+from scanc.codegen.triton.tilings import LOOKBACK_SEGMENTS, SEGMENTS, lookback_tiling, tiling
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
 from scanc.passes.schedule import schedule
-
-SEGMENTS = 16, 32
-"""Steps between two saved states, and between matrices, which take more memory than they save time.
-
-With 16, one axis takes an eighth of an input in bf16, and a folded axis of 16 beside it twice one.
-"""
 
 _LONG = SPREAD[0], 8.0
 """Programs per multiprocessor up to which one pass with the time shared out is taken: any, and where a step is light.
@@ -101,10 +102,9 @@ def emit_functions(
     for name, kernel in kernels.items():
         out.line(tiling(f"{name}_TILING", kernel, discrete))
     if single is not None:
-        out.line(f"LOOKBACK_SEGMENT = {lookback_segment}", "the same, of the form parallel")
-        for name, kernel in (("FORWARD", single.forward), ("BACKWARD", single.backward)):
-            backward = name == "BACKWARD"
-            out.line(lookback_tiling(f"{name}_LOOKBACK_TILING", kernel, single, discrete, backward=backward))
+        out.line(f"{PARALLEL.segment} = {lookback_segment}", "the same, of the form parallel")
+        for way, kernel in (("forward", single.forward), ("backward", single.backward)):
+            out.line(lookback_tiling(way, kernel, single, discrete))
     for kernel in (*kernels.values(), *([single.forward, single.backward] if single else [])):
         out.blank(2)
         for line in kernel.source.splitlines():
@@ -124,9 +124,9 @@ def emit_functions(
         write_chunked(out)
     out.blank(2)
     if single is not None:
-        write_forward_parallel(out, single.forward, discrete, kept)
+        write_forward(out, single.forward, discrete, kept, PARALLEL)
         out.blank(2)
-        write_backward_parallel(out, single.backward, discrete, kept)
+        write_backward(out, single.backward, discrete, kept, form=PARALLEL)
         out.blank(2)
     write_saved(out, kept, parallel=single is not None)
     out.blank(2)

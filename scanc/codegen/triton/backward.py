@@ -118,7 +118,7 @@ class _Backward:
             out.line("last = whole if tail else whole - 1")
             out.line("begin = last * unroll")
             out.line(f"origin = tl.cast({origin(kernel)}, tl.int64)")
-            inputs.write_first("-", f"(begin >= 0) & (begin + u < {kernel.steps})")
+            inputs.write_first("-", f"(begin >= 0) & (begin + {{step}} < {kernel.steps})")
             if again is not None:
                 with out.block("if segment == unroll:"):
                     self._write_checkpoint_ahead(again, saved, "last", f"(begin >= 0) & (begin < {kernel.steps})")
@@ -144,11 +144,8 @@ class _Backward:
                     write_move(out, row, "-")
         for total in totals:
             text = sums[total.host]
-            text = (
-                f"tlmath.lane_sum({text}, lanes_{kernel.folds[1]})"
-                if self.turn and total.value in self.turn.alone
-                else text
-            )
+            if self.turn and total.value in self.turn.alone:
+                text = f"tlmath.lane_sum({text}, lanes_{kernel.folds[1]})"
             kernel.write_store(step, kernel.write_address(total.buffer), total.value, text)
         for end in ends:
             kernel.write_end(step, end)
@@ -182,18 +179,17 @@ class _Backward:
         Where a segment has several blocks, its last one first runs through them all and writes down how each starts.
         """
         out, states = self.out, again.program.states
+        last = "if behind == 0 or (block + 1) % (segment // unroll) == 0:"
+        with out.block("if segment > unroll:"), out.block(last):
+            self._write_starts(again, inputs, saved)
+        for state in states:
+            out.line(f"{again.define(state.name)} = {self.ahead[state.name]}", self.frame.comment(state.type.axes))
         with out.block("if segment > unroll:"):
-            with out.block("if behind == 0 or (block + 1) % (segment // unroll) == 0:"):
-                self._write_starts(again, inputs, saved)
             for state in states:
                 dtype = self.frame.dtype(state.type.kind)
                 load = f"tl.load({self.scratch[state.name].format('tl.maximum(block - 1, 0)')}).to({dtype})"
-                comment = self.frame.comment(state.type.axes)
-                out.line(f"{again.define(state.name)} = {self.ahead[state.name]}", comment)
-                out.line(f"{self.ahead[state.name]} = {load}", comment)
+                out.line(f"{self.ahead[state.name]} = {load}", self.frame.comment(state.type.axes))
         with out.block("else:"):
-            for state in states:
-                out.line(f"{again.define(state.name)} = {self.ahead[state.name]}", self.frame.comment(state.type.axes))
             self._write_checkpoint_ahead(again, saved, "tl.maximum(block - 1, 0)")
         for state_name in self.wanted:
             self.kept[state_name] = self.frame.names.of(f"{state_name}#kept")
@@ -207,9 +203,8 @@ class _Backward:
     def _write_nothing_ahead(self, again: Step) -> None:
         """Before the first segment is run through: no start of a block is known."""
         for state in again.program.states:
-            axes, dtype = state.type.axes, self.frame.dtype(state.type.kind)
-            shape = self.frame.shape(axes) if self.frame.tile(axes) else "()"
-            self.out.line(f"{self.ahead[state.name]} = tl.full({shape}, 0, {dtype})", self.frame.comment(axes))
+            nothing = self.frame.begin(0.0, state.type.axes, state.type.kind)
+            self.out.line(f"{self.ahead[state.name]} = {nothing}", self.frame.comment(state.type.axes))
 
     def _write_starts(self, again: Step, inputs: Inputs, saved: dict[str, Buffer]) -> None:
         """The states at the starts of a segment's blocks: to scratch, and of its last block to what is ahead."""
@@ -285,8 +280,7 @@ class _Backward:
         for total in totals:
             axes = self.adjoint.types[total.value].axes
             name = self.frame.names.fresh(total.buffer.pointer.replace("_out_ptr", "_sum"))
-            shape = self.frame.shape(axes) if self.frame.tile(axes) else "()"
-            self.out.line(f"{name} = tl.full({shape}, 0.0, acc)", self.frame.comment(axes))
+            self.out.line(f"{name} = {self.frame.begin(0.0, axes, Kind.REAL)}", self.frame.comment(axes))
             sums[total.host] = name
         return sums
 

@@ -50,13 +50,13 @@ def forward_kernel(
     with out.block("for tail in tl.static_range(2 if unroll > 1 else 1):"):
         out.line("begin = whole if tail else 0")
         out.line(f"origin = tl.cast({origin(kernel)}, tl.int64)")
-        inputs.write_first("", f"(begin + u < {kernel.steps})")
+        inputs.write_first("", f"(begin + {{step}} < {kernel.steps})")
         out_rows = kernel.write_out_rows(outs, turn.alone if turn else ())
         with out.block(f"for first in range(begin, {kernel.steps} if tail else whole, {COUNT}):"):
             inputs.write_turn(
                 "+", f"first + 2 * unroll <= {kernel.steps}", f"first + (1 + prefetch) * unroll <= {kernel.steps}"
             )
-            inputs.write_short_turn(f"(first + {SHORT} + u < {kernel.steps})")
+            inputs.write_short_turn(f"(first + {SHORT} + {{step}} < {kernel.steps})")
             with out.block(f"for u in tl.static_range({COUNT}):"):
                 out.line(f"alive = first + u < {kernel.steps} if tail else True")
                 if kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from scanc.codegen.expressions import number
 from scanc.codegen.names import Names
@@ -22,22 +23,41 @@ FORWARD_TILING BACKWARD_TILING SEGMENT final sums rows
 """
 
 
-def tiling(name: str, kernel: Kernel, program: Program) -> str:
-    """What the runtime chooses block sizes by, as a statement."""
-    plan = kernel.schedule
-    fields: dict[str, object] = {"grid": plan.grid, "split": plan.free, "summed": plan.summed, "full": plan.full}
-    fields |= {"tiles": kernel.tiles, "resident": kernel.resident, "rows": kernel.rows, "past": kernel.past}
-    fields |= {"folds": kernel.folds, "work": kernel.work}
-    text = ", ".join([repr(program.name), *(f"{k}={value!r}" for k, value in fields.items()), "segment=SEGMENT"])
-    return f"{name} = Tiling({text})".replace("'", '"')
+@dataclass(frozen=True)
+class Form:
+    """A form in a module: its name, what tells its kernels and constants apart, and what its forward function does."""
+
+    name: str
+    infix: str
+    doc: str
+
+    @property
+    def segment(self) -> str:
+        """The constant that says how many steps lie between two saved states."""
+        return f"{self.infix}SEGMENT".upper()
+
+    def tiling(self, way: str) -> str:
+        """The constant that a kernel is laid out by; `way`: forward or backward."""
+        return f"{way}_{self.infix}TILING".upper()
+
+    def kernel(self, way: str) -> str:
+        """The name of a kernel."""
+        return f"{way}_{self.infix}kernel"
+
+
+RECURRENT = Form(
+    "recurrent", "", "Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."
+)
+PARALLEL = Form("parallel", "lookback_", "The same in one pass over memory, the time shared out; not in fp64.")
 
 
 class Host:
     """One launching function: the variable that holds the tensor of each kernel argument, by its host key."""
 
-    def __init__(self, out: Writer, kernel: Kernel, suffixes: dict[str, str]) -> None:
+    def __init__(self, out: Writer, kernel: Kernel, suffixes: dict[str, str], form: Form = RECURRENT) -> None:
         self.out = out
         self.kernel = kernel
+        self.form = form
         self._names = Names(_OWN.split())
         self._variables: dict[str, str] = {}
         self._suffixes = suffixes
@@ -68,10 +88,10 @@ class Host:
             re, im = (self.variable(part) for part in parts_of(key, kind))
             self.out.line(f"{re}, {im} = launch.halves({self.variable(key)})")
 
-    def begin(self, tiling_name: str) -> None:
+    def begin(self, way: str) -> None:
         """The call, and how the kernel is laid out for it."""
         self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
-        self.out.line(f"blocks = {tiling_name}.blocks(call)")
+        self.out.line(f"blocks = {self.form.tiling(way)}.blocks(call)")
 
     def absent(self, key: str) -> None:
         """The kernel gets nothing for a key."""
@@ -109,25 +129,21 @@ class Host:
         dims = self._buffers[part].dims if part in self._buffers else ()
         return tuple(dim.removeprefix("part.") for dim in dims if dim.startswith("part."))
 
-    def tensors(self) -> str:
-        """The tensors that the kernel takes, and how many dimensions each has."""
-        arguments = self.kernel.arguments
-        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in arguments])
-        return f"[{', '.join(self.variable(argument.host) for argument in arguments)}], {ranks}"
-
-    def flags(self, reverse: str = "reverse", segment: str = "SEGMENT") -> list[str]:
-        """The kernel's compile-time arguments besides those about axes."""
-        given = {"segment": segment, "save": "save", "reverse": reverse}
-        return [f"{flag}={given[flag]}" for flag in self.kernel.flags if flag in given]
-
-    def launch(self, reverse: str = "reverse", split: str = "split") -> None:
+    def launch(self, way: str, reverse: str = "reverse", split: str = "split") -> None:
         """Launches the kernel."""
-        tensors, flags = self.tensors(), self.flags(reverse)
+        arguments, name = self.kernel.arguments, self.kernel.name
+        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in arguments])
+        tensors = f"[{', '.join(self.variable(argument.host) for argument in arguments)}], {ranks}"
+        values = {"segment": self.form.segment, "save": "save", "reverse": reverse}
+        flags = [f"{flag}={values[flag]}" for flag in self.kernel.flags if flag in values]
         if self.kernel.chunked:
             flags.append(f"split={split}")
-        if self.kernel.scratches:
+        run = f"call.run({name}, blocks"
+        if self.form is PARALLEL:  # programs that wait for one another: its tiling knows what they share
+            run = f"{self.form.tiling(way)}.run(call, blocks, {name}"
+        elif self.kernel.scratches:
             flags.append(f"scratch=[{', '.join(self.variable(argument.host) for argument in self.kernel.scratches)}]")
-        self.out.line(", ".join([f"call.run({self.kernel.name}, blocks, {tensors}", *flags]) + ")")
+        self.out.line(", ".join([run, tensors, *flags]) + ")")
 
     def result(self, key: str, kind: Kind, leading: int = 0) -> str:
         """A result with its partial sums, and `leading` further dimensions, added up."""
@@ -160,7 +176,8 @@ def write_carries(
             dims = ["split.rows", *dims_in_call(types[part].axes)]
             host.absent(f"start:{part}")
             host.new(f"end:{part}", Kind.REAL, dims, computed(Kind.REAL))
-        host.launch(*(("not reverse", "split.back") if gradients else ()))
+        way = "backward" if gradients else "forward"
+        host.launch(way, *(("not reverse", "split.back") if gradients else ()))
         whole, prefix = ("grad_final", "d.") if gradients else ("states", "")
         states = [s for s in program.states if not gradients or s.type.kind in DIFFERENTIABLE]
         results = []
@@ -177,33 +194,34 @@ def write_carries(
         out.line(f"return {tuple_of(results)}")
 
 
-def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State]) -> None:
-    """`forward_recurrent` of the program as users know it (complex values whole); `kept`: the states saved."""
+def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[State], form: Form = RECURRENT) -> None:
+    """The forward function of the program as users know it (complex values whole); `kept`: the states saved."""
     types = program.types
     chunks = ", chunks=1" if kernel.chunked else ""
-    with out.block(f"def forward_recurrent(inputs, params, states, reverse, save, final=True{chunks}):"):
-        out.docstring("Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`.")
-        host = Host(out, kernel, {"end": "_end", "saved": "_saved"})
+    with out.block(f"def forward_{form.name}(inputs, params, states, reverse, save, final=True{chunks}):"):
+        out.docstring(form.doc)
+        host = Host(out, kernel, {"end": "_end", "saved": "_saved"}, form)
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
         host.unpack("states", tensor_keys("start", program.states))
-        host.begin("FORWARD_TILING")
+        host.begin("forward")
         rows = _write_split(host, "", program.states, "forward_carries", "states")
         outputs = [(f"out:{output.name}", types[output.value]) for output in program.outputs]
         for position, (key, type_) in enumerate(outputs):
-            host.new(
-                key, type_.kind, ["call.batch", "call.time", *dims_in_call(type_.axes)], f"call.output({position})"
-            )
+            dims = ["call.batch", "call.time", *dims_in_call(type_.axes)]
+            host.new(key, type_.kind, dims, f"call.output({position})")
         for state in program.states:
             dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
             host.new(f"end:{state.name}", kind, dims, computed(kind), "final")
         for state in kept:
-            dims = ["call.batch", "call.segments(SEGMENT)", *dims_in_call(state.type.axes)]
-            host.new(f"saved:{state.name}", state.type.kind, dims, computed(state.type.kind), "save")
+            dims, kind = [f"call.segments({form.segment})", *dims_in_call(state.type.axes)], state.type.kind
+            host.new(f"saved:{state.name}", kind, ["call.batch", *dims], computed(kind), "save")
         with out.block("if save:"):
-            backward = "BACKWARD_TILING, backward_kernel, backward_recurrent"
-            out.line(f"call.ahead({backward}, saved, (inputs, params, states), reverse, final)")
-        host.launch()
+            backward = f"{form.tiling('backward')}, {form.kernel('backward')}, backward_{form.name}"
+            given = [backward, "saved, (inputs, params, states), reverse, final"]
+            given += [] if form is RECURRENT else [f'form="{form.name}"']
+            out.line(f"call.ahead({', '.join(given)})")
+        host.launch("forward")
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]
         if kernel.chunked:
@@ -213,15 +231,20 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
 
 
 def write_backward(
-    out: Writer, kernel: Kernel, program: Program, kept: Sequence[State], again: Sequence[State]
+    out: Writer,
+    kernel: Kernel,
+    program: Program,
+    kept: Sequence[State],
+    again: Sequence[State] = (),
+    form: Form = RECURRENT,
 ) -> None:
-    """`backward_recurrent`; `kept` are the states saved by forward, `again` those that run forward again."""
+    """The backward function; `kept` are the states saved by forward, `again` those that programs write down."""
     types = program.types
     chunks = ", chunks=1" if kernel.chunked else ""
-    header = f"def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse{chunks}):"
+    header = f"def backward_{form.name}(inputs, params, states, saved, grad_outputs, grad_final, reverse{chunks}):"
     with out.block(header):
         out.docstring("Gradients of inputs, params and initial states.")
-        host = Host(out, kernel, {"start": "_end", "end": "_start", "saved": "_saved", "scratch": "_scratch"})
+        host = Host(out, kernel, {"start": "_end", "end": "_start", "saved": "_saved", "scratch": "_scratch"}, form)
         outputs = [(f"in:dy.{output.name}", types[output.value].kind) for output in program.outputs]
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
@@ -229,15 +252,14 @@ def write_backward(
         host.unpack("grad_outputs", [(key, kind) for key, kind in outputs if kind in DIFFERENTIABLE])
         states = [state for state in program.states if state.type.kind in DIFFERENTIABLE]
         host.unpack("grad_final", [(f"start:d.{state.name}", state.type.kind) for state in states])
-        host.begin("BACKWARD_TILING")
+        host.begin("backward")
         rows = _write_split(host, "d.", states, "backward_carries", "grad_outputs, grad_final")
         for position, tensor in enumerate(program.inputs):
             if tensor.type.kind in DIFFERENTIABLE:
-                key = f"out:d.{tensor.name}"
-                kind, dims = tensor.type.kind, ["call.batch", "call.time", *dims_in_call(tensor.type.axes)]
-                host.new(key, kind, dims, f"inputs[{position}].dtype")
+                dims = ["call.batch", "call.time", *dims_in_call(tensor.type.axes)]
+                host.new(f"out:d.{tensor.name}", tensor.type.kind, dims, f"inputs[{position}].dtype")
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
-        sums = write_sums(host, params, rows)
+        together = write_sums(host, params, rows)
         begun = there(program)
         for state in states:
             dims, kind = [rows, *dims_in_call(state.type.axes)], state.type.kind
@@ -248,8 +270,8 @@ def write_backward(
             dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
             kind = state.type.kind
             host.new(f"scratch:{state.name}", kind, dims, computed(kind), "blocks.starts(SEGMENT) > 0")
-        host.launch()
-        summed = write_totals(host, params, sums)
+        host.launch("backward")
+        summed = write_totals(host, params, together)
         smooth = [tensor for tensor in program.inputs if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", tensor.type.kind) for tensor in smooth],
@@ -262,7 +284,13 @@ def write_backward(
 
 
 def write_sums(host: Host, params: Sequence[Tensor], rows: str) -> bool:
-    """Memory for the partial gradients of params, `rows` of each; returns whether it is one for all of them."""
+    """Memory for the partial gradients of params, `rows` of each; returns whether it is one for all of them.
+
+    In the form `parallel` each tile of time has a row of its own.
+    """
+    if params and host.form is PARALLEL:
+        host.out.line(f"rows = lookback.tiles(call, blocks) * {rows}")
+        rows = "rows"
     together = len(params) > 1 and all(tensor.type.kind is Kind.REAL for tensor in params)
     results = []
     for tensor in params:

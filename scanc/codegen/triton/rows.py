@@ -82,7 +82,7 @@ class Inputs:
         }
 
     def write_first(self, sign: str, condition: str) -> None:
-        """Pointers at the time `origin`, and the rows of a first block of which the condition (on `u`) holds."""
+        """Pointers at the time `origin`, and the rows of a first block for whose step `{step}` the condition holds."""
         for read in self.found:
             buffer = self._buffers[read.tensor]
             turned = read.value in self.turned
@@ -103,15 +103,17 @@ class Inputs:
         self.write_rows(self._ahead, self.found, "", *conditions)
 
     def write_rows(self, names: Mapping[str, str], found: Sequence[Read], place: str, *conditions: str) -> None:
-        """Loads the rows of a block into tuples; `place`: its steps from the pointers, as a term; none if they stand
-        there."""
+        """Loads the rows of a block into tuples, where the conditions hold of a row's `{step}`.
+
+        `place`: the block's steps from the pointers, as a term; none if they stand there.
+        """
         for read in found:
             self.out.line(f"{names[read.value]} = ()")
-        late = [condition.replace("+ u <", "+ u + turn <") for condition in conditions]
         steps = [read for read in found if read.value not in self.turned]
         turns = [read for read in found if read.value in self.turned]
-        for group, span, when in ((steps, self.count, conditions), (turns, f"0, {self.count}, share", late)):
+        for group, span, own in ((steps, self.count, "u"), (turns, f"0, {self.count}, share", "u + turn")):
             if group:
+                when = [condition.format(step=own) for condition in conditions]
                 with self.out.block(f"for u in tl.static_range({span}):"):
                     for read in group:
                         row = self._rows[read.value]
@@ -120,7 +122,7 @@ class Inputs:
                         self.out.line(f"{names[read.value]} += ({load},)", self.frame.comment(read.axes))
 
     def write_short_turn(self, condition: str) -> None:
-        """The same for the short blocks of the tail; a row is loaded where the condition (on `u`) holds."""
+        """The same for the short blocks of the tail; a row is loaded where the condition holds of its `{step}`."""
         if self.found:
             with self.out.block("if tail:"):
                 for row in self._rows.values():
