@@ -84,6 +84,14 @@ def test_generated_bodies(case: Case) -> None:
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 LABELS = {
+    "based": {
+        "S0": "identity",
+        "S1": "outer product",
+        "S2": "outer product",
+        "z0": "identity",
+        "z1": "identity",
+        "z2": "outer product",
+    },
     "conv_ema": {"h": "time-invariant"},
     "delta_product": {"S": "DPLR"},
     "delta_rule": {"S": "DPLR"},
@@ -93,13 +101,18 @@ LABELS = {
     "gated_delta_rule": {"S": "DPLR"},
     "gla": {"S": "outer product"},
     "gru": {"h": "nonlinear"},
+    "gsa": {"K": "outer product", "V": "outer product"},
     "hgrn": {"h": "diagonal"},
+    "hgrn2": {"S": "outer product"},
     "hmm_forward": {"p": "dense"},
     "kalman": {"P": "nonlinear", "mean": "diagonal"},
+    "lightning": {"S": "outer product"},
     "linear_attention": {"S": "outer product", "z": "identity"},
+    "linear_attention_plain": {"S": "outer product"},
     "lru": {"x": "time-invariant"},
     "lstm": {"c, h": "nonlinear"},
     "mamba2": {"h": "outer product"},
+    "mamba3": {"h": "scalar"},
     "mingru": {"h": "diagonal"},
     "minlstm": {"h": "diagonal"},
     "mission": {"h": "diagonal"},

@@ -125,6 +125,21 @@ def hgrn(x: Arrays, p: Arrays, state: Arrays) -> Result:
     return each_step(x, step), {"h": h}
 
 
+def hgrn2(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    """Row by row of the state: each is a gated recurrence of its own over the whole candidate."""
+    s = state["S"].copy()
+
+    def step(t: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        y = np.zeros_like(t["v"])
+        for i in range(s.shape[2]):
+            f = p["gamma"][:, i] + (1 - p["gamma"][:, i]) * sigmoid(t["f"][:, :, i])
+            s[:, :, i] = f[..., None] * s[:, :, i] + (1 - f)[..., None] * t["v"]
+            y += t["q"][:, :, i, None] * s[:, :, i]
+        return {"y": y}
+
+    return each_step(x, step), {"S": s}
+
+
 def selective_ssm(x: Arrays, p: Arrays, state: Arrays) -> Result:
     h = state["h"]
 
@@ -152,20 +167,83 @@ def mamba2(x: Arrays, p: Arrays, state: Arrays) -> Result:
     return each_step(x, step), {"h": h}
 
 
+def mamba3(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    """α h + β B' x' + γ B x with α = e^{ΔA}, β = (1 - λ) Δ α and γ = λ Δ; a prime marks the step before."""
+    h, before = state["h"], state["ode.h"]
+    heads, groups = h.shape[1], x["B"].shape[2]
+
+    def step(t: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal h, before
+        delta, blend = softplus(t["delta"] + p["bias"]), sigmoid(t["lam"])
+        alpha = np.exp(-delta * softplus(t["A"]))
+        beta, gamma = (1 - blend) * delta * alpha, blend * delta
+        b, c = (np.repeat(t[name], heads // groups, axis=1) for name in "BC")
+        now = np.einsum("bhn,bhp->bhnp", b, t["x"])
+        h = sum(weight[..., None, None] * value for weight, value in ((alpha, h), (beta, before), (gamma, now)))
+        before = now
+        return {"y": np.einsum("bhn,bhnp->bhp", c, h) + p["D"][:, None] * t["x"]}
+
+    outputs = each_step(x, step)
+    return outputs, {"h": h, "ode.h": before}
+
+
+def elu_plus_one(v: np.ndarray) -> np.ndarray:
+    return np.where(v > 0, v, np.exp(v) - 1) + 1
+
+
 def linear_attention(x: Arrays, p: Arrays, state: Arrays) -> Result:
     s, z = state["S"], state["z"]
 
-    def phi(v: np.ndarray) -> np.ndarray:
-        return np.where(v > 0, v, np.exp(v) - 1) + 1
-
     def step(t: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         nonlocal s, z
-        k, q = phi(t["k"]), phi(t["q"])
+        k, q = elu_plus_one(t["k"]), elu_plus_one(t["q"])
         s = s + np.einsum("bhi,bhj->bhij", k, t["v"])
         z = z + k
         return {"o": np.einsum("bhi,bhij->bhj", q, s) / np.einsum("bhi,bhi->bh", q, z)[..., None]}
 
     return each_step(x, step), {"S": s, "z": z}
+
+
+Weight = Callable[[np.ndarray, int], np.ndarray]
+
+
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, weight: Weight) -> np.ndarray:
+    """Σ_s weight(q_t · k_s, t - s) v_s over the tokens s up to t: [B, T, h, j]."""
+    rows = [
+        sum(weight((q[:, t] * k[:, s]).sum(-1), t - s)[..., None] * v[:, s] for s in range(t + 1))
+        for t in range(q.shape[1])
+    ]
+    return np.stack(rows, 1)
+
+
+def linear_attention_plain(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    """As attention: every query against every earlier key."""
+    q, k = elu_plus_one(x["q"]), elu_plus_one(x["k"])
+    o = attention(q, k, x["v"], lambda score, age: score) + np.einsum("bthi,bhij->bthj", q, state["S"])
+    return {"o": o}, {"S": state["S"] + np.einsum("bthi,bthj->bhij", k, x["v"])}
+
+
+def based(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    """As attention with the weights 1 + q·k + (q·k)² / 2, over their sum."""
+
+    def taylor(score: np.ndarray, age: int) -> np.ndarray:
+        return 1 + score + score**2 / 2
+
+    q, k, v = x["q"], x["k"], x["v"]
+    s0, s1, s2, z0, z1, z2 = (state[name] for name in ("S0", "S1", "S2", "z0", "z1", "z2"))
+    values = s0[:, None] + np.einsum("bthi,bhij->bthj", q, s1) + np.einsum("bthi,bthm,bhimj->bthj", q, q, s2) / 2
+    weights = z0[:, None] + np.einsum("bthi,bhi->bth", q, z1) + np.einsum("bthi,bthm,bhim->bth", q, q, z2) / 2
+    numerator = values + attention(q, k, v, taylor)
+    denominator = weights[..., None] + attention(q, k, np.ones_like(v), taylor)
+    final = {
+        "S0": s0 + v.sum(1),
+        "S1": s1 + np.einsum("bthi,bthj->bhij", k, v),
+        "S2": s2 + np.einsum("bthi,bthm,bthj->bhimj", k, k, v),
+        "z0": z0 + v.shape[1],
+        "z1": z1 + k.sum(1),
+        "z2": z2 + np.einsum("bthi,bthm->bhim", k, k),
+    }
+    return {"o": numerator / denominator}, final
 
 
 def gla(x: Arrays, p: Arrays, state: Arrays) -> Result:
@@ -188,6 +266,35 @@ def retnet(x: Arrays, p: Arrays, state: Arrays) -> Result:
         return {"o": np.einsum("bhi,bhij->bhj", t["q"], s)}
 
     return each_step(x, step), {"S": s}
+
+
+def lightning(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    """As attention with the mask e^{-slope (t - s)} on q kᵀ."""
+    length = x["q"].shape[1]
+    ages = np.arange(length)[:, None, None]
+    o = attention(x["q"], x["k"], x["v"], lambda score, age: score * np.exp(-p["slope"] * age))
+    left = np.exp(-p["slope"][:, None] * (ages + 1))
+    o += np.einsum("bthi,bhij->bthj", left * x["q"], state["S"])
+    to_end = np.exp(-p["slope"][:, None] * (length - 1 - ages))
+    kept = np.exp(-p["slope"] * length)[:, None, None] * state["S"]
+    return {"o": o}, {"S": kept + np.einsum("bthi,bthj->bhij", to_end * x["k"], x["v"])}
+
+
+def gsa(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    """Slot by slot: a moving average of the keys and one of the values; then attention over the slots."""
+    keys, values = state["K"].copy(), state["V"].copy()
+
+    def step(t: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        alpha = sigmoid(t["a"]) ** (1 / 8)
+        for m in range(alpha.shape[2]):
+            a = alpha[:, :, m, None]
+            keys[:, :, m] = a * keys[:, :, m] + (1 - a) * t["k"]
+            values[:, :, m] = a * values[:, :, m] + (1 - a) * t["v"]
+        weights = np.exp(np.einsum("bhmi,bhi->bhm", keys, t["q"]))
+        weights /= weights.sum(-1, keepdims=True)
+        return {"o": np.einsum("bhm,bhmj->bhj", weights, values)}
+
+    return each_step(x, step), {"K": keys, "V": values}
 
 
 def delta_rule(x: Arrays, p: Arrays, state: Arrays) -> Result:
