@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import pytest
 import torch
 from hypothesis import settings
+from quick import quicken
 
 if not torch.cuda.is_available():  # before anything imports triton
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
+    quicken()
 
 # The same cases at each run, so that one commit has one result; `--hypothesis-profile=explore` draws others.
 settings.register_profile("reproducible", derandomize=True)

@@ -7,7 +7,7 @@ import torch
 from codegen_triton.support import Emitted, by_kernels, compare, emit
 from interpreter.specs import NAMES, example, small_arguments
 from scanc_runtime.errors import ArgumentError
-from scanc_runtime.tiling import forced
+from scanc_runtime.tiling import forced, watched
 
 from scanc.interpreter import random_arguments
 
@@ -63,25 +63,27 @@ def test_batches(batch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks"),
+    ("name", "sizes", "blocks", "programs"),
     [
-        ("gla", {"i": 2, "j": 4}),
-        ("rwkv6", {"i": 1, "j": 2}),
-        ("delta_rule", {"j": 2}),
-        ("selective_ssm", {"d": 2, "n": 2}),
-        ("mamba2", {"n": 4, "p": 2}),
-        ("s4d", {"d": 2}),
-        ("ema", {"d": 4}),
+        ("gla", (2, 5, 5), {"i": 2, "j": 4}, 12),
+        ("rwkv6", (2, 3, 3), {"i": 1, "j": 2}, 12),
+        ("delta_rule", (2, 3, 5), {"j": 2}, 6),
+        ("selective_ssm", (3, 5), {"d": 2, "n": 2}, 6),
+        ("mamba2", (2, 3, 3, 2), {"n": 4, "p": 2}, 12),
+        ("s4d", (3, 7), {"d": 2}, 2),
+        ("ema", (3,), {"d": 4}, 1),
     ],
 )
-def test_axes_shared_out_between_programs(name: str, blocks: dict[str, int]) -> None:
-    """Odd sizes in blocks that do not divide them, partial sums and all."""
+def test_axes_shared_out_between_programs(
+    name: str, sizes: tuple[int, ...], blocks: dict[str, int], programs: int
+) -> None:
+    """Sizes that blocks do not divide, partial sums and all; `programs` of each sequence, of several along an axis."""
     spec = emitted(name)
     free = [axis.name for axis in spec.program.axes if axis.size is None and axis.like is None]
-    sizes = dict(zip(free, (3, 7, 5, 2), strict=False))
-    arguments = random_arguments(spec.program, batch=2, time=3, sizes=sizes)
-    with forced(blocks):
+    arguments = random_arguments(spec.program, batch=2, time=3, sizes=dict(zip(free, sizes, strict=True)))
+    with forced(blocks), watched() as kernels:
         check(compare(spec, arguments), torch.float32)
+    assert {kernel.blocks.per_sequence for kernel in kernels.values()} == {programs}
 
 
 @pytest.mark.parametrize("name", ["gla", "selective_ssm", "elman"])

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="677006ef355d",
+    digest="3d126ee2f0c2",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -489,10 +489,10 @@ def backward_kernel(
                 acc
             )
         else:
-            h_ahead = tl.full([block_d], 0, acc)  # [d]
-            prev_x_0_ahead = tl.full([block_d], 0, acc)  # [d]
-            prev_x_1_ahead = tl.full([block_d], 0, acc)  # [d]
-            prev_x_2_ahead = tl.full([block_d], 0, acc)  # [d]
+            h_ahead = tl.full([block_d], 0.0, acc)  # [d]
+            prev_x_0_ahead = tl.full([block_d], 0.0, acc)  # [d]
+            prev_x_1_ahead = tl.full([block_d], 0.0, acc)  # [d]
+            prev_x_2_ahead = tl.full([block_d], 0.0, acc)  # [d]
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
         for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
@@ -595,26 +595,27 @@ def backward_kernel(
                     prev_x_1_ahead = prev_x_1_now
                     prev_x_2_ahead = prev_x_2_now
                     tl.debug_barrier()
-                h_now = h_ahead  # [d]
+            h_now = h_ahead  # [d]
+            prev_x_0_now = prev_x_0_ahead  # [d]
+            prev_x_1_now = prev_x_1_ahead  # [d]
+            prev_x_2_now = prev_x_2_ahead  # [d]
+            if segment > unroll:
                 # [d]
                 h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
                     acc
                 )
-                prev_x_0_now = prev_x_0_ahead  # [d]
                 # [d]
                 prev_x_0_ahead = tl.load(
         prev_x_0_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
     ).to(
                     acc
                 )
-                prev_x_1_now = prev_x_1_ahead  # [d]
                 # [d]
                 prev_x_1_ahead = tl.load(
         prev_x_1_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
     ).to(
                     acc
                 )
-                prev_x_2_now = prev_x_2_ahead  # [d]
                 # [d]
                 prev_x_2_ahead = tl.load(
         prev_x_2_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d
@@ -622,10 +623,6 @@ def backward_kernel(
                     acc
                 )
             else:
-                h_now = h_ahead  # [d]
-                prev_x_0_now = prev_x_0_ahead  # [d]
-                prev_x_1_now = prev_x_1_ahead  # [d]
-                prev_x_2_now = prev_x_2_ahead  # [d]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [d]
                 h_saved_at = (

@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="99992ee1107a",
+    digest="e037f2573d91",
     axes=(
         AxisSpec("d"),
     ),
@@ -327,7 +327,7 @@ def backward_kernel(
             # [d]
             h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < steps), other=0.0).to(acc)
         else:
-            h_ahead = tl.full([block_d], 0, acc)  # [d]
+            h_ahead = tl.full([block_d], 0.0, acc)  # [d]
         # [d]
         d_x_out_at = d_x_out_ptr + b * d_x_out_stride_b + origin * d_x_out_stride_t + at_d * d_x_out_stride_d
         for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
@@ -393,13 +393,13 @@ def backward_kernel(
                             h_now = h_2
                     h_ahead = h_now
                     tl.debug_barrier()
-                h_now = h_ahead  # [d]
+            h_now = h_ahead  # [d]
+            if segment > unroll:
                 # [d]
                 h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
                     acc
                 )
             else:
-                h_now = h_ahead  # [d]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
                 # [d]
                 h_saved_at = (

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="7ec59d2381a0",
+    digest="a606b7e6d27d",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -525,7 +525,7 @@ def backward_kernel(
             # [i, j]
             S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < T), other=0.0).to(acc)
         else:
-            S_ahead = tl.full([fold_j, fold_i, lanes], 0, acc)  # [i, j]
+            S_ahead = tl.full([fold_j, fold_i, lanes], 0.0, acc)  # [i, j]
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -721,7 +721,8 @@ def backward_kernel(
                             S_now = S_3
                     S_ahead = S_now
                     tl.debug_barrier()
-                S_now = S_ahead  # [i, j]
+            S_now = S_ahead  # [i, j]
+            if segment > unroll:
                 # [i, j]
                 S_ahead = tl.load(
         S_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i * block_j
@@ -729,7 +730,6 @@ def backward_kernel(
                     acc
                 )
             else:
-                S_now = S_ahead  # [i, j]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [i, j]
                 S_saved_at = (

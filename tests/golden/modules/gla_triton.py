@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="65ed12e7192a",
+    digest="84cccee6cf2a",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -559,7 +559,7 @@ def backward_kernel(
                 acc
             )
         else:
-            S_ahead = tl.full([fold_i, fold_j, lanes], 0, acc)  # [i, j]
+            S_ahead = tl.full([fold_i, fold_j, lanes], 0.0, acc)  # [i, j]
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -739,7 +739,8 @@ def backward_kernel(
                             S_now = S_2
                     S_ahead = S_now
                     tl.debug_barrier()
-                S_now = S_ahead  # [i, j]
+            S_now = S_ahead  # [i, j]
+            if segment > unroll:
                 # [i, j]
                 S_ahead = tl.load(
         S_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i * block_j
@@ -747,7 +748,6 @@ def backward_kernel(
                     acc
                 )
             else:
-                S_now = S_ahead  # [i, j]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
                 # [i, j]
                 S_saved_at = (

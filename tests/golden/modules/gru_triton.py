@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="d55e766c976e",
+    digest="fbee2f941d67",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -380,7 +380,7 @@ def backward_kernel(
             )
             h_ahead = tl.load(h_saved_at, mask=in_d & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [d]
         else:
-            h_ahead = tl.full([block_d], 0, acc)  # [d]
+            h_ahead = tl.full([block_d], 0.0, acc)  # [d]
         # [d]
         d_z_out_at = d_z_out_ptr + b * d_z_out_stride_b + origin * d_z_out_stride_t + at_d * d_z_out_stride_d
         # [d]
@@ -506,13 +506,13 @@ def backward_kernel(
                             h_now = h_2
                     h_ahead = h_now
                     tl.debug_barrier()
-                h_now = h_ahead  # [d]
+            h_now = h_ahead  # [d]
+            if segment > unroll:
                 # [d]
                 h_ahead = tl.load(h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d).to(
                     acc
                 )
             else:
-                h_now = h_ahead  # [d]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [d]
                 h_saved_at = (

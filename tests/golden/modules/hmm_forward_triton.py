@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="af1cb6eac7cf",
+    digest="1e04cd01e0ef",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -316,7 +316,7 @@ def backward_kernel(
             )
             p_ahead = tl.load(p_saved_at, mask=in_s & (begin >= 0) & (begin < T), other=0.0).to(acc)  # [s]
         else:
-            p_ahead = tl.full([block_s], 0, acc)  # [s]
+            p_ahead = tl.full([block_s], 0.0, acc)  # [s]
         # [s]
         d_e_out_at = d_e_out_ptr + b * d_e_out_stride_b + origin * d_e_out_stride_t + at_s * d_e_out_stride_s
         for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
@@ -395,13 +395,13 @@ def backward_kernel(
                             p_now = t_3
                     p_ahead = p_now
                     tl.debug_barrier()
-                p_now = p_ahead  # [s]
+            p_now = p_ahead  # [s]
+            if segment > unroll:
                 # [s]
                 p_ahead = tl.load(p_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_s).to(
                     acc
                 )
             else:
-                p_now = p_ahead  # [s]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [s]
                 p_saved_at = (

@@ -47,7 +47,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="5709818dd664",
+    digest="534403ce387a",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -527,8 +527,8 @@ def backward_kernel(
             # [n]
             x_im_ahead = tl.load(x_im_saved_at, mask=in_n & (begin >= 0) & (begin < T), other=0.0).to(acc)
         else:
-            x_re_ahead = tl.full([fold_n, 1, lanes], 0, acc)  # [n]
-            x_im_ahead = tl.full([fold_n, 1, lanes], 0, acc)  # [n]
+            x_re_ahead = tl.full([fold_n, 1, lanes], 0.0, acc)  # [n]
+            x_im_ahead = tl.full([fold_n, 1, lanes], 0.0, acc)  # [n]
         # [d]
         d_u_out_at = (
             d_u_out_ptr
@@ -618,14 +618,15 @@ def backward_kernel(
                     x_re_ahead = x_re_now
                     x_im_ahead = x_im_now
                     tl.debug_barrier()
-                x_re_now = x_re_ahead  # [n]
+            x_re_now = x_re_ahead  # [n]
+            x_im_now = x_im_ahead  # [n]
+            if segment > unroll:
                 # [n]
                 x_re_ahead = tl.load(
         x_re_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_n
     ).to(
                     acc
                 )
-                x_im_now = x_im_ahead  # [n]
                 # [n]
                 x_im_ahead = tl.load(
         x_im_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_n
@@ -633,8 +634,6 @@ def backward_kernel(
                     acc
                 )
             else:
-                x_re_now = x_re_ahead  # [n]
-                x_im_now = x_im_ahead  # [n]
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [n]
                 x_re_saved_at = (

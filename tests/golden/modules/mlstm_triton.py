@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="ae5cb9aa2fdd",
+    digest="f838ed283ce4",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -652,9 +652,9 @@ def backward_kernel(
             )
             m_ahead = tl.load(m_saved_at, mask=(begin >= 0) & (begin < T), other=0.0).to(acc)  # scalar
         else:
-            C_ahead = tl.full([fold_j, fold_i, lanes], 0, acc)  # [i, j]
-            n_ahead = tl.full([1, fold_i, lanes], 0, acc)  # [i]
-            m_ahead = tl.full((), 0, acc)  # scalar
+            C_ahead = tl.full([fold_j, fold_i, lanes], 0.0, acc)  # [i, j]
+            n_ahead = tl.full([1, fold_i, lanes], 0.0, acc)  # [i]
+            m_ahead = tl.full((), 0.0, acc)  # scalar
         # [i]
         d_q_out_at = (
             d_q_out_ptr
@@ -878,25 +878,23 @@ def backward_kernel(
                     n_ahead = n_now
                     m_ahead = m_now
                     tl.debug_barrier()
-                C_now = C_ahead  # [i, j]
+            C_now = C_ahead  # [i, j]
+            n_now = n_ahead  # [i]
+            m_now = m_ahead  # scalar
+            if segment > unroll:
                 # [i, j]
                 C_ahead = tl.load(
         C_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i * block_j
     ).to(
                     acc
                 )
-                n_now = n_ahead  # [i]
                 # [i]
                 n_ahead = tl.load(n_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_i).to(
                     acc
                 )
-                m_now = m_ahead  # scalar
                 # scalar
                 m_ahead = tl.load(m_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll)).to(acc)
             else:
-                C_now = C_ahead  # [i, j]
-                n_now = n_ahead  # [i]
-                m_now = m_ahead  # scalar
                 checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [i, j]
                 C_saved_at = (

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="61da2d8f0e79",
+    digest="4847600ec6f8",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -588,7 +588,7 @@ def backward_kernel(
                 acc
             )
         else:
-            h_ahead = tl.full([fold_d, fold_n, lanes], 0, acc)  # [d, n]
+            h_ahead = tl.full([fold_d, fold_n, lanes], 0.0, acc)  # [d, n]
         # [d]
         d_x_out_at = (
             d_x_out_ptr
@@ -772,7 +772,8 @@ def backward_kernel(
                             h_now = h_next
                     h_ahead = h_now
                     tl.debug_barrier()
-                h_now = h_ahead  # [d, n]
+            h_now = h_ahead  # [d, n]
+            if segment > unroll:
                 # [d, n]
                 h_ahead = tl.load(
         h_scratch_at + tl.maximum(block - 1, 0) % (segment // unroll) * block_d * block_n
@@ -780,7 +781,6 @@ def backward_kernel(
                     acc
                 )
             else:
-                h_now = h_ahead  # [d, n]
                 checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
                 # [d, n]
                 h_saved_at = (
