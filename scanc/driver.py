@@ -17,7 +17,7 @@ from scanc.diagnostics.render import render
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
-from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, Trace, run
+from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, TO_REMEMBERED, Trace, run
 from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
@@ -31,7 +31,6 @@ class Compiled:
     warnings: tuple[str, ...]
     typed: Program
     discrete: Program
-    discrete_adjoint: Program
     classified: Program
     classified_adjoint: Program
     trace: Trace
@@ -98,7 +97,8 @@ class Compiled:
         forward, adjoint = Trace(), Trace()
         # discrete → scheduled: one step whose values stay on the chip
         run(TO_FUSED, self.discrete, forward)
-        run(TO_FUSED, self.discrete_adjoint, adjoint)
+        # the kernels' own adjoint reads the states at each step
+        run(TO_FUSED, run(SIMPLIFIED, differentiate(self.discrete), Trace()), adjoint)
         return forward, adjoint
 
 
@@ -121,12 +121,14 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # typed → discrete: one step in plain arithmetic
     with lowered.showing_sources():
         discrete = run(TO_DISCRETE, typed, trace)
-    # discrete → classified: stages in order, each a scan, a delay or a loop
-    classified = run(TO_CLASSIFIED, discrete, trace)
+    # discrete → discrete: matrices that are only read by contractions exist at no step
+    remembered = run(TO_REMEMBERED, discrete, trace)
+    # discrete → classified: stages in order, each a scan, a memory, a delay or a loop
+    classified = run(TO_CLASSIFIED, remembered, trace)
     # discrete → discrete: the step's vector-Jacobian product, a recurrence in reversed time
     adjoint_trace = Trace()
-    adjoint = run(SIMPLIFIED, adjoint_trace.record("differentiate", differentiate(discrete)), adjoint_trace)
+    adjoint = run(SIMPLIFIED, adjoint_trace.record("differentiate", differentiate(remembered)), adjoint_trace)
     # discrete → classified: the adjoint goes the way of its primal
     classified_adjoint = run(TO_CLASSIFIED, adjoint, adjoint_trace)
     warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
-    return Compiled(text, warnings, typed, discrete, adjoint, classified, classified_adjoint, trace, adjoint_trace)
+    return Compiled(text, warnings, typed, discrete, classified, classified_adjoint, trace, adjoint_trace)

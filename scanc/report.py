@@ -18,7 +18,7 @@ from scanc.passes.pipeline import ON_CHIP
 
 FORMS = {
     "recurrent": "one step after the other; any body",
-    "parallel": "a scan over the associative operator",
+    "parallel": "a scan over the associative operator; of a memory, all pairs of steps at once",
     "chunked": "scans inside chunks of time, and a carry from chunk to chunk",
     "convolution": "a causal convolution, for time-invariant systems",
 }
@@ -64,8 +64,9 @@ def explain(
 
 
 def _stage(region: Region) -> str:
-    how = {RegionKind.LOOP: "step by step", RegionKind.SCAN: "as a scan", RegionKind.DELAY: "as a shift"}[region.kind]
-    return f"{', '.join(region.states)}: {region.recurrence or region.kind.value}; runs {how}"
+    how = {RegionKind.LOOP: "step by step", RegionKind.SCAN: "as a scan", RegionKind.DELAY: "as a shift"}
+    how[RegionKind.MEMORY] = "as a memory, in products of queries, keys and values"
+    return f"{', '.join(region.states)}: {region.recurrence or region.kind.value}; runs {how[region.kind]}"
 
 
 def _remark(remark: Remark) -> str:

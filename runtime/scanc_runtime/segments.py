@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scanc_runtime import tuned
 from scanc_runtime.dtypes import differentiable, value_dtype
+from scanc_runtime.memories import Decay, Memory, Walk, Write, cut
 from scanc_runtime.register import BackwardFn, ForwardFn
 from scanc_runtime.scans import CHUNKED, REAL, Algebra, Solver, Term, afters, befores, chunks_of
 from scanc_runtime.shapes import Shapes, Tensors
@@ -61,6 +62,23 @@ class Call:
     def sums(self, decay: Tensor, added: Tensor, initial: Tensor) -> Tensor:
         """A scan that adds before it decays: the sums state + added at each step, [B, L, *axes]."""
         return self.solver.sums(REAL, decay, added, initial, self.length, self.reverse)
+
+    def memory(
+        self,
+        start: Tensor,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        decays: Sequence[Decay],
+        writes: Sequence[Write],
+        dual: bool = False,
+        against: bool = False,
+    ) -> Memory:
+        """A matrix that exists at no step, of the given rows and columns; `against`: it runs against the call."""
+        high, wide = (tuple([self.sizes[axis] for axis in axes]) for axes in (rows, columns))
+        batch = start.dim() - 1 - len(rows) - len(columns)
+        backward = self.reverse != against
+        chunk, tame = cut(self.length, self.solver.name, decays, backward != dual)
+        return Memory(Walk(self.length, chunk, batch, high, wide, backward, dual, tame), decays, writes, start)
 
     @property
     def complex_dtype(self) -> torch.dtype:

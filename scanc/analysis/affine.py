@@ -98,16 +98,25 @@ Form = Affine | Top
 
 
 def affine_forms(
-    instrs: Iterable[Instr], symbols: Iterable[str], types: Mapping[str, TensorType], semiring: str = "real"
+    instrs: Iterable[Instr],
+    symbols: Iterable[str],
+    types: Mapping[str, TensorType],
+    semiring: str = "real",
+    taken: Callable[[Instr, Form], bool] = lambda instr, form: False,
 ) -> dict[str, Form]:
-    """The normal form of every value that depends on a symbol; a value that is absent is free of them."""
+    """The normal form of every value that depends on a symbol; a value that is absent is free of them.
+
+    A value that is `taken` counts as free of them for whatever reads it, and is absent too.
+    """
     analysis = _Analysis(types, semiring)
     for symbol in symbols:
         labels = analysis.labels(types[symbol].axes)
         analysis.forms[symbol] = Affine((Term(symbol, labels, labels),))
     for instr in instrs:
         if any(arg in analysis.forms for arg in instr.args) and instr.name not in analysis.forms:
-            analysis.forms[instr.name] = analysis.form(instr)
+            form = analysis.form(instr)
+            if not taken(instr, form):
+                analysis.forms[instr.name] = form
     return analysis.forms
 
 

@@ -13,7 +13,21 @@ from dataclasses import dataclass
 
 from scanc_runtime.scans import chunk_length
 
-from scanc.ir.nodes import Contract, Dims, Extremum, Instr, Kind, Map, Program, Reduce, Region, RegionKind, TensorType
+from scanc.ir.nodes import (
+    Contract,
+    Dims,
+    Extremum,
+    Instr,
+    Kind,
+    Map,
+    Memory,
+    Program,
+    Recall,
+    Reduce,
+    Region,
+    RegionKind,
+    TensorType,
+)
 
 TRANSCENDENTAL = frozenset(
     (
@@ -98,7 +112,7 @@ def forward_cost(
     tokens = batch * time
     once = [r for r in program.regions if r.kind is RegionKind.PARAMS]
     each = [r for r in program.regions if r.kind is not RegionKind.PARAMS]
-    flops = tokens * sum(map(count.region_flops, each)) + sum(map(count.region_flops, once))
+    flops: float = tokens * sum(map(count.region_flops, each)) + sum(map(count.region_flops, once))
     hard = tokens * sum(map(count.region_hard, each)) + sum(map(count.region_hard, once))
     state = sum(count.bytes(state.type) for state in program.states)
     moved = itemsize * (
@@ -121,11 +135,20 @@ def forward_cost(
         if region.kind is RegionKind.SCAN:
             calls += _scan_calls(form, time, batch * count.elements(program.types[region.states[0]].axes))
             moved += tokens * (_WALKS[form] - 1) * count.scan_bytes(region)
+        for instr in region.instrs:
+            if isinstance(instr.op, Memory):
+                calls += _MEMORY + (_STEP * time if form == "recurrent" else time // _PAIRS)
+                flops += tokens * count.pairs(instr.op, _PAIRS) / _DENSE if form != "recurrent" else 0
     return Cost(moved, flops, hard, batch * state, once_each + stepped + calls, steps=0)
 
 
 _WALKS = {"recurrent": 1, "chunked": 2, "parallel": 4}
 """How often a form reads and writes what a scan does: chunks are summarised first, pairs combined and taken apart."""
+
+
+_MEMORY, _STEP, _PAIRS, _DENSE = 40, 4, 64, 8
+"""Tensor operations of a memory, of each of its steps where it takes one after the other; steps of a chunk of pairs;
+and how much faster their products of matrices go than elementwise work."""
 
 
 def _scan_calls(form: str, time: int, width: int) -> int:
@@ -170,8 +193,15 @@ class _Counter:
         return self.elements(type_.axes) * width
 
     def region_bytes(self, region: Region) -> int:
-        """What each instruction reads and writes; a scan reads decay and write, and writes the state."""
-        moved = sum(self.bytes(i.type) + sum(self.bytes(self.types[a]) for a in i.args) for i in region.instrs)
+        """What each instruction reads and writes; a scan reads decay and write, and writes the state.
+
+        A memory keeps its factors; what it is read by reads them.
+        """
+        moved = 0
+        for instr in region.instrs:
+            args = instr.args[1:] if isinstance(instr.op, Recall) else instr.args
+            values = [self.types[arg] for arg in args]
+            moved += sum(map(self.bytes, values if isinstance(instr.op, Memory) else [*values, instr.type]))
         return moved + (self.scan_bytes(region) if region.scan is not None else 0)
 
     def scan_bytes(self, region: Region) -> int:
@@ -179,6 +209,12 @@ class _Counter:
         assert region.scan is not None
         read = [name for name in (region.scan.decay, region.scan.write) if name is not None]
         return sum(self.bytes(self.types[name]) for name in (*read, region.states[0]))
+
+    def pairs(self, op: Memory, steps: int) -> int:
+        """What pairs with the steps of a chunk take, of one recall a step."""
+        heads = self.elements(axis for axis in op.axes if axis not in {*op.rows, *op.columns})
+        sides = self.elements(op.rows) + self.elements(op.columns)
+        return 2 * len(op.writes) * steps * heads * sides
 
     def region_flops(self, region: Region) -> int:
         total = sum(map(self._flops, region.instrs))
@@ -200,6 +236,10 @@ class _Counter:
                 return 0 if fn in TRANSCENDENTAL else wide * self.elements(instr.type.axes)
             case Contract(_, axes):
                 return 2 * wide * self.elements({*instr.type.axes, *axes})
+            case Memory() as op:
+                return 3 * self.elements(op.axes)
+            case Recall(axes=axes):
+                return 2 * self.elements({*instr.type.axes, *axes})
             case Reduce() | Extremum():
                 return wide * self.elements(self.types[instr.args[0]].axes)
             case _:

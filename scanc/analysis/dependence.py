@@ -46,10 +46,10 @@ def value_graph(program: Program) -> nx.DiGraph:
         for instr in region.instrs:
             graph.add_node(instr.name, kind="value")
             graph.add_edges_from((arg, instr.name) for arg in instr.args)
-        if region.scan is not None:
-            scan = region.scan
-            reads = [scan.write] if region.kind == "delay" else [region.states[0], scan.decay, scan.write]
+        scan = region.scan
+        if scan is not None and scan.result != scan.write:  # a delay or a memory hands on a value that is there
             graph.add_node(scan.result, kind="value")
+            reads = (region.states[0], scan.decay, scan.write)
             graph.add_edges_from((arg, scan.result) for arg in reads if arg is not None)
     return graph
 

@@ -41,6 +41,7 @@ _RUNTIME = frozenset(
         "",
         ".spec",
         ".functions",
+        ".memories",
         ".scans",
         ".segments",
         ".triton_math",

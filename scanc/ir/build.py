@@ -23,9 +23,12 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
+    Meet,
+    Memory,
     Ode,
     Op,
     Program,
+    Recall,
     Reduce,
     Rename,
     Size,
@@ -181,6 +184,15 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
             _need(len({(a.axes, a.kind) for a in args}) == 1, "stack of values of different types")
             _need(axis not in args[0].axes, f"stack along {axis}, which the values have")
             return TensorType(canonical({*args[0].axes, axis}), args[0].kind)
+        case Memory():
+            return _memory(op, args)
+        case Recall(_, axes):
+            memory, query = args
+            _need(set(axes) <= set(query.axes), f"a query over {axes} with axes {query.axes}")
+            return TensorType(_without(memory.axes, axes), memory.kind)
+        case Meet(axes=axes):
+            _subset(axes, args[0], "meet")
+            return TensorType(axes, args[0].kind)
         case Delay():
             return args[0]
         case Conv(axis):
@@ -191,6 +203,17 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
             current, rhs, *_ = args
             _need(set(current.axes) == set(rhs.axes), "the right side of an ODE has the axes of its state")
             return TensorType(current.axes, widest([current.kind, rhs.kind]))
+
+
+def _memory(op: Memory, args: Sequence[TensorType]) -> TensorType:
+    _need(len(args) == len(op.decays) + 2 * len(op.writes), "a memory has a value for each decay, two for each write")
+    batch = set(op.axes) - {*op.rows, *op.columns}
+    for (over, _), decay in zip(op.decays, args, strict=False):
+        _need(set(decay.axes) <= batch | set(op.side(over)), f"a decay over {over} with axes {decay.axes}")
+    for i, factor in enumerate(args[len(op.decays) :]):
+        side = op.columns if i % 2 else op.rows
+        _need(set(side) <= set(factor.axes) <= batch | set(side), f"a factor over {side} with axes {factor.axes}")
+    return TensorType(op.axes)
 
 
 def _map(fn: str, args: Sequence[TensorType], canonical: Canonical) -> TensorType:

@@ -8,6 +8,7 @@ from scanc.ir.printer import print_instr
 
 _TIMED = (Delay, Conv)
 _STAGED = {RegionKind.PARAMS, RegionKind.MAP, RegionKind.LOOP}
+_HANDED = (RegionKind.DELAY, RegionKind.MEMORY)
 
 # level → (operations that must be gone, kinds of region that may appear)
 SPECS: dict[Level, tuple[tuple[type, ...], frozenset[RegionKind]]] = {
@@ -15,7 +16,7 @@ SPECS: dict[Level, tuple[tuple[type, ...], frozenset[RegionKind]]] = {
     Level.CORE: (_TIMED, frozenset({RegionKind.STEP})),
     Level.DISCRETE: ((*_TIMED, Ode), frozenset({RegionKind.STEP})),
     Level.STAGED: ((*_TIMED, Ode), frozenset(_STAGED)),
-    Level.CLASSIFIED: ((*_TIMED, Ode), frozenset({*_STAGED, RegionKind.SCAN, RegionKind.DELAY})),
+    Level.CLASSIFIED: ((*_TIMED, Ode), frozenset({*_STAGED, RegionKind.SCAN, *_HANDED})),
     Level.SCHEDULED: ((*_TIMED, Ode), frozenset({RegionKind.PARAMS, RegionKind.STEP})),
 }
 
@@ -49,7 +50,7 @@ def _verify_region(program: Program, region: Region, builder: Builder, gone: tup
         where = print_instr(instr)
         _need(not isinstance(instr.op, gone), f"{type(instr.op).__name__} at level {program.level.value}: {where}")
         _verify_instr(instr, builder, where)
-    if region.kind in (RegionKind.SCAN, RegionKind.DELAY):
+    if region.kind in (RegionKind.SCAN, *_HANDED):
         _verify_scan(region, builder)
 
 
@@ -63,8 +64,8 @@ def _verify_scan(region: Region, builder: Builder) -> None:
             _need(value in builder.types, f"scan of {state} reads {value} before it is defined")
             axes = builder.types[value].axes
             _need(set(axes) <= set(builder.types[state].axes), f"scan of {state}: {value} has axes {axes}")
-    if region.kind is RegionKind.DELAY:
-        _need(scan.decay is None and scan.write == scan.result, f"a delay hands on one value: {scan}")
+    if region.kind in _HANDED:
+        _need(scan.decay is None and scan.write == scan.result, f"a {region.kind.value} hands on one value: {scan}")
     else:
         _define(builder, scan.result)
         builder.types[scan.result] = builder.types[state]

@@ -12,6 +12,8 @@ Grammar (one line per node; `*` is a tuple)::
     instr   = Instr(name, op, args: value*, type)
     op      = Const(value) | Size(axis) | Map(fn) | Reduce(fn, axes) | Contract(semiring, axes)
             | Rename(pairs) | Broadcast(axes) | Index(axis, position) | Stack(axis) | Extremum(fn, axes)
+            | Memory(state, axes, rows, columns, decays, writes, dual, against)
+            | Recall(over, axes, decayed) | Meet(over, side, decayed, before, axes)
             | Delay(steps) | Conv(axis) | Ode(state, rule)          # the last three: level `typed` only
 
 A *value* is a name.  Inputs, params, states and instructions share one name space; the name of a
@@ -31,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from scanc.diagnostics.span import Span
 
@@ -217,7 +220,82 @@ class Ode:
     rule: str
 
 
-Op = Const | Size | Map | Reduce | Contract | Rename | Broadcast | Index | Stack | Extremum | Delay | Conv | Ode
+Side = Literal["rows", "columns", "both"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A state D·S + Σ x ⊗ y of which no value between two steps is written down, read by `Recall` and `Meet` alone.
+
+    args = (a value for each of `decays`, then x and y of each write).  `axes` are those of the state, `rows` and
+    `columns` those of its two sides.  `decays`: what each acts on, and whether it is the decay itself or its logarithm.
+    `writes`: of each write of a `dual` memory, whether the query that it comes from saw its own step's decay.  `about`
+    is the class of the state, in words.
+
+    A dual memory holds cotangents: what decays it comes behind the write, and belongs to the step that was taken
+    before.  `against`: it runs against the time of its program.
+    """
+
+    state: str
+    axes: tuple[str, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    decays: tuple[tuple[Side, bool], ...]
+    writes: tuple[bool, ...]
+    dual: bool = False
+    against: bool = False
+    about: str = field(default="", compare=False)
+
+    def side(self, over: Side) -> tuple[str, ...]:
+        """The axes of a side; of both, none."""
+        return {"rows": self.rows, "columns": self.columns, "both": ()}[over]
+
+
+@dataclass(frozen=True)
+class Recall:
+    """args = (memory, query): the state before the step, contracted with the query over the axes of a side.
+
+    `decayed`: after the decay of its own step (never of a dual memory), and before anything is written.
+    """
+
+    over: Side
+    axes: tuple[str, ...]
+    decayed: bool = True
+
+
+@dataclass(frozen=True)
+class Meet:
+    """args = (memory, dual memory, pairs…): the gradient of a decay or its logarithm, as the memory has it; of `axes`.
+
+    The pairs are a factor of `side` and its gradient: of queries of states with the decay of their step (`decayed`),
+    then without it (`before`), then of what was written (theory, section 2).
+    """
+
+    over: Side
+    side: Side
+    decayed: int
+    before: int
+    axes: tuple[str, ...]
+
+
+Op = (
+    Const
+    | Size
+    | Map
+    | Reduce
+    | Contract
+    | Rename
+    | Broadcast
+    | Index
+    | Stack
+    | Extremum
+    | Memory
+    | Recall
+    | Meet
+    | Delay
+    | Conv
+    | Ode
+)
 
 
 @dataclass(frozen=True)
@@ -235,7 +313,8 @@ class RegionKind(StrEnum):
     """How a region is executed.
 
     `step`: everything, not yet split.  `params`: once per call.  `map`: any time step by itself.  `loop`: one
-    step after the other.  `scan`: next = decay ⊗ state ⊕ write, elementwise.  `delay`: next = write.
+    step after the other.  `scan`: next = decay ⊗ state ⊕ write, elementwise.  `delay`: next = write.  `memory`: next is
+    what a memory holds behind the last step; no other value of the state exists.
     """
 
     STEP = "step"
@@ -244,6 +323,7 @@ class RegionKind(StrEnum):
     LOOP = "loop"
     SCAN = "scan"
     DELAY = "delay"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True)
@@ -251,7 +331,7 @@ class Scan:
     """next = decay ⊗ state ⊕ write over one state; `result` is the name of the next value.
 
     `decay` None is the semiring's one, `write` None its zero.  Both may have fewer axes than the state,
-    never more.  In a `delay` region nothing of the state goes into the next value: `result` and `write`
+    never more.  In a `delay` or `memory` region nothing of the state goes into the next value: `result` and `write`
     are the same, already computed, value.
     """
 
@@ -266,7 +346,7 @@ class Region:
     """A run of instructions that is executed in one manner.
 
     A `loop`, `scan` or `delay` region computes the next values of `states`; a `map` region behind it may
-    read both the state (what it held before the step) and its next value.  A `scan` or `delay` region
+    read both the state (what it held before the step) and its next value.  A `scan`, `delay` or `memory` region
     has one state and no instruction: `scan` names values computed in earlier regions.
     """
 

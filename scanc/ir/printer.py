@@ -18,10 +18,13 @@ from scanc.ir.nodes import (
     Index,
     Instr,
     Map,
+    Meet,
+    Memory,
     Ode,
     Op,
     Output,
     Program,
+    Recall,
     Reduce,
     Region,
     Rename,
@@ -81,12 +84,25 @@ def print_op(op: Op) -> str:
             return f"index{{{axis}, {position}}}"
         case Stack(axis):
             return f"stack{{{axis}}}"
+        case Memory():
+            return f"memory{{{_memory(op)}}}"
+        case Recall(over, axes, decayed):
+            return f"recall.{over}{{{', '.join(axes)}{'; before' * (not decayed)}}}"
+        case Meet(over, side, decayed, before, axes):
+            return f"meet.{over}{{{', '.join(axes)}; {side}; {decayed}; {before}}}"
         case Delay(steps):
             return f"delay{{{steps}}}"
         case Conv(axis):
             return f"conv{{{axis}}}"
         case Ode(state, rule):
             return f"ode.{rule}{{{state}}}"
+
+
+def _memory(op: Memory) -> str:
+    decays = (over + " raw" * raw for over, raw in op.decays)
+    writes = ("decayed" if decayed else "before" for decayed in op.writes)
+    kind = " ".join(word for word, holds in (("dual", op.dual), ("against", op.against)) if holds)
+    return "; ".join([op.state, *(", ".join(part) for part in (op.axes, op.rows, op.columns, decays, writes)), kind])
 
 
 def number(value: bool | int | float | complex | str) -> str:

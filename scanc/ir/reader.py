@@ -21,15 +21,19 @@ from scanc.ir.nodes import (
     Kind,
     Level,
     Map,
+    Meet,
+    Memory,
     Ode,
     Op,
     Output,
     Program,
+    Recall,
     Reduce,
     Region,
     RegionKind,
     Rename,
     Scan,
+    Side,
     Size,
     Stack,
     State,
@@ -176,6 +180,8 @@ def _read_op(head: str, attributes: str) -> Op:
     if head in TABLE:
         return Map(head)
     family, _, which = head.partition(".")
+    if family in ("memory", "recall", "meet"):
+        return _read_remembering(family, which, attributes.split(";"))
     readers: dict[str, Callable[[tuple[str, ...]], Op]] = {
         "const": lambda a: Const(_read_number(a[0])),
         "size": lambda a: Size(a[0]),
@@ -191,3 +197,16 @@ def _read_op(head: str, attributes: str) -> Op:
         "ode": lambda a: Ode(a[0], which),
     }
     return readers[family](_list(attributes))
+
+
+def _read_remembering(family: str, which: str, parts: list[str]) -> Op:
+    sides: dict[str, Side] = {"rows": "rows", "columns": "columns", "both": "both"}
+    if family == "recall":
+        return Recall(sides[which], _list(parts[0]), len(parts) == 1)
+    if family == "meet":
+        axes, side, decayed, before = parts
+        return Meet(sides[which], sides[side.strip()], int(decayed), int(before), _list(axes))
+    state, axes, rows, columns, decays, writes, kind = parts
+    acting = tuple((sides[word.split()[0]], word.endswith(" raw")) for word in _list(decays))
+    written = tuple(word == "decayed" for word in _list(writes))
+    return Memory(state, _list(axes), _list(rows), _list(columns), acting, written, "dual" in kind, "against" in kind)

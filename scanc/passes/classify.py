@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from scanc.analysis.elementwise import extract
 from scanc.analysis.recurrence import Facts, RecurrenceClass, facts, recurrence
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Instr, Level, Program, Region, RegionKind, Scan
+from scanc.ir.nodes import Instr, Level, Memory, Program, Region, RegionKind, Scan
 from scanc.ir.rewrite import live, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 
@@ -24,13 +24,15 @@ def run(program: Program) -> Rewrite:
     known = facts(program)
     pieces = _Pieces(program)
     remarks: list[Remark] = []
+    remembered = {instr.op.state for instr in program.instrs if isinstance(instr.op, Memory)}
     for region in program.regions:
         if region.kind is not RegionKind.LOOP:
             pieces.add(region)
             continue
         found = recurrence(known, region.states)
         pieces.stage(region, found)
-        remarks.append(_remark(found))
+        if region.states[0] not in remembered:
+            remarks.append(_remark(found))
     return pieces.program(), tuple(remarks)
 
 
@@ -62,6 +64,7 @@ class _Pieces:
         self.next_of = self.source.next_of
         self.fixed = {param.name for param in self.source.params}
         self.behind: list[Instr] = []
+        self.memories = {i.name: i.op for i in self.source.instrs if isinstance(i.op, Memory)}
 
     def add(self, region: Region) -> None:
         """A region that stays, with what the scan before it left to be computed first."""
@@ -74,8 +77,10 @@ class _Pieces:
         described = found.summary()
         if found.transition == "delay" and not region.instrs:
             value = self.next_of[region.states[0]]
-            delay = Scan(found.semiring, value, None, value)
-            self._put(Region(RegionKind.DELAY, (), region.states, delay, described))
+            handed = Scan(found.semiring, value, None, value)
+            memory = self.memories.get(value)
+            kind = RegionKind.DELAY if memory is None else RegionKind.MEMORY
+            self._put(Region(kind, (), region.states, handed, described if memory is None else memory.about))
         elif not (found.elementwise and self._scan(region, found, described)):
             self._put(replace(region, recurrence=described))
 

@@ -14,6 +14,7 @@ from scanc.passes.diagonalize import DIAGONALIZE
 from scanc.passes.discretize import DISCRETIZE
 from scanc.passes.fuse import FUSE
 from scanc.passes.hoist import HOIST
+from scanc.passes.memorize import MEMORIZE
 from scanc.passes.powers import POWERS
 from scanc.passes.products import PRODUCTS
 from scanc.passes.realify import REALIFY
@@ -29,6 +30,12 @@ TO_DISCRETE: tuple[Pass, ...] = (
     simplify(Level.DISCRETE),
 )
 """typed → discrete: one step in plain arithmetic."""
+
+TO_REMEMBERED: tuple[Pass, ...] = (
+    MEMORIZE,
+    simplify(Level.DISCRETE),  # behind it, recalls of the same query are one
+)
+"""discrete → discrete: matrices as memories, for targets that evaluate them by products of queries and keys."""
 
 SIMPLIFIED: tuple[Pass, ...] = (simplify(Level.DISCRETE),)
 """discrete → discrete: for the adjoint, which begins at that level."""

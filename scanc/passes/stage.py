@@ -8,10 +8,11 @@ reads it or behind the stage that it reads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from scanc.analysis.dependence import Component, state_components
-from scanc.ir.nodes import Instr, Level, Program, Region, RegionKind
+from scanc.ir.nodes import Instr, Level, Memory, Program, Region, RegionKind
 from scanc.ir.rewrite import dependent, live, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 
@@ -40,7 +41,7 @@ def run(program: Program) -> Rewrite:
     regions.append(Region(RegionKind.MAP, tuple(maps[-1])))
     kept = tuple(region for region in regions if region.instrs or region.states)
     staged = replace(program, level=Level.STAGED, regions=kept)
-    return staged, (_remark(components),)
+    return staged, (_remark(components, [i.op.state for i in instrs if isinstance(i.op, Memory)]),)
 
 
 def _loop(program: Program, component: Component) -> frozenset[str]:
@@ -51,11 +52,13 @@ def _loop(program: Program, component: Component) -> frozenset[str]:
     return frozenset(instr.name for instr in before if instr.name in reached)
 
 
-def _remark(components: tuple[Component, ...]) -> Remark:
+def _remark(components: tuple[Component, ...], memories: Sequence[str]) -> Remark:
     if not components:
         return Remark("stage", "no state: every step stands by itself")
     parts = [
-        f"{{{', '.join(component.states)}}}" if component.cyclic else f"{', '.join(component.states)} (a delay)"
+        f"{{{', '.join(component.states)}}}"
+        if component.cyclic
+        else f"{component.states[0]} ({'a memory' if component.states[0] in memories else 'a delay'})"
         for component in components
     ]
     return Remark("stage", f"{len(parts)} stage{'s' * (len(parts) > 1)}, solved in this order: {'; '.join(parts)}")

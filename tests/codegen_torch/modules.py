@@ -17,7 +17,7 @@ from scanc.codegen.torch import emit_functions
 from scanc.interpreter import interpret, random_arguments
 from scanc.ir.nodes import Program
 from scanc.passes.differentiate import differentiate
-from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, Trace, run
+from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_REMEMBERED, Trace, run
 from scanc.semantics.lower import lower
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,8 +45,9 @@ class Module:
 def module_of(typed: Program, text: str = "") -> Module:
     """The module of a typed program, checked and executed."""
     discrete = run(TO_DISCRETE, typed, Trace())
-    adjoint = run(SIMPLIFIED, differentiate(discrete), Trace())
-    forward, backward = (run(TO_CLASSIFIED, program, Trace()) for program in (discrete, adjoint))
+    remembered = run(TO_REMEMBERED, discrete, Trace())
+    adjoint = run(SIMPLIFIED, differentiate(remembered), Trace())
+    forward, backward = (run(TO_CLASSIFIED, program, Trace()) for program in (remembered, adjoint))
     functions = emit_functions(forward, backward, discrete)
     source = assemble(text, discrete, forward, functions, "0", "torch")
     check_source(source)

@@ -34,6 +34,10 @@ region step
   wide = broadcast{h}(x) : real[h, i]
   pile = stack{w}(x, x, x, x) : real[i, w]
   one = index{w, 2}(pile) : real[i]
+  M = memory{S; h, i, m; i; m; rows raw, both; decayed, before; dual against}(x, half, x, k, x, k) : real[h, i, m]
+  asked = recall.columns{m; before}(M, k) : real[h, i]
+  again = recall.rows{i}(M, x) : real[h, m]
+  d_gate = meet.both{h; rows; 1; 1}(M, M, x, x, x, x, x, x) : real[h]
 next S = S_2
 next c = x
 next prev.x.0 = x

@@ -113,7 +113,8 @@ def test_later_tokens_never_reach_earlier_outputs(name: str, bad: float) -> None
         before = slice(at + 1, None) if reverse else slice(None, at)
         clean = op(*tensors, *params, form=form, reverse=reverse)[:, before]
         found = op(*spoilt, *params, form=form, reverse=reverse)[:, before]
-        if form == "parallel":  # may choose another order of sums for the whole sequence
+        # May choose another order of sums for the whole sequence, or for the chunk that the token is in.
+        if form == "parallel" or (form == "chunked" and name == "gla"):
             torch.testing.assert_close(found, clean, rtol=1e-12, atol=1e-12)
         else:
             assert torch.equal(found, clean), (form, reverse, at)

@@ -16,7 +16,7 @@ from scanc.codegen.torch.step import write_step
 from scanc.codegen.torch.totals import Totals, folded
 from scanc.codegen.torch.values import Lead, Value
 from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Kind, Program, RegionKind
+from scanc.ir.nodes import Kind, Memory, Program, RegionKind
 
 _SMOOTH = (Kind.REAL, Kind.COMPLEX)
 _HELPERS = {
@@ -32,6 +32,7 @@ _HELPERS = {
         "afters",
         "befores",
     ),
+    "scanc_runtime.memories": ("BOTH", "COLUMNS", "Decay", "ROWS", "Write", "meet"),
     "scanc_runtime.segments": ("Segments", "delayed", "gather", "last", "steps"),
 }
 _SOLVERS = {"recurrent": "SEQUENTIAL", "chunked": "CHUNKED", "parallel": "PARALLEL"}
@@ -81,7 +82,8 @@ def _imports(source: str) -> tuple[str, ...]:
     words = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     lines = ["from scanc_runtime import functions"] if "functions" in words else []
     for module, names in _HELPERS.items():
-        lines.append(f"from {module} import {', '.join(name for name in names if name in words)}")
+        found = [name for name in names if name in words]
+        lines += [f"from {module} import {', '.join(found)}"] if found else []
     return tuple(lines)
 
 
@@ -96,9 +98,12 @@ class _Module:
         self._adjoint_states = tuple(after.name for before, after in pairs if before.type.kind in _SMOOTH)
         outputs = [output.value for output in (*adjoint.outputs, *adjoint.totals)]
         self._backward = live(adjoint, outputs, self._adjoint_states)
-        self._primals = tuple(name for name in states if self._backward.read[name])
+        memories = [i.op for r in self._backward.regions for i in r.instrs if isinstance(i.op, Memory)]
+        self._remembered = {op.state for op in memories if op.against}
+        self._primals = tuple(name for name in states if self._backward.read[name] or name in self._remembered)
         self._segment = live(forward, [output.value for output in forward.outputs], states)
-        self._trace = live(forward, self._primals)
+        self._trace = live(forward, [name for name in self._primals if name not in self._remembered])
+        self._traced = tuple(name for name in states if name in {*self._trace.states, *self._remembered})
         self._kept: Counter[tuple[str, ...]] = Counter()
         self.arguments: list[str] = []
 
@@ -117,7 +122,7 @@ class _Module:
         self._write_elements(writer, {axes: max(ahead[axes], back[axes]) for axes in (*ahead, *back)})
         self.arguments += ["segment=segment", "adjoint=adjoint", "elements=elements"]
         if self._primals:
-            traced = ", ".join(f'"{state}"' for state in self._trace.states)
+            traced = ", ".join(f'"{state}"' for state in self._traced)
             self.arguments += ["trace=trace", f"traced=({traced},)"]
             scanned = {r.states[0] for r in self._forward.regions if r.kind is RegionKind.SCAN}
             if scanned.issuperset(self._primals):
@@ -173,11 +178,14 @@ class _Module:
 
     def _write_trace(self, writer: Writer, fixed: Sequence[str]) -> Counter[tuple[str, ...]]:
         program = self._forward
-        code = SegmentCode(program, self._trace, self._groups(program, fixed), self._trace.states)
+        code = SegmentCode(program, self._trace, self._groups(program, fixed), self._traced)
         code.regions()
-        values = [code.scope.full(state).text for state in self._primals]
+        values = [
+            code.start(state) if state in self._remembered else code.scope.full(state).text for state in self._primals
+        ]
         head = "def trace(inputs, params, constants, states, call):"
-        doc = f"What backward reads of the states before each of L steps: {', '.join(self._primals)}."
+        what = " (of a memory, what it begins with)" if self._remembered else ""
+        doc = f"What backward reads of the states before each of L steps{what}: {', '.join(self._primals)}."
         _function(writer, head, doc, code, f"return {_tuple(values)}")
         return Counter(code.scope.kept)
 

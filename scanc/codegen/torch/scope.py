@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from scanc.codegen.expressions import Expr, Spelling, absorbed, number, spell
 from scanc.codegen.names import Names
+from scanc.codegen.torch.memories import Memories
 from scanc.codegen.torch.spelling import COMPLEX, NUMBERS, identity
 from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed
 from scanc.codegen.writer import Writer
@@ -21,7 +22,10 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
+    Meet,
+    Memory,
     Op,
+    Recall,
     Reduce,
     Rename,
     Size,
@@ -57,7 +61,8 @@ def write(writer: Writer, statements: Iterable[Statement]) -> None:
 class Dialect:
     """What differs between a segment's code and a step's.
 
-    `number(value, kind)` spells a constant as a tensor, `dtype(kind)` a dtype, `size(axis)` an axis' size.
+    `number(value, kind)` spells a constant as a tensor, `dtype(kind)` a dtype, `size(axis)` an axis' size.  `memories`
+    are those of a segment.
     """
 
     functions: Mapping[str, Spelling]
@@ -65,6 +70,7 @@ class Dialect:
     number: Callable[[Expr, Kind], Expr]
     dtype: Callable[[Kind], Expr]
     size: Callable[[str], Expr]
+    memories: Memories | None = None
 
 
 @dataclass
@@ -133,11 +139,29 @@ class Scope:
 
     def emit(self, instr: Instr) -> None:
         """Writes `name = expression`; what is but another name of a value gets no line."""
+        if isinstance(instr.op, Memory):
+            self._remember(instr, instr.op)
+            return
         value = self.express(instr)
         if not value.named:
             comment = f"[{', '.join([*self.lead_of(value), *value.axes])}]"
             value = self.assign(instr.name, value, comment + (f"  (line {instr.span.line})" if instr.span else ""))
         self.values[instr.name] = value
+
+    def _remember(self, instr: Instr, op: Memory) -> None:
+        """A memory is no tensor: what it keeps of a step are its factors."""
+        assert self.dialect.memories is not None
+        identifier = self.names.of(instr.name + self.suffix)
+        call = self.dialect.memories.memory(instr.name, op, instr.args, self._timed)
+        comment = f"{', '.join(op.axes)}" + (f"  (line {instr.span.line})" if instr.span else "")
+        self.statements.append((f"{identifier} = {call}", comment))
+        self.values[instr.name] = Value(Expr(identifier), instr.type.axes, instr.type.kind, Lead.FULL)
+        for side in (op.rows, op.columns):
+            self.kept += [tuple(axis for axis in op.axes if axis not in {*op.rows, *op.columns} - {*side})] * 3
+
+    def _timed(self, name: str) -> Value:
+        """The value with all leading dimensions, and the axes that it has."""
+        return replace(self.tensor(name), expr=self.full(name), lead=Lead.FULL)
 
     def assign(self, name: str, value: Value, comment: str = "") -> Value:
         """Writes an assignment and returns the named value."""
@@ -165,12 +189,23 @@ class Scope:
                 return self._map(fn, instr)
             case Contract(semiring, summed):
                 return self._contract(semiring, summed, instr)
+            case Recall() | Meet():
+                return Value(self._recalled(instr.op, instr), axes, kind, Lead.FULL)
             case Rename(pairs):
                 return renamed(self.tensor(instr.args[0]), dict(pairs), axes, self._leading(instr.args[0]))
             case _:
                 operands = [self.tensor(arg) for arg in instr.args]
                 lead = max(value.lead for value in operands)
                 return Value(self._shaped(instr.op, operands, instr, lead), axes, kind, lead)
+
+    def _recalled(self, op: Recall | Meet, instr: Instr) -> Expr:
+        memories = self.dialect.memories
+        assert memories is not None
+        memory = instr.args[0]
+        if isinstance(op, Recall):
+            return memories.recall(op, memory, self.value(memory).expr, self._timed(instr.args[1]))
+        held = [self.value(name).expr for name in instr.args[:2]]
+        return memories.meet(op, memory, held, [self._timed(name) for name in instr.args[2:]])
 
     def _shaped(self, op: Op, operands: list[Value], instr: Instr, lead: Lead) -> Expr:
         x = operands[0]

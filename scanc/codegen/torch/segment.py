@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scanc.codegen.expressions import Expr, Level
 from scanc.codegen.names import Names
 from scanc.codegen.torch.liveness import Live
+from scanc.codegen.torch.memories import Memories
 from scanc.codegen.torch.scope import Block, Dialect, Scope, Statement
 from scanc.codegen.torch.spelling import REDUCTIONS, VALUES
 from scanc.codegen.torch.values import Lead, Value, aligned
@@ -18,14 +19,14 @@ from scanc.ir.nodes import Kind, Program, Region, RegionKind, Scan
 RESERVED = frozenset(
     {"functions", "call", "inputs", "params", "constants", "states", "primals", "cotangents", "sizes", "reverse"}
     | {"steps", "gather", "last", "delayed", "befores", "afters", "Segments", "SEGMENTS", "SEQUENTIAL", "CHUNKED"}
-    | {"PARALLEL", "REAL", "LOG", "MAXPLUS", "MINPLUS", "BOOL"}
+    | {"PARALLEL", "REAL", "LOG", "MAXPLUS", "MINPLUS", "BOOL", "Decay", "Write", "meet", "ROWS", "COLUMNS", "BOTH"}
 )
 """Words of the generated functions and of what their module imports."""
 
 _ALGEBRAS = {"real": "REAL", "log": "LOG", "maxplus": "MAXPLUS", "minplus": "MINPLUS", "bool": "BOOL"}
 
 
-def dialect() -> Dialect:
+def dialect(memories: Memories | None = None) -> Dialect:
     """How a segment spells what depends on the call."""
     dtypes = {
         Kind.REAL: "call.dtype",
@@ -39,6 +40,7 @@ def dialect() -> Dialect:
         number=lambda expr, kind: Expr(f"call.number({expr}, {dtypes[kind]})"),
         dtype=lambda kind: Expr(dtypes[kind]),
         size=lambda axis: Expr(f'call.sizes["{axis}"]'),
+        memories=memories,
     )
 
 
@@ -87,12 +89,13 @@ class SegmentCode:
         self._initial = {state: self.names.fresh(f"{state}_0") for state in states}
         for state in states:
             self.names.of(state)
+        self._memories = Memories(self.types, self._memory_start)
         self.scope = self._scope("BL", self._argument)
         self.scope.know(program.instrs)
 
     def _scope(self, lead: str, find: Callable[[str], Value], suffix: str = "") -> Scope:
         canonical = lambda axes: self.program.canonical(axes)  # noqa: E731
-        return Scope(dialect(), self.names, self.types, lead, find, canonical, suffix)
+        return Scope(dialect(self._memories), self.names, self.types, lead, find, canonical, suffix)
 
     # --- arguments ---
 
@@ -103,7 +106,12 @@ class SegmentCode:
         type_ = self.types[name]
         return Value(Expr(self.names.of(name)), type_.axes, type_.kind, group.lead)
 
-    def _start(self, state: str) -> str:
+    def _memory_start(self, state: str) -> Expr:
+        """What a memory begins with: a state of the function, or of a primal one among what it is given."""
+        return Expr(self.start(state)) if state in self._initial else self._argument(state).expr
+
+    def start(self, state: str) -> str:
+        """The argument that holds what a state begins with."""
         self._used.add(state)
         return self._initial[state]
 
@@ -133,6 +141,8 @@ class SegmentCode:
                     self._scan(region)
                 case RegionKind.DELAY:
                     self._delay(region)
+                case RegionKind.MEMORY:
+                    self._memory(region)
                 case RegionKind.STEP:
                     raise AssertionError("a classified program has no step region")
 
@@ -148,7 +158,7 @@ class SegmentCode:
             return
         terms = [self._term(name, state) for name in (scan.decay, scan.write)]
         algebra = _ALGEBRAS[scan.semiring]
-        arguments = ", ".join([f'"{state}"', algebra, *(term.text for term in terms), self._start(state)])
+        arguments = ", ".join([f'"{state}"', algebra, *(term.text for term in terms), self.start(state)])
         if self.part.read[state]:
             path = self._line(f"{state}_path", f"call.path({arguments})", state, "L+1")
             self._before(state, path)
@@ -163,7 +173,7 @@ class SegmentCode:
 
     def _scan_sums(self, state: str, scan: Scan, form: WriteFirst) -> None:
         decay, added = self._term(scan.decay, state), self._term(form.added, state)
-        arguments = f"{decay}, {added}, {self._start(state)}"
+        arguments = f"{decay}, {added}, {self.start(state)}"
         total = self.names.of(form.total)
         comment = f"{state.replace('.', '_')} + {added}: [{', '.join(['B', 'L', *self.types[state].axes])}]"
         self.scope.statements.append((f"{total} = call.sums({arguments})", comment))
@@ -186,10 +196,15 @@ class SegmentCode:
         assert scan.write is not None
         if self.part.read[state]:
             value = self.scope.full(scan.write)
-            call = f"delayed({value}, {self._start(state)}, call.reverse)"
+            call = f"delayed({value}, {self.start(state)}, call.reverse)"
             path = self._line(f"{state}_path", call, state, "L+1")
             self._before(state, path)
         self._final[state] = Expr(f"last({self.scope.full(scan.write)}, call.reverse)")
+
+    def _memory(self, region: Region) -> None:
+        (state,), scan = region.states, region.scan
+        assert scan is not None
+        self._final[state] = Expr(f"{self.scope.value(scan.result).expr}.final()")
 
     def _before(self, state: str, path: str) -> None:
         """A name for the states before each step, which are a view of a path."""
@@ -249,7 +264,7 @@ class SegmentCode:
         self, region: Region, body: Scope, slices: dict[str, str], current: dict[str, str], lists: dict[str, str]
     ) -> None:
         statements = self.scope.statements
-        start = f"{', '.join(current.values())} = {', '.join(self._start(state) for state in region.states)}"
+        start = f"{', '.join(current.values())} = {', '.join(self.start(state) for state in region.states)}"
         statements.append((start, region.recurrence or ""))
         if lists:
             empties = ", ".join(["[]"] * len(lists))

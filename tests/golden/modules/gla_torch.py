@@ -32,12 +32,13 @@ gla(q, k, v, g):
 
 import torch
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec
-from scanc_runtime.scans import CHUNKED, PARALLEL, REAL, SEQUENTIAL, befores
-from scanc_runtime.segments import Segments, last
+from scanc_runtime.memories import COLUMNS, Decay, ROWS, Write, meet
+from scanc_runtime.scans import CHUNKED, PARALLEL, SEQUENTIAL
+from scanc_runtime.segments import Segments
 
 SPEC = Spec(
     name="gla",
-    digest="e9c1fd572b7c",
+    digest="c2f48bac5fa1",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -74,22 +75,17 @@ def segment(inputs, params, constants, states, call):
     """The outputs of L steps, [B, L, *axes], and the states behind the last."""
     q, k, v, g = inputs
     (S_0,) = states
-    exp_g = torch.exp(g)  # [B, L, h, i]  (line 11)
-    t_2 = k[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 11)
-    S_next = call.after("S", REAL, exp_g[..., None], t_2, S_0)  # [B, L, h, i, j]
-    o = torch.einsum("BLhi,BLhij->BLhj", q, S_next)  # [B, L, h, j]  (line 12)
-    return (o,), (last(S_next, call.reverse),)
+    S_memory = call.memory(S_0, ("i",), ("j",), [Decay(ROWS, g)], [Write(k, v)])  # h, i, j  (line 11)
+    recalled = S_memory.recall(q, ROWS)  # [B, L, h, j]
+    t_3 = torch.einsum("BLhi,BLhi->BLh", q, k)  # [B, L, h]
+    o = recalled + t_3[..., None] * v  # [B, L, h, j]  (line 12)
+    return (o,), (S_memory.final(),)
 
 
 def trace(inputs, params, constants, states, call):
-    """What backward reads of the states before each of L steps: S."""
-    _, k, v, g = inputs
+    """What backward reads of the states before each of L steps (of a memory, what it begins with): S."""
     (S_0,) = states
-    exp_g = torch.exp(g)  # [B, L, h, i]  (line 11)
-    t_2 = k[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 11)
-    S_path = call.path("S", REAL, exp_g[..., None], t_2, S_0)  # [B, L+1, h, i, j]
-    S = befores(S_path, call.reverse)  # [B, L, h, i, j]
-    return (S,)
+    return (S_0,)
 
 
 def adjoint(inputs, primals, cotangents, params, constants, states, call):
@@ -98,26 +94,31 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     (S,) = primals
     (dy_o,) = cotangents
     (d_S_0,) = states
-    exp_g = torch.exp(g)  # [B, L, h, i]  (line 11)
-    # [B, L, h, i]  (line 12)
-    d_q = torch.einsum("BLhj,BLhij->BLhi", dy_o, exp_g[..., None] * S + k[..., None] * v[..., None, :])
-    d_S_2 = dy_o[..., None, :] * q[..., None]  # [B, L, h, i, j]  (line 12)
-    d_S_3 = call.sums(exp_g[..., None], d_S_2, d_S_0)  # d_S + d_S_2: [B, L, h, i, j]
-    d_k = torch.einsum("BLhij,BLhj->BLhi", d_S_3, v)  # [B, L, h, i]  (line 11)
-    d_v = torch.einsum("BLhij,BLhi->BLhj", d_S_3, k)  # [B, L, h, j]  (line 11)
-    d_exp_g = torch.einsum("BLhij,BLhij->BLhi", d_S_3, S)  # [B, L, h, i]  (line 11)
-    t_3 = d_exp_g * exp_g  # [B, L, h, i]  (line 11)
-    return (d_q, d_k, d_v, t_3), (), (last(exp_g[..., None], call.reverse) * last(d_S_3, call.reverse),)
+    # h, i, j  (line 11)
+    S_memory = call.memory(S, ("i",), ("j",), [Decay(ROWS, g)], [Write(k, v)], against=True)
+    t_3 = torch.einsum("BLhi,BLhi->BLh", q, k)  # [B, L, h]
+    d_t_3 = torch.einsum("BLhj,BLhj->BLh", dy_o, v)  # [B, L, h]  (line 12)
+    d_v = dy_o * t_3[..., None]  # [B, L, h, j]  (line 12)
+    d_q = d_t_3[..., None] * k  # [B, L, h, i]
+    d_k = d_t_3[..., None] * q  # [B, L, h, i]
+    d_q_2 = S_memory.recall(dy_o, COLUMNS)  # [B, L, h, i]
+    # h, i, j  (line 11)
+    d_S_memory = call.memory(d_S_0, ("i",), ("j",), [Decay(ROWS, g)], [Write(q, dy_o)], dual=True)
+    d_k_2 = d_S_memory.recall(v, COLUMNS)  # [B, L, h, i]  (line 11)
+    d_v_2 = d_S_memory.recall(k, ROWS)  # [B, L, h, j]  (line 11)
+    d_g = meet(S_memory, d_S_memory, ROWS, ROWS, [(q, d_q_2)], [], [(k, d_k_2)])  # [B, L, h, i]  (line 11)
+    d_q_3 = d_q + d_q_2  # [B, L, h, i]
+    d_k_3 = d_k + d_k_2  # [B, L, h, i]
+    d_v_3 = d_v + d_v_2  # [B, L, h, j]
+    return (d_q_3, d_k_3, d_v_3, d_g), (), (d_S_memory.final(),)
 
 
 def elements(sizes):
     """How many numbers one time step of one sequence keeps in a segment."""
-    return 5 * sizes["h"] * sizes["i"] * sizes["j"] + 6 * sizes["h"] * sizes["i"] + sizes["h"] * sizes["j"]
+    return 13 * sizes["h"] * sizes["i"] + 9 * sizes["h"] * sizes["j"] + 2 * sizes["h"]
 
 
-SEGMENTS = Segments(
-    SPEC, segment=segment, adjoint=adjoint, elements=elements, trace=trace, traced=("S",), kept=("S",)
-)
+SEGMENTS = Segments(SPEC, segment=segment, adjoint=adjoint, elements=elements, trace=trace, traced=("S",))
 FORWARD = {
     "recurrent": SEGMENTS.forward(SEQUENTIAL),
     "chunked": SEGMENTS.forward(CHUNKED),

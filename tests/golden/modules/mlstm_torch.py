@@ -43,12 +43,13 @@ mlstm(q, k, v, ig, fg):
 
 import torch
 from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec
+from scanc_runtime.memories import BOTH, COLUMNS, Decay, ROWS, Write, meet
 from scanc_runtime.scans import CHUNKED, MAXPLUS, PARALLEL, REAL, SEQUENTIAL, afters, befores
 from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="mlstm",
-    digest="e082f42e452a",
+    digest="2bfe8f4e5dee",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -118,22 +119,24 @@ def segment(inputs, params, constants, states, call):
     m_path = call.path("m", MAXPLUS, log_f, ig, m_0)  # [B, L+1, h]
     m = befores(m_path, call.reverse)  # [B, L, h]
     m_next = afters(m_path, call.reverse)  # [B, L, h]
-    keep = torch.exp(log_f + m - m_next)  # [B, L, h]  (line 13)
+    t_4 = log_f + m - m_next  # [B, L, h]  (line 13)
+    keep = torch.exp(t_4)  # [B, L, h]  (line 13)
     write = torch.exp(ig - m_next)[..., None] * k * t_10  # [B, L, h, i]  (line 14)
-    t_13 = write[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 15)
     neg_top = -m_next  # [B, L, h]  (line 18)
     t_20 = torch.exp(neg_top)  # [B, L, h]  (line 18)
-    C_next = call.after("C", REAL, keep[..., None, None], t_13, C_0)  # [B, L, h, i, j]
-    t_17 = torch.einsum("BLhi,BLhij->BLhj", q, C_next)  # [B, L, h, j]  (line 18)
+    C_memory = call.memory(C_0, ("i",), ("j",), [Decay(BOTH, t_4)], [Write(write, v)])  # h, i, j  (line 15)
+    recalled = C_memory.recall(q, ROWS)  # [B, L, h, j]
+    t_2 = torch.einsum("BLhi,BLhi->BLh", q, write)  # [B, L, h]
+    t_17 = recalled + t_2[..., None] * v  # [B, L, h, j]  (line 18)
     n_next = call.after("n", REAL, keep[..., None], write, n_0)  # [B, L, h, i]
     t_18 = torch.einsum("BLhi,BLhi->BLh", q, n_next)  # [B, L, h]  (line 18)
     y = t_17 / torch.maximum(torch.abs(t_18), t_20)[..., None]  # [B, L, h, j]  (line 18)
-    return (y,), (last(C_next, call.reverse), last(n_next, call.reverse), last(m_path, call.reverse))
+    return (y,), (C_memory.final(), last(n_next, call.reverse), last(m_path, call.reverse))
 
 
 def trace(inputs, params, constants, states, call):
-    """What backward reads of the states before each of L steps: C, n, m."""
-    _, k, v, ig, fg = inputs
+    """What backward reads of the states before each of L steps (of a memory, what it begins with): C, n, m."""
+    _, k, _, ig, fg = inputs
     (t_10,) = constants
     C_0, n_0, m_0 = states
     log_f = torch.nn.functional.logsigmoid(fg)  # [B, L, h]  (line 11)
@@ -142,12 +145,9 @@ def trace(inputs, params, constants, states, call):
     m_next = afters(m_path, call.reverse)  # [B, L, h]
     keep = torch.exp(log_f + m - m_next)  # [B, L, h]  (line 13)
     write = torch.exp(ig - m_next)[..., None] * k * t_10  # [B, L, h, i]  (line 14)
-    t_13 = write[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 15)
-    C_path = call.path("C", REAL, keep[..., None, None], t_13, C_0)  # [B, L+1, h, i, j]
-    C = befores(C_path, call.reverse)  # [B, L, h, i, j]
     n_path = call.path("n", REAL, keep[..., None], write, n_0)  # [B, L+1, h, i]
     n = befores(n_path, call.reverse)  # [B, L, h, i]
-    return (C, n, m)
+    return (C_0, n, m)
 
 
 def adjoint(inputs, primals, cotangents, params, constants, states, call):
@@ -160,51 +160,60 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     log_f = torch.nn.functional.logsigmoid(fg)  # [B, L, h]  (line 11)
     t = log_f + m  # [B, L, h]  (line 12)
     top = torch.maximum(t, ig)  # [B, L, h]  (line 12)
-    keep = torch.exp(t - top)  # [B, L, h]  (line 13)
+    t_4 = t - top  # [B, L, h]  (line 13)
+    keep = torch.exp(t_4)  # [B, L, h]  (line 13)
     t_7 = torch.exp(ig - top)  # [B, L, h]  (line 14)
     write = t_7[..., None] * k * t_10  # [B, L, h, i]  (line 14)
-    C_2 = keep[..., None, None] * C + write[..., None] * v[..., None, :]  # [B, L, h, i, j]  (line 15)
     n_2 = keep[..., None] * n + write  # [B, L, h, i]  (line 16)
-    t_17 = torch.einsum("BLhi,BLhij->BLhj", q, C_2)  # [B, L, h, j]  (line 18)
     t_18 = torch.einsum("BLhi,BLhi->BLh", q, n_2)  # [B, L, h]  (line 18)
     t_19 = torch.abs(t_18)  # [B, L, h]  (line 18)
     neg_top = -top  # [B, L, h]  (line 18)
     t_20 = torch.exp(neg_top)  # [B, L, h]  (line 18)
     t_21 = torch.maximum(t_19, t_20)  # [B, L, h]  (line 18)
-    y = t_17 / t_21[..., None]  # [B, L, h, j]  (line 18)
-    t_2 = dy_y / t_21[..., None]  # [B, L, h, j]  (line 18)
+    # h, i, j  (line 15)
+    C_memory = call.memory(C, ("i",), ("j",), [Decay(BOTH, t_4)], [Write(write, v)], against=True)
+    recalled = C_memory.recall(q, ROWS)  # [B, L, h, j]
+    t_2 = torch.einsum("BLhi,BLhi->BLh", q, write)  # [B, L, h]
+    y = (recalled + t_2[..., None] * v) / t_21[..., None]  # [B, L, h, j]  (line 18)
+    t_5 = dy_y / t_21[..., None]  # [B, L, h, j]  (line 18)
     t_14 = (-dy_y * (y / t_21[..., None])).sum(-1)  # [B, L, h]  (line 18)
+    d_t_2 = torch.einsum("BLhj,BLhj->BLh", t_5, v)  # [B, L, h]  (line 18)
+    d_v = t_5 * t_2[..., None]  # [B, L, h, j]  (line 18)
+    d_q = d_t_2[..., None] * write  # [B, L, h, i]
+    d_write = d_t_2[..., None] * q  # [B, L, h, i]
+    d_q_2 = C_memory.recall(t_5, COLUMNS)  # [B, L, h, i]
+    # h, i, j  (line 15)
+    d_C_memory = call.memory(d_C_0, ("i",), ("j",), [Decay(BOTH, t_4)], [Write(q, t_5)], dual=True)
+    d_write_2 = d_C_memory.recall(v, COLUMNS)  # [B, L, h, i]  (line 15)
+    d_v_2 = d_C_memory.recall(write, ROWS)  # [B, L, h, j]  (line 15)
+    # [B, L, h]  (line 15)
+    d_t_4 = meet(C_memory, d_C_memory, BOTH, ROWS, [(q, d_q_2)], [], [(write, d_write_2)])
     t_23 = torch.where(t_19 == t_20, t_14 * 0.5, 0.0)  # [B, L, h]  (line 18)
     t_29 = -torch.where(t_20 > t_19, t_14, t_23) * t_20  # [B, L, h]  (line 18)
     t_31 = torch.where(t_19 > t_20, t_14, t_23) * torch.sign(t_18)  # [B, L, h]  (line 18)
-    d_q = t_31[..., None] * n_2  # [B, L, h, i]  (line 18)
     d_n_2 = t_31[..., None] * q  # [B, L, h, i]  (line 18)
-    d_q_2 = torch.einsum("BLhj,BLhij->BLhi", t_2, C_2)  # [B, L, h, i]  (line 18)
-    d_C_2 = t_2[..., None, :] * q[..., None]  # [B, L, h, i, j]  (line 18)
+    d_write_3 = d_write + d_write_2  # [B, L, h, i]  (line 14)
     t_41 = t == ig  # [B, L, h]  (line 12)
     t_43 = t > ig  # [B, L, h]  (line 12)
     t_45 = ig > t  # [B, L, h]  (line 12)
     t_48 = torch.sigmoid(-fg)  # [B, L, h]  (line 11)
-    d_q_3 = d_q + d_q_2  # [B, L, h, i]
-    d_C_3 = call.sums(keep[..., None, None], d_C_2, d_C_0)  # d_C + d_C_2: [B, L, h, i, j]
-    d_write = torch.einsum("BLhij,BLhj->BLhi", d_C_3, v)  # [B, L, h, i]  (line 15)
-    d_v = torch.einsum("BLhij,BLhi->BLhj", d_C_3, write)  # [B, L, h, j]  (line 15)
-    d_keep_2 = torch.einsum("BLhij,BLhij->BLh", d_C_3, C)  # [B, L, h]  (line 15)
+    d_q_5 = d_q + d_q_2 + t_31[..., None] * n_2  # [B, L, h, i]
+    d_v_3 = d_v + d_v_2  # [B, L, h, j]
     d_n_3 = call.sums(keep[..., None], d_n_2, d_n_0)  # d_n + d_n_2: [B, L, h, i]
     d_keep = torch.einsum("BLhi,BLhi->BLh", d_n_3, n)  # [B, L, h]  (line 16)
-    d_t_8 = (d_n_3 + d_write) * t_10  # [B, L, h, i]  (line 14)
+    d_t_8 = (d_write_3 + d_n_3) * t_10  # [B, L, h, i]  (line 14)
     d_t_7 = torch.einsum("BLhi,BLhi->BLh", d_t_8, k)  # [B, L, h]  (line 14)
     d_k = d_t_8 * t_7[..., None]  # [B, L, h, i]  (line 14)
     t_36 = d_t_7 * t_7  # [B, L, h]  (line 14)
     t_37 = -t_36  # [B, L, h]  (line 14)
-    t_38 = (d_keep + d_keep_2) * keep  # [B, L, h]  (line 13)
-    t_39 = -t_38  # [B, L, h]  (line 13)
+    d_t_3 = d_t_4 + d_keep * keep  # [B, L, h]  (line 13)
+    t_39 = -d_t_3  # [B, L, h]  (line 13)
     d_m_write = t_29 + t_37  # [B, L, h]  (line 12)
     d_m_write_2 = d_m_write + t_39  # [B, L, h]  (line 12)
     d_m_decay = torch.where(t_41, call.number(0.5, call.dtype), 0.0)  # [B, L, h]  (line 12)
     d_m_decay_2 = torch.where(t_43, 1.0, d_m_decay)  # [B, L, h]  (line 12)
     # [B, L, h]  (line 12)
-    d_m_write_6 = t_38 + torch.where(t_43, d_m_write_2, torch.where(t_41, d_m_write_2 * 0.5, 0.0))
+    d_m_write_6 = d_t_3 + torch.where(t_43, d_m_write_2, torch.where(t_41, d_m_write_2 * 0.5, 0.0))
     d_m_path = call.path("d.m", REAL, d_m_decay_2, d_m_write_6, d_m_0)  # [B, L+1, h]
     d_m = befores(d_m_path, call.reverse)  # [B, L, h]
     d_m_next = afters(d_m_path, call.reverse)  # [B, L, h]
@@ -213,10 +222,10 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     t_49 = d_m_next * t_48  # [B, L, h]  (line 11)
     d_ig = t_36 + torch.where(t_45, d_top_3, torch.where(t_41, d_top_3 * 0.5, 0.0))  # [B, L, h]
     return (
-        (d_q_3, d_k, d_v, d_ig, t_49),
+        (d_q_5, d_k, d_v_3, d_ig, t_49),
         (),
         (
-            last(keep[..., None, None], call.reverse) * last(d_C_3, call.reverse),
+            d_C_memory.final(),
             last(keep[..., None], call.reverse) * last(d_n_3, call.reverse),
             last(d_m_path, call.reverse),
         ),
@@ -225,12 +234,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
 
 def elements(sizes):
     """How many numbers one time step of one sequence keeps in a segment."""
-    return (
-        6 * sizes["h"] * sizes["i"] * sizes["j"]
-        + 13 * sizes["h"] * sizes["i"]
-        + 4 * sizes["h"] * sizes["j"]
-        + 42 * sizes["h"]
-    )
+    return 21 * sizes["h"] * sizes["i"] + 12 * sizes["h"] * sizes["j"] + 45 * sizes["h"]
 
 
 SEGMENTS = Segments(
@@ -240,7 +244,6 @@ SEGMENTS = Segments(
     elements=elements,
     trace=trace,
     traced=("C", "n", "m",),
-    kept=("C", "n", "m",),
     constants=constants,
     adjoint_constants=adjoint_constants,
 )
