@@ -18,9 +18,14 @@ from scanc.passes.pipeline import ON_CHIP
 
 FORMS = {
     "recurrent": "one step after the other; any body",
-    "parallel": "a scan over the associative operator; of a memory, all pairs of steps at once",
+    "parallel": "a scan over the associative operator",
     "chunked": "scans inside chunks of time, and a carry from chunk to chunk",
     "convolution": "a causal convolution, for time-invariant systems",
+}
+
+_OF_MEMORIES = {
+    "parallel": "all pairs of steps at once",
+    "chunked": "all pairs of steps of a chunk of time at once, and a carry from chunk to chunk",
 }
 
 TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
@@ -44,8 +49,10 @@ def explain(
     `triton_remarks` are those on the way to the Triton target, of the step and of its adjoint; what the passes of
     every target say is left out of them.  `admitted` is of each target.
     """
+    memories = any(region.kind is RegionKind.MEMORY for region in program.regions)
+    what = {target: FORMS | (_OF_MEMORIES if memories and target == "torch" else {}) for target in admitted}
     if form is not None:
-        return "".join(f"{target} target: {_judged(form, *of)}\n" for target, of in admitted.items())
+        return "".join(f"{target} target: {_judged(form, what[target], *of)}\n" for target, of in admitted.items())
     stages = [region for region in program.regions if region.states]
     lines = [f"scan {program.name}" + (f" over {program.semiring}" if program.semiring != "real" else "")]
     lines += ["", "stages"]
@@ -59,7 +66,8 @@ def explain(
         lines += [f"  {_remark(remark)}" for remark in said if remark.source in ON_CHIP]
     for target, (forms, refused, long) in admitted.items():
         lines += ["", f"forms of the {target} target"]
-        lines += [f"  {_judged(name, forms, refused, long)}" for name in (*forms, *(name for name, _ in refused))]
+        names = (*forms, *(name for name, _ in refused))
+        lines += [f"  {_judged(name, what[target], forms, refused, long)}" for name in names]
     return "\n".join(lines) + "\n"
 
 
@@ -75,13 +83,15 @@ def _remark(remark: Remark) -> str:
     return f"{remark.source}: {declined}{remark.text}{where}"
 
 
-def _judged(form: str, forms: Sequence[str], refused: Refused, long: tuple[str, float] | None) -> str:
+def _judged(
+    form: str, what: Mapping[str, str], forms: Sequence[str], refused: Refused, long: tuple[str, float] | None
+) -> str:
     """What a target's form is, or why the target does not have it."""
     if form not in forms:
         return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
     if long is not None and form == long[0]:
-        return f"{form}: {FORMS[form]}, in one pass over memory (auto for few long sequences in float32)"
-    return f"{form}: {FORMS[form]}{' (auto)' if form == preferred(forms) else ''}"
+        return f"{form}: {what[form]}, in one pass over memory (auto for few long sequences in float32)"
+    return f"{form}: {what[form]}{' (auto)' if form == preferred(forms) else ''}"
 
 
 def explain_saved(targets: Mapping[str, tuple[Spec, SavedFn]]) -> str:

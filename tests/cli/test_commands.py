@@ -117,7 +117,7 @@ def test_explain_knows_the_forms(scanc: Scanc) -> None:
 
 def test_explain_of_a_form_that_one_target_lacks(scanc: Scanc) -> None:
     first, second = scanc("explain", GLA, "--form", "parallel").stdout.splitlines()
-    assert first.startswith("torch target: parallel: a scan over the associative operator")
+    assert first == "torch target: parallel: all pairs of steps at once"
     assert second.startswith("triton target: parallel: not admitted: ")
 
 

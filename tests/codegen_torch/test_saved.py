@@ -7,7 +7,7 @@ import torch
 from codegen_torch.modules import Module, example
 from scanc_runtime import segments
 
-WIDTHS = {"ema": {"d": 5}, "lru": {"n": 3, "d": 4}, "gla": {"h": 2, "i": 3, "j": 4}, "selective_ssm": {"d": 4, "n": 3}}
+WIDTHS = {"ema": {"d": 5}, "lru": {"n": 3, "d": 4}, "s4d": {"d": 3, "n": 2}, "selective_ssm": {"d": 4, "n": 3}}
 
 
 def kept_bytes(module: Module, time: int, sizes: dict[str, int], batch: int = 2) -> int:
@@ -61,6 +61,13 @@ def test_a_long_call_keeps_the_states_between_segments(name: str, monkeypatch: p
     module, sizes = example(name), WIDTHS[name]
     for time, between in ((33, 2), (80, 4)):
         assert kept_bytes(module, time, sizes) == 2 * between * state_bytes(module, sizes)
+
+
+def test_a_memory_keeps_what_segments_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, sizes = example("gla"), {"h": 2, "i": 3, "j": 4}
+    assert kept_bytes(module, 24, sizes) == 0
+    monkeypatch.setattr(segments, "_BUDGET", 1)
+    assert kept_bytes(module, 33, sizes) == 2 * 2 * state_bytes(module, sizes)
 
 
 def test_the_limits_themselves() -> None:
