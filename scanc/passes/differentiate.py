@@ -169,7 +169,8 @@ class _Cotangents:
                 written[side].append((value, gradient))
                 self.add(value, fit(self.builder, gradient, self.builder.types[value]))
         for (over, _), decay in zip(op.decays, instr.args, strict=False):
-            along: Side = "rows" if over == "both" else over
+            # Of what decays all, either side will do: that of the queries, whose gradients are recalled anyway.
+            along: Side = over if over != "both" else recalled[0].op.over if recalled else "rows"
             ordered = sorted(recalled, key=lambda one: not one.op.decayed)
             given = [*(one.pair(along) for one in ordered), *written[along]]
             decayed = sum(one.op.decayed for one in recalled)
