@@ -5,9 +5,10 @@ at s is a product of a query with a key times what decays between the two, for a
 the steps before, it recalls from the state at the chunk's start (theory, sections 2 and 8; Dao and Gu, 2024,
 arXiv:2405.21060, section 6).  The dual memory collects the cotangents of S from the last step to the first.
 
-Only what decays between two steps of one chunk is exponentiated: scalar decays by their sums over each stretch, so that
-gates down to -inf are exact; decays of a row or column relative to the middle of a chunk's range.  Where that range is
-too wide, decays grow too fast, or a tensor is not finite, one step is taken after the other instead.
+What decays within a chunk is exponentiated, never its inverse over more than a chunk: scalar decays by their sums over
+each stretch, so that gates down to -inf are exact; decays of a row or column relative to the middle of a chunk's range.
+Where that range is too wide, decays grow too fast, a tensor is not finite, or the matrix is so small that it is no more
+than its keys and values, the states are written down after all, a block of steps at a time.
 
 Shapes: a state is [B, *N, *R, *C], its batch axes, rows and columns.  Factors are [B, L, *N, *R] or [B, L, *N, *C] with
 any of N of size 1, logarithms of decays these or [B, L, *N].  Inside this module tensors are [B, *N, n, steps, F]: n
@@ -22,9 +23,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scanc_runtime.scans import PARALLEL, REAL, SEQUENTIAL, Solver
+
 ROWS, COLUMNS, BOTH = "rows", "columns", "both"
-_CHUNKS, _SQUARE = (64, 16), 2048
+_CHUNKS, _SQUARE = (64, 16), 256
 """Steps of a chunk, fewer where decays are strong; and of one in the quadratic form."""
+_SMALL = 256  # numbers of a matrix that is written down in any case
+_BLOCK = 1 << 22  # numbers that are written down at once
 _LEAST = 0.1  # of a decay by whose value a gradient is divided
 _SPAN = {torch.float32: 60.0, torch.float64: 600.0}
 """Nats that the decays of one chunk may range over, so that factors relative to their middle are ordinary numbers."""
@@ -52,8 +57,8 @@ class Write:
 class Walk:
     """The steps of a memory: `length` of them, from the last to the first if `backward`.
 
-    `dual`: decays come after the write, and belong to the step that was walked before.  `tame`: what decays between two
-    steps of a chunk is an ordinary number, so that products of pairs are.
+    `dual`: decays come after the write, and belong to the step that was walked before.  `tame`: chunks are evaluated by
+    products of pairs; else states are written down, by `solver`.
     """
 
     length: int
@@ -64,6 +69,7 @@ class Walk:
     backward: bool
     dual: bool
     tame: bool = True
+    solver: Solver = SEQUENTIAL
 
     @property
     def count(self) -> int:
@@ -96,8 +102,7 @@ class Memory:
     def __init__(self, walk: Walk, decays: Sequence[Decay], writes: Sequence[Write], start: Tensor) -> None:
         self.walk = walk
         self.decays = {decay.over: decay for decay in decays}
-        self.start = start.flatten(start.dim() - len(walk.columns)) if walk.columns else start[..., None]
-        self.start = self.start.flatten(walk.batch + 1, -2) if walk.rows else self.start[..., None, :]
+        self.start = start.flatten(start.dim() - len(walk.columns)).flatten(walk.batch + 1, -2)
         axes = {ROWS: len(walk.rows), COLUMNS: len(walk.columns), BOTH: 0}
         self.gates = {decay.over: walk.fold(decay.value, axes[decay.over]) for decay in decays}
         raw = [over for over, decay in self.decays.items() if decay.raw]
@@ -219,7 +224,8 @@ class Memory:
             values = _times(values, _exp(_less(self._anchor(other), self._until(other, not late))))
             scores = query @ keys.mT
             between = self._between(own, late)
-            scores = scores.tril(-1) if between is None else scores * between
+            scores = scores.tril(-1)  # first: what comes later may overflow
+            scores = scores if between is None else scores * between
             product = scores @ values
             recalled = _sum(recalled, product)
         if recalled is None:
@@ -238,12 +244,17 @@ class Memory:
 
     def _decay(self, chunk: int, without: str = "") -> Tensor | None:
         """What each step of a chunk multiplies the state with, [..., steps, R or 1, C or 1]."""
-        found: Tensor | None = None
+        raw: Tensor | None = None
+        logs: Tensor | None = None
         for over, gate in self.gates.items():
             if over != without:
-                factor = gate[..., chunk, :, :] if self.decays[over].raw else gate[..., chunk, :, :].exp()
-                found = _both(found, factor[..., :, None] if over == ROWS else factor[..., None, :])
-        return found
+                factor = gate[..., chunk, :, :]
+                factor = factor[..., :, None] if over == ROWS else factor[..., None, :]
+                if self.decays[over].raw:
+                    raw = _both(raw, factor)
+                else:  # together: one may overflow where their sum does not
+                    logs = _sum(logs, factor)
+        return _both(_exp(logs), raw)
 
     def _added(self, chunk: int, decayed: bool) -> Tensor | None:
         """What each step of a chunk writes, [..., steps, R, C], of the writes that are `decayed` or not."""
@@ -256,20 +267,14 @@ class Memory:
 
     def _path(self, chunk: int, state: Tensor) -> Tensor:
         """The states before each step of a chunk and behind the last: [B, *N, steps + 1, R, C]."""
-        decay, added, late = self._decay(chunk), self._added(chunk, True), self._added(chunk, False)
-        if not self.walk.dual:
-            added, late = None, added  # a write comes after the decay
-        path = state.new_empty((*state.shape[:-2], self.walk.chunk + 1, *state.shape[-2:]))
-        path[..., 0, :, :] = state
-        for i in range(self.walk.chunk):
-            if added is not None:
-                state = state + added[..., i, :, :]
-            if decay is not None:
-                state = state * decay[..., i, :, :]
-            if late is not None:
-                state = state + late[..., i, :, :]
-            path[..., i + 1, :, :] = state
-        return path
+        decay, added = self._decay(chunk), self._added(chunk, True)
+        if self.walk.dual:  # what it takes on decays with the state, but for queries of states before a step's decay
+            late = self._added(chunk, False)
+            added = added if decay is None or added is None else added * decay
+            added = added if late is None else _sum(added, late)
+        decay, added = (None if term is None else term.movedim(-3, 1) for term in (decay, added))
+        path = self.walk.solver.path(REAL, decay, added, state, self.walk.chunk, False)
+        return path.movedim(1, -3)
 
     def _stepped_starts(self) -> Tensor:
         starts, state = [self.start], self.start
@@ -303,30 +308,72 @@ def meet(memory: Memory, dual: Memory, over: str, side: str, decayed: Pairs, bef
     and what was written.
     """
     walk = memory.walk
-    axes = {ROWS: len(walk.rows), COLUMNS: len(walk.columns)}[side]
     sizes = {ROWS: walk.rows, COLUMNS: walk.columns, BOTH: ()}[over]
-    decay = memory.decays[over]
     if memory.exact or dual.exact:
         return walk.unfold(_met(memory, dual, over), sizes)
+    found = _pairs(memory, dual) if over == BOTH else _flux(memory, dual, over, decayed, before, written)
+    return walk.unfold(found / memory.gates[over] if memory.decays[over].raw else found, sizes)
+
+
+def _flux(memory: Memory, dual: Memory, over: str, decayed: Pairs, before: Pairs, written: Pairs) -> Tensor:
+    """The gradient of what decays rows or columns, each of which lies within a chunk's range of nats."""
+    walk = memory.walk
+    axes = len(walk.rows if over == ROWS else walk.columns)
 
     def flux(pairs: Pairs) -> Tensor | None:
         found: Tensor | None = None
         for value, gradient in pairs:
-            term = walk.fold(value * gradient, axes)
-            term = term.sum(-1, keepdim=True) if over == BOTH else term
-            found = _sum(found, term)
+            found = _sum(found, walk.fold(value * gradient, axes))
         return found
 
     ends = memory.starts[..., 1:, :, :] * dual.starts.flip(-3)[..., 1:, :, :]
-    ends = {ROWS: ends.sum(-1), COLUMNS: ends.sum(-2), BOTH: ends.sum((-1, -2))[..., None]}[over][..., None, :]
+    found = ends.sum(-1 if over == ROWS else -2)[..., None, :]
     later, own = flux(before), _less(flux(decayed), flux(written))
-    found = ends
     if own is not None:
         found = found + own.flip(-2).cumsum(-2).flip(-2)
     if later is not None:
         found = found + _shifted(later.flip(-2)).cumsum(-2).flip(-2)
-    found = found.expand(*found.shape[:-2], walk.chunk, found.shape[-1])
-    return walk.unfold(found / memory.gates[over] if decay.raw else found, sizes)
+    return found.expand(*found.shape[:-2], walk.chunk, found.shape[-1])
+
+
+def _pairs(memory: Memory, dual: Memory) -> Tensor:
+    """The gradient of what decays all: all that goes through a step, from an earlier one to a later one.
+
+    Sums of terms as they are, no differences: so that it is as exact for gates that let little through.
+    """
+    starts, ends = memory.starts[..., :-1, :, :], dual.starts.flip(-3)[..., 1:, :, :]
+    kept = _both(_both(_exp(memory._total(ROWS)), _exp(memory._total(COLUMNS))), _exp(memory._total(BOTH)))
+    found = _times(starts * ends, kept).sum((-1, -2))[..., None, None]
+    for write in memory.writes:
+        rows, columns = (
+            _times(x, _exp(memory._from(o, False))) for x, o in ((write.rows, ROWS), (write.columns, COLUMNS))
+        )
+        left = _times(((rows @ ends) * columns).sum(-1, keepdim=True), _exp(memory._from(BOTH, False)))
+        found = found + _shifted(left).cumsum(-2)
+    for asked in dual.writes:
+        own, (above, across) = asked.decayed, (x.flip(-3, -2) for x in (asked.rows, asked.columns))
+        rows, columns = (_times(x, _exp(memory._until(o, own))) for x, o in ((above, ROWS), (across, COLUMNS)))
+        read = _times(((rows @ starts) * columns).sum(-1, keepdim=True), _exp(memory._until(BOTH, own)))
+        found = found + _later(read, own).flip(-2).cumsum(-2).flip(-2)
+        above, across = (
+            _times(x, _exp(_less(memory._until(o, own), memory._anchor(o))))
+            for x, o in ((above, ROWS), (across, COLUMNS))
+        )
+        for write in memory.writes:
+            x, y = (
+                _times(x, _exp(_less(memory._anchor(o), memory._until(o, True))))
+                for x, o in ((write.rows, ROWS), (write.columns, COLUMNS))
+            )
+            products = (above @ x.mT).tril(-1) * (across @ y.mT).tril(-1)  # [later, earlier]
+            products = _times(products, memory._between(own, False))
+            through = _shifted(products.mT).cumsum(-2).mT  # of all before the step, [later, step]
+            found = found + through.tril(0 if own else -1).sum(-2)[..., None]
+    return found
+
+
+def _later(value: Tensor, own: bool) -> Tensor:
+    """What each step has of a value of its own or, without it, of the one behind."""
+    return value if own else torch.nn.functional.pad(value, (0, 0, 0, 1))[..., 1:, :]
 
 
 def _met(memory: Memory, dual: Memory, over: str) -> Tensor:
@@ -348,21 +395,25 @@ def _met(memory: Memory, dual: Memory, over: str) -> Tensor:
     return torch.stack(found, -3) if found else memory.start.new_empty((*memory.start.shape[:-2], 0, 1, width))
 
 
-def cut(length: int, form: str, decays: Sequence[Decay], backward: bool) -> tuple[int, bool]:
-    """The steps of a chunk in a form, and whether decays allow for products of pairs inside one.
+def cut(
+    length: int, solver: Solver, decays: Sequence[Decay], backward: bool, states: int, matrix: int
+) -> tuple[int, bool]:
+    """The steps of a chunk in the form of a solver, and whether chunks are evaluated by products of pairs.
 
-    They do if factors relative to the middle of a chunk are ordinary numbers.  `backward`: as the primal memory walks.
+    They are if factors relative to the middle of a chunk are ordinary numbers, and a `matrix` is larger than its sides;
+    `states`: the numbers of all states at a step.  `backward`: as the primal memory walks.
     """
-    whole = 1 << max(0, length - 1).bit_length()
-    if form == "recurrent" or not length or any(not bool((d.value >= _LEAST).all()) for d in decays if d.raw):
-        return min(_CHUNKS[-1], whole), False
+    block = max(1, min(length, _BLOCK // max(1, states)))
+    raw = any(not bool((decay.value >= _LEAST).all()) for decay in decays if decay.raw)
+    if solver is SEQUENTIAL or not length or raw or matrix <= _SMALL:
+        return block, False
     logs = [(d.over, d.value.log() if d.raw else d.value) for d in decays]
     logs = [(over, log.flip(1) if backward else log) for over, log in logs]
-    for steps in (_SQUARE, *_CHUNKS) if form == "parallel" else _CHUNKS:
-        chunk = min(steps, whole)
+    for steps in (_SQUARE, *_CHUNKS) if solver is PARALLEL else _CHUNKS:
+        chunk = min(steps, -(-length // 16) * 16)
         if all(_range(over, log, chunk) < _SPAN[log.dtype] for over, log in logs):
             return chunk, True
-    return chunk, False
+    return block, False
 
 
 def _range(over: str, log: Tensor, chunk: int) -> float:

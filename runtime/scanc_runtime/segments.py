@@ -77,8 +77,10 @@ class Call:
         high, wide = (tuple([self.sizes[axis] for axis in axes]) for axes in (rows, columns))
         batch = start.dim() - 1 - len(rows) - len(columns)
         backward = self.reverse != against
-        chunk, tame = cut(self.length, self.solver.name, decays, backward != dual)
-        return Memory(Walk(self.length, chunk, batch, high, wide, backward, dual, tame), decays, writes, start)
+        matrix = prod(high) * prod(wide)
+        chunk, tame = cut(self.length, self.solver, decays, backward != dual, start.numel(), matrix)
+        walk = Walk(self.length, chunk, batch, high, wide, backward, dual, tame, self.solver)
+        return Memory(walk, decays, writes, start)
 
     @property
     def complex_dtype(self) -> torch.dtype:

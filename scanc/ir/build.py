@@ -188,6 +188,7 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
             return _memory(op, args)
         case Recall(_, axes):
             memory, query = args
+            _need(query.kind is not Kind.COMPLEX, "a query is complex")
             _need(set(axes) <= set(query.axes), f"a query over {axes} with axes {query.axes}")
             return TensorType(_without(memory.axes, axes), memory.kind)
         case Meet(axes=axes):
@@ -207,6 +208,7 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
 
 def _memory(op: Memory, args: Sequence[TensorType]) -> TensorType:
     _need(len(args) == len(op.decays) + 2 * len(op.writes), "a memory has a value for each decay, two for each write")
+    _need(all(arg.kind is not Kind.COMPLEX for arg in args), "a factor of a memory is complex")
     batch = set(op.axes) - {*op.rows, *op.columns}
     for (over, _), decay in zip(op.decays, args, strict=False):
         _need(set(decay.axes) <= batch | set(op.side(over)), f"a decay over {over} with axes {decay.axes}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scanc.ir.nodes import Const, Instr, Level, Program, Region, RegionKind, Size
+from scanc.ir.nodes import Const, Instr, Level, Memory, Program, Region, RegionKind, Size
 from scanc.passes.base import Pass, Remark, Rewrite
 
 
@@ -12,7 +12,7 @@ def run(program: Program) -> Rewrite:
     fixed = {param.name for param in program.params}
     hoisted: list[Instr] = []
     for instr in program.instrs:
-        if all(arg in fixed for arg in instr.args):
+        if all(arg in fixed for arg in instr.args) and not isinstance(instr.op, Memory):  # a memory is of all steps
             fixed.add(instr.name)
             hoisted.append(instr)
     if not hoisted:

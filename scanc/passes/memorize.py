@@ -79,9 +79,6 @@ class _Memorizing:
         self.made = {instr.name: instr for instr in self.program.instrs}
         self.splitter = Splitter(self.builder, self.made, self.rows, self.columns)
 
-    def side(self, over: Side) -> tuple[str, ...]:
-        return {"rows": self.rows, "columns": self.columns, "both": ()}[over]
-
     def result(self) -> tuple[Program, Remark]:
         name = self.state.name
         if self.next == name:
@@ -104,7 +101,10 @@ class _Memorizing:
         )
         ordered = _ordered([*kept, *self.builder.take()], [decl.name for decl in program.declared])
         axes = "; ".join(", ".join(axes) for axes in (self.rows, self.columns))
-        text = f"{name}: a memory over ({axes}), read by {', '.join(self.taken)}"
+        spans = (self.made[value].span for value in self.taken)
+        lines = sorted({span.line for span in spans if span is not None})
+        where = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}"
+        text = f"{name}: a memory over ({axes}), read in {where}"
         return one_region(program, live(ordered, roots(program))), Remark("memorize", text, span=self.state.span)
 
     # --- what is written ---
@@ -147,7 +147,8 @@ class _Memorizing:
                 value = self._product(values)
             else:
                 value = reduce(lambda a, b: self.builder.map("add", a, b), (part.value for part in parts))
-            found.append((over, self.builder.broadcast(value, self.side(over)), any(part.raw for part in parts)))
+            side = {"rows": self.rows, "columns": self.columns, "both": ()}[over]
+            found.append((over, self.builder.broadcast(value, side), any(part.raw for part in parts)))
         return found
 
     def _write(self, product: Product) -> tuple[str, str]:
@@ -170,7 +171,7 @@ class _Memorizing:
             total = self.builder.map("sub" if minus else "add", total, part)
         total = self.builder.broadcast(total, instr.type.axes)
         if self.builder.types[total] != instr.type:
-            raise Apart("a read-out has other axes than what it is made of", instr.span)
+            raise Apart("a read-out has another type than what it is made of", instr.span)
         last = self.builder.instrs.pop()
         assert last.name == total
         self.builder.append(replace(last, name=instr.name, span=instr.span))
@@ -180,13 +181,13 @@ class _Memorizing:
     def _term(self, term: Term) -> str:
         if term.symbol is None:
             return self._sum([self._summed(product, term) for product in self._products(term)])
-        out = term.labels()
+        out, labels = term.labels(), dict(term.reads)
+        self._need_own_axes(labels, out)
         gone = {axis for axis, label in term.reads if out.get(axis) != label}
         over: Side = "rows" if gone >= set(self.rows) else "columns"
         mine, other = (self.rows, self.columns) if over == "rows" else (self.columns, self.rows)
         if not gone >= set(mine) or gone & set(self.batch) or (gone & set(other) and not gone >= set(other)):
             raise Apart("a read-out contracts only part of a side", self.span)
-        labels = dict(term.reads)
         asked: list[str] = []
         rest: list[str] = []
         for factor in term.factors:
@@ -222,9 +223,10 @@ class _Memorizing:
             for axis, label in factor.labels:
                 if labels.setdefault(axis, label) != label or (axis not in self.state.type.axes and axis not in out):
                     raise Apart("a read-out sums over an axis that the state lacks", self.span)
+        self._need_own_axes(labels, out)
         groups = []
         for values, axes in ((product.rows, self.rows), (product.columns, self.columns)):
-            gone = [axis for axis in axes if axis not in out]
+            gone = [axis for axis in axes if axis not in labels or labels[axis] != out.get(axis)]
             if not values:
                 if gone:
                     raise Apart("a read-out sums over an axis of nothing", self.span)
@@ -236,6 +238,11 @@ class _Memorizing:
                     self.builder.reduce("sum", values[0] if len(values) == 1 else self._product(values), gone)
                 )
         return self._product([*groups, *product.both])
+
+    def _need_own_axes(self, labels: Mapping[str, int], out: Mapping[str, int]) -> None:
+        """Raises Apart if an axis goes on under another name."""
+        if any(out.get(axis) != label and label in out.values() for axis, label in labels.items()):
+            raise Apart("a read-out moves an axis of the state to another", self.span)
 
     def _products(self, term: Term) -> list[Product]:
         """The products of a term without a state, as factors on rows, on columns and on neither."""
@@ -250,14 +257,15 @@ class _Memorizing:
 
     def _factor(self, factor: Factor) -> str:
         """A factor as a value."""
+        if factor.value and self.builder.types[factor.value].kind is Kind.COMPLEX:
+            raise Apart("a factor is complex", self.span)
         match factor.role:
             case "value":
                 return factor.value
             case "reciprocal":
                 return self.builder.map("div", self.builder.const(1.0), factor.value)
-            case "if" | "unless":
-                pair = (1.0, 0.0) if factor.role == "if" else (0.0, 1.0)
-                return self.builder.map("where", factor.value, *map(self.builder.const, pair))
+            case "if" | "unless":  # a product with 0 would not keep back what is not finite
+                raise Apart("a choice stands between the state and what reads it", self.span)
             case _:
                 raise Apart("a read-out takes a slice or counts", self.span)
 

@@ -9,7 +9,8 @@ from codegen_torch.test_examples import agree
 
 from scanc.driver import compile_text
 
-HEAD = "batch h\naxes i, j\ninput q[h,i], k[h,i], v[h,j], g[h,i], f[h], r[h,j]\nparam a[h], w[h,i]\nstate S[h,i,j]\n"
+HEAD = "batch h\naxes i, j, n = j, m = i\n"
+HEAD += "input q[h,i], k[h,i], v[h,j], g[h,i], f[h], r[h,j]\nparam a[h], w[h,i], c[h,j]\nstate S[h,i,j]\n"
 MEMORIES = {
     "no decay": "S = S + k*v\no = q · S",
     "decay of rows": "S = exp(g)*S + k*v\no = q · S",
@@ -42,13 +43,25 @@ MEMORIES = {
     "behind a scan": "state m[h]\nm = 0.5*m + f\nS = exp(-m*m)*S + k*v\no = q · S",
     "kept back": "S = exp(g)*S + prev(k)*v\no = q · S",
 }
+MEMORIES |= {
+    "a small matrix": "S = exp(g)*S + k*v\no = q · S",
+    "renamed behind the contraction": "S = exp(f)*S + k*v\no = rename[n=j](rename[j=n](q · S))",
+    "params alone": "S = 0.9*S + w*c\no = q · S",
+    "params and what is asked": "S = S + w*c\no = w · S + v",
+    "one exponent of both sides": "S = exp(g*g - r*r - 1)*S + k*v\no = q · S",
+}
 REFUSED = {
+    "S = exp(f)*S + k*v\no = rename[n=j](q · rename[j=n](S))": "moves an axis",
+    "S = exp(f)*S + k*v\no = rename[i=m](k)·rename[i=m](S)": "moves an axis",
+    "S = exp(f)*S + k*v\no = q · where(f > 0, S/f, 0)": "a choice",
+    "S = exp(f)*S + k*v\nt = q · (f*S)\no = real(complex(q, k) · S)": "complex",
     "S = exp(g*r)*S + k*v\no = q · S": None,  # no outer product at all
     "S = exp(g)*S + k*v\no = q · tanh(S)": "not linear",
     "S = exp(g)*S + k*v\no = q · stop(S)": "stop",
     "S = exp(g)*S + k*v\no = q · S\nz = sum[i](S*S)": "product of two values",
     "S = exp(g)*S + k*v\no = sum[i](q*S*max(k, v))": "both sides",
 }
+SIZES = {"h": 2, "i": 16, "j": 17}
 
 
 def text(body: str) -> str:
@@ -63,8 +76,9 @@ def test_values_and_gradients(body: str) -> None:
     module = compiled(text(body))
     assert ".memory(" in module.source
     for form in module.operator.forms:
-        agree(module, form, time=37, batch=1)
-        agree(module, form, time=21, reverse=True, seed=3)
+        agree(module, form, time=37, batch=1, sizes=SIZES)
+        agree(module, form, time=21, reverse=True, seed=3, sizes=SIZES)
+    agree(module, "chunked", time=9, batch=1)  # of so small a matrix the states are written down
 
 
 @pytest.mark.parametrize("time", [0, 1, 64, 65, 130])
@@ -72,7 +86,7 @@ def test_chunks(time: int) -> None:
     for name in ("decay of rows and columns", "read before and behind", "decay by a param of any sign"):
         module = compiled(text(MEMORIES[name]))
         for form in module.operator.forms:
-            agree(module, form, time=time, batch=1, rtol=1e-6, sizes={"h": 1, "i": 3, "j": 2})
+            agree(module, form, time=time, batch=1, rtol=1e-6, sizes={"h": 1, "i": 17, "j": 16})
 
 
 @pytest.mark.parametrize(("body", "why"), REFUSED.items())
@@ -88,7 +102,7 @@ def test_what_is_no_memory(body: str, why: str | None) -> None:
 def test_gates(name: str, gate: float) -> None:
     """From growing to closed: finite, and right, wherever the loop is."""
     module = compiled(text(MEMORIES[name]))
-    inputs, params, states = module.arguments(time=40, batch=1)
+    inputs, params, states = module.arguments(time=40, batch=1, sizes=SIZES)
     inputs["g"][:, 3::5] = gate
     if gate > -1e3:
         inputs["r"][:, 2::7] = abs(gate) ** 0.5
@@ -97,3 +111,40 @@ def test_gates(name: str, gate: float) -> None:
         results, grads = generated(module, inputs, params, states, False, form)
         torch.testing.assert_close(results, expected, rtol=1e-7, atol=1e-9)
         torch.testing.assert_close(grads, expected_grads, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["chunked", "parallel"])
+@pytest.mark.parametrize("strength", [-4.0, -8.0, -16.0])
+def test_gradients_of_strong_gates_are_exact(strength: float, form: str) -> None:
+    """Relative to themselves, small as they are."""
+    spec = text("S = sigmoid(f)*S + k*v\no = q · S")
+    module = compiled(spec)
+    inputs, params, states = module.arguments(time=96, batch=1, sizes=SIZES)
+    inputs["f"][:] = strength
+    inputs = {name: tensor.float() for name, tensor in inputs.items()}
+    _, expected = oracle(module, {n: t.double() for n, t in inputs.items()}, params, states, False)
+    _, grads = generated(
+        module,
+        inputs,
+        {n: t.float() for n, t in params.items()},
+        {n: t.float() for n, t in states.items()},
+        False,
+        form,
+    )
+    error = (grads["f"].double() - expected["f"]).norm() / expected["f"].norm()
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("body", ["S = exp(f)*S + k*v\no = q · S", "S = exp(g)*S + k*v\no = q · S"])
+def test_large_numbers_late_reach_nothing_before(body: str) -> None:
+    module = compiled(text(body))
+    inputs, params, states = module.arguments(time=64, batch=1, sizes=SIZES)
+    inputs = {name: tensor.float() for name, tensor in inputs.items()}
+    inputs["f"], inputs["g"] = -inputs["f"].abs(), -inputs["g"].abs() / 8
+    inputs["q"][:, 10] = 1e10
+    calls = []
+    for late in (1.0, 1e30):
+        inputs["k"][:, 60] = late
+        given = {n: t.float() for n, t in {**inputs, **params}.items()}
+        calls.append(module.operator(**given, initial_state={n: t.float() for n, t in states.items()}, form="chunked"))
+    torch.testing.assert_close(calls[1][:, :60], calls[0][:, :60], rtol=1e-3, atol=1e-3)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from scanc_runtime.memories import BOTH, COLUMNS, ROWS, Decay, Memory, Walk, Write, cut, meet
+from scanc_runtime.scans import CHUNKED
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -72,8 +73,8 @@ class Case:
         """The decays, and whether a chunk of so many steps allows for pairs."""
         pairs = zip(self.decays, self.gates, strict=True)
         decays = [Decay(over, gate.to(self.dtype), self.raw) for over, gate in pairs]
-        steps, tame = cut(self.length, "chunked", decays, self.backward)
-        return decays, tame and chunk <= steps
+        steps, tame = cut(self.length, CHUNKED, decays, self.backward, 0, 1 << 20)
+        return decays, tame and chunk <= max(steps, 16)
 
     def memory(self, chunk: int) -> Memory:
         decays, tame = self.gated(chunk)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from scanc.codegen.expressions import Expr
 from scanc.codegen.torch.values import Lead, Value, aligned
-from scanc.ir.nodes import Meet, Memory, Recall, TensorType
+from scanc.ir.nodes import Meet, Memory, Recall, Side, TensorType
 
 Find = Callable[[str], Value]  # a value with all leading dimensions
 
@@ -53,9 +53,9 @@ class Memories:
         sides = f"{op.over.upper()}, {op.side.upper()}"
         return Expr(f"meet({', '.join([*map(str, held), sides, *groups])})")
 
-    def _side(self, op: Memory, over: str, value: Value) -> Expr:
+    def _side(self, op: Memory, over: Side, value: Value) -> Expr:
         """A value as [B, L, *batch axes, *axes of a side], with 1 for a batch axis that it lacks."""
-        side = {"rows": op.rows, "columns": op.columns, "both": ()}[over]
+        side = op.side(over)
         axes = tuple(axis for axis in op.axes if axis not in {*op.rows, *op.columns} - {*side})
         return aligned(replace(value, lead=Lead.FULL), axes, Lead.FULL)
 
