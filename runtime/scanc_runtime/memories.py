@@ -299,13 +299,13 @@ class Memory:
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
-def meet(memory: Memory, dual: Memory, over: str, side: str, decayed: Pairs, before: Pairs, written: Pairs) -> Tensor:
+def meet(
+    memory: Memory, dual: Memory, over: str, decayed: Pairs = (), before: Pairs = (), written: Pairs = ()
+) -> Tensor:
     """The gradient of a decay, or of its logarithm, over rows, columns or all, at each step: [B, L, *N, *F].
 
-    By the flux identity (theory, section 2), restarted at each chunk's end: what is recalled later, times its own
-    gradient, less what is written later, times its own, and the product of state and cotangent at the end.  The pairs
-    are factors of `side` and their gradients: queries of states with their step's decay, and without it (`before`),
-    and what was written.
+    The pairs are factors of rows or columns and their gradients: queries of states with their step's decay, and without
+    it (`before`), and what was written.  Of a decay of all they are not needed.
     """
     walk = memory.walk
     sizes = {ROWS: walk.rows, COLUMNS: walk.columns, BOTH: ()}[over]
@@ -316,7 +316,11 @@ def meet(memory: Memory, dual: Memory, over: str, side: str, decayed: Pairs, bef
 
 
 def _flux(memory: Memory, dual: Memory, over: str, decayed: Pairs, before: Pairs, written: Pairs) -> Tensor:
-    """The gradient of what decays rows or columns, each of which lies within a chunk's range of nats."""
+    """The gradient of what decays rows or columns, by the flux identity (theory, section 2), restarted at chunks' ends.
+
+    It is what is recalled later, times its own gradient, less what is written later, times its own, and the product of
+    state and cotangent at the end.
+    """
     walk = memory.walk
     axes = len(walk.rows if over == ROWS else walk.columns)
 

@@ -115,7 +115,7 @@ class Case:
                 pairs[decayed].append((mine[0].to(self.dtype), mine[1]))
             index = 0 if side == ROWS else 1
             written = [(xy[index], d[index]) for xy, d in zip(self.typed(self.factors), d_factors, strict=True)]
-            d_gates.append(meet(memory, dual, over, side, pairs[True], pairs[False], written))
+            d_gates.append(meet(memory, dual, over, pairs[True], pairs[False], written))
         reduced = [grad for rows, columns in d_factors for grad in (rows, columns.sum(2, keepdim=True))]
         return [*recalled, memory.final()], [dual.final(), *d_gates, *reduced, *d_asked]
 

@@ -46,12 +46,13 @@ class Memories:
 
     def meet(self, op: Meet, memory: str, held: Sequence[Expr], values: Sequence[Value]) -> Expr:
         """The call that gives a decay's gradient."""
-        factors = [self._side(self.made[memory], op.side, value).text for value in values]
-        pairs = [f"({x}, {g})" for x, g in zip(factors[::2], factors[1::2], strict=True)]
-        cuts = (0, op.decayed, op.decayed + op.before, len(pairs))
-        groups = [f"[{', '.join(pairs[a:b])}]" for a, b in pairwise(cuts)]
-        sides = f"{op.over.upper()}, {op.side.upper()}"
-        return Expr(f"meet({', '.join([*map(str, held), sides, *groups])})")
+        given = [*map(str, held), op.over.upper()]
+        if op.over != "both":
+            factors = [self._side(self.made[memory], op.side, value).text for value in values]
+            pairs = [f"({x}, {g})" for x, g in zip(factors[::2], factors[1::2], strict=True)]
+            cuts = (0, op.decayed, op.decayed + op.before, len(pairs))
+            given += [f"[{', '.join(pairs[a:b])}]" for a, b in pairwise(cuts)]
+        return Expr(f"meet({', '.join(given)})")
 
     def _side(self, op: Memory, over: Side, value: Value) -> Expr:
         """A value as [B, L, *batch axes, *axes of a side], with 1 for a batch axis that it lacks."""

@@ -38,7 +38,7 @@ from scanc_runtime.segments import Segments
 
 SPEC = Spec(
     name="gla",
-    digest="c2f48bac5fa1",
+    digest="40c097a8043e",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -106,7 +106,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     d_S_memory = call.memory(d_S_0, ("i",), ("j",), [Decay(ROWS, g)], [Write(q, dy_o)], dual=True)
     d_k_2 = d_S_memory.recall(v, COLUMNS)  # [B, L, h, i]  (line 11)
     d_v_2 = d_S_memory.recall(k, ROWS)  # [B, L, h, j]  (line 11)
-    d_g = meet(S_memory, d_S_memory, ROWS, ROWS, [(q, d_q_2)], [], [(k, d_k_2)])  # [B, L, h, i]  (line 11)
+    d_g = meet(S_memory, d_S_memory, ROWS, [(q, d_q_2)], [], [(k, d_k_2)])  # [B, L, h, i]  (line 11)
     d_q_3 = d_q + d_q_2  # [B, L, h, i]
     d_k_3 = d_k + d_k_2  # [B, L, h, i]
     d_v_3 = d_v + d_v_2  # [B, L, h, j]

@@ -49,7 +49,7 @@ from scanc_runtime.segments import Segments, last
 
 SPEC = Spec(
     name="mlstm",
-    digest="2bfe8f4e5dee",
+    digest="8f9edee56195",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -186,8 +186,7 @@ def adjoint(inputs, primals, cotangents, params, constants, states, call):
     d_C_memory = call.memory(d_C_0, ("i",), ("j",), [Decay(BOTH, t_4)], [Write(q, t_5)], dual=True)
     d_write_2 = d_C_memory.recall(v, COLUMNS)  # [B, L, h, i]  (line 15)
     d_v_2 = d_C_memory.recall(write, ROWS)  # [B, L, h, j]  (line 15)
-    # [B, L, h]  (line 15)
-    d_t_4 = meet(C_memory, d_C_memory, BOTH, ROWS, [(q, d_q_2)], [], [(write, d_write_2)])
+    d_t_4 = meet(C_memory, d_C_memory, BOTH)  # [B, L, h]  (line 15)
     t_23 = torch.where(t_19 == t_20, t_14 * 0.5, 0.0)  # [B, L, h]  (line 18)
     t_29 = -torch.where(t_20 > t_19, t_14, t_23) * t_20  # [B, L, h]  (line 18)
     t_31 = torch.where(t_19 > t_20, t_14, t_23) * torch.sign(t_18)  # [B, L, h]  (line 18)
