@@ -31,6 +31,8 @@ class Compiled:
     warnings: tuple[str, ...]
     typed: Program
     discrete: Program
+    remembered: Program
+    remembered_adjoint: Program
     classified: Program
     classified_adjoint: Program
     trace: Trace
@@ -97,8 +99,10 @@ class Compiled:
         forward, adjoint = Trace(), Trace()
         # discrete → scheduled: one step whose values stay on the chip
         run(TO_FUSED, self.discrete, forward)
-        # the kernels' own adjoint reads the states at each step
-        run(TO_FUSED, run(SIMPLIFIED, differentiate(self.discrete), Trace()), adjoint)
+        back = self.remembered_adjoint
+        if self.remembered is not self.discrete:  # kernels have the matrices at each step, and so has their adjoint
+            back = run(SIMPLIFIED, differentiate(self.discrete), Trace())
+        run(TO_FUSED, back, adjoint)
         return forward, adjoint
 
 
@@ -131,4 +135,5 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # discrete → classified: the adjoint goes the way of its primal
     classified_adjoint = run(TO_CLASSIFIED, adjoint, adjoint_trace)
     warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
-    return Compiled(text, warnings, typed, discrete, classified, classified_adjoint, trace, adjoint_trace)
+    steps = typed, discrete, remembered, adjoint, classified, classified_adjoint
+    return Compiled(text, warnings, *steps, trace, adjoint_trace)

@@ -28,6 +28,13 @@ _OF_MEMORIES = {
     "chunked": "all pairs of steps of a chunk of time at once, and a carry from chunk to chunk",
 }
 
+_HOW = {
+    RegionKind.LOOP: "step by step",
+    RegionKind.SCAN: "as a scan",
+    RegionKind.DELAY: "as a shift",
+    RegionKind.MEMORY: "as a memory, in products of queries, keys and values",
+}
+
 TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
 """Batch, time and the size of every open axis, at which a spec says what it saves before it knows of a call."""
 
@@ -72,9 +79,7 @@ def explain(
 
 
 def _stage(region: Region) -> str:
-    how = {RegionKind.LOOP: "step by step", RegionKind.SCAN: "as a scan", RegionKind.DELAY: "as a shift"}
-    how[RegionKind.MEMORY] = "as a memory, in products of queries, keys and values"
-    return f"{', '.join(region.states)}: {region.recurrence or region.kind.value}; runs {how[region.kind]}"
+    return f"{', '.join(region.states)}: {region.recurrence or region.kind.value}; runs {_HOW[region.kind]}"
 
 
 def _remark(remark: Remark) -> str:

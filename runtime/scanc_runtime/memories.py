@@ -112,6 +112,7 @@ class Memory:
             replace(w, rows=walk.fold(w.rows, len(walk.rows)), columns=walk.fold(w.columns, len(walk.columns)))
             for w in writes
         ]
+        self._only: Tensor | None = None
         self.exact = not walk.tame or not all(_finite(t) for w in self.writes for t in (w.rows, w.columns))
         self.logs = {} if self.exact else {o: g.log() if o in raw else g for o, g in self.gates.items()}
         self.starts = self._stepped_starts() if self.exact else self._chunk_starts()
@@ -266,15 +267,18 @@ class Memory:
         return found
 
     def _path(self, chunk: int, state: Tensor) -> Tensor:
-        """The states before each step of a chunk and behind the last: [B, *N, steps + 1, R, C]."""
+        """The states before each step of a chunk and behind the last, [B, *N, steps + 1, R, C]; an only one is kept."""
+        if self._only is not None:
+            return self._only
         decay, added = self._decay(chunk), self._added(chunk, True)
         if self.walk.dual:  # what it takes on decays with the state, but for queries of states before a step's decay
             late = self._added(chunk, False)
             added = added if decay is None or added is None else added * decay
             added = added if late is None else _sum(added, late)
         decay, added = (None if term is None else term.movedim(-3, 1) for term in (decay, added))
-        path = self.walk.solver.path(REAL, decay, added, state, self.walk.chunk, False)
-        return path.movedim(1, -3)
+        path = self.walk.solver.path(REAL, decay, added, state, self.walk.chunk, False).movedim(1, -3)
+        self._only = path if self.walk.count == 1 else None
+        return path
 
     def _stepped_starts(self) -> Tensor:
         starts, state = [self.start], self.start

@@ -212,9 +212,7 @@ class _Counter:
 
     def pairs(self, op: Memory, steps: int) -> int:
         """What pairs with the steps of a chunk take, of one recall a step."""
-        heads = self.elements(axis for axis in op.axes if axis not in {*op.rows, *op.columns})
-        sides = self.elements(op.rows) + self.elements(op.columns)
-        return 2 * len(op.writes) * steps * heads * sides
+        return 2 * len(op.writes) * steps * (self.elements(op.along("rows")) + self.elements(op.along("columns")))
 
     def region_flops(self, region: Region) -> int:
         total = sum(map(self._flops, region.instrs))

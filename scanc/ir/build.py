@@ -209,12 +209,12 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
 def _memory(op: Memory, args: Sequence[TensorType]) -> TensorType:
     _need(len(args) == len(op.decays) + 2 * len(op.writes), "a memory has a value for each decay, two for each write")
     _need(all(arg.kind is not Kind.COMPLEX for arg in args), "a factor of a memory is complex")
-    batch = set(op.axes) - {*op.rows, *op.columns}
     for (over, _), decay in zip(op.decays, args, strict=False):
-        _need(set(decay.axes) <= batch | set(op.side(over)), f"a decay over {over} with axes {decay.axes}")
+        _need(set(decay.axes) <= set(op.along(over)), f"a decay over {over} with axes {decay.axes}")
     for i, factor in enumerate(args[len(op.decays) :]):
-        side = op.columns if i % 2 else op.rows
-        _need(set(side) <= set(factor.axes) <= batch | set(side), f"a factor over {side} with axes {factor.axes}")
+        over = "columns" if i % 2 else "rows"
+        whole = set(op.side(over)) <= set(factor.axes) <= set(op.along(over))
+        _need(whole, f"a factor over {over} with axes {factor.axes}")
     return TensorType(op.axes)
 
 

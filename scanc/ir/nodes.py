@@ -250,6 +250,10 @@ class Memory:
         """The axes of a side; of both, none."""
         return {"rows": self.rows, "columns": self.columns, "both": ()}[over]
 
+    def along(self, over: Side) -> tuple[str, ...]:
+        """The state's axes but for those of the other side; of both, its batch axes."""
+        return tuple(axis for axis in self.axes if axis not in {*self.rows, *self.columns} - {*self.side(over)})
+
 
 @dataclass(frozen=True)
 class Recall:

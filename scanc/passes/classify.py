@@ -24,7 +24,7 @@ def run(program: Program) -> Rewrite:
     known = facts(program)
     pieces = _Pieces(program)
     remarks: list[Remark] = []
-    remembered = {instr.op.state for instr in program.instrs if isinstance(instr.op, Memory)}
+    remembered = {memory.state for memory in pieces.memories.values()}
     for region in program.regions:
         if region.kind is not RegionKind.LOOP:
             pieces.add(region)

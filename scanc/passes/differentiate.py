@@ -174,8 +174,7 @@ class _Cotangents:
             ordered = sorted(recalled, key=lambda one: not one.op.decayed)
             given = [*(one.pair(along) for one in ordered), *written[along]]
             decayed = sum(one.op.decayed for one in recalled)
-            axes = tuple(axis for axis in op.axes if axis not in {*op.rows, *op.columns} - {*op.side(over)})
-            meet = Meet(over, along, decayed, len(recalled) - decayed, axes)
+            meet = Meet(over, along, decayed, len(recalled) - decayed, op.along(over))
             gradient = self.builder.add(meet, instr.name, dual, *(v for pair in given for v in pair), hint=f"d_{decay}")
             self.add(decay, fit(self.builder, gradient, self.builder.types[decay]))
 

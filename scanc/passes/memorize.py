@@ -23,7 +23,7 @@ from scanc.passes.stage import STAGE
 
 
 def run(program: Program) -> Rewrite:
-    if program.semiring != "real":
+    if program.semiring != "real" or not any(_is_matrix(program, state) for state in program.states):
         return program, ()
     staged, _ = STAGE.run(program)
     known = facts(staged)
@@ -41,6 +41,11 @@ def run(program: Program) -> Rewrite:
             remark = Remark("memorize", f"{state.name}: {reason}", applied=False, span=reason.span or state.span)
         remarks.append(remark)
     return program, tuple(remarks)
+
+
+def _is_matrix(program: Program, state: State) -> bool:
+    """Whether a state has several axes besides batch axes."""
+    return sum(not program.axis(axis).batch for axis in state.type.axes) > 1
 
 
 def _memorized(program: Program, state: State, about: str) -> tuple[Program, Remark]:

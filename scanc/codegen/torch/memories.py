@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from scanc.codegen.expressions import Expr
 from scanc.codegen.torch.values import Lead, Value, aligned
-from scanc.ir.nodes import Meet, Memory, Recall, Side, TensorType
+from scanc.ir.nodes import Meet, Memory, Recall, Side
 
 Find = Callable[[str], Value]  # a value with all leading dimensions
 
@@ -16,8 +16,7 @@ Find = Callable[[str], Value]  # a value with all leading dimensions
 class Memories:
     """The memories of one function, by name, and the calls that are made of them."""
 
-    def __init__(self, types: dict[str, TensorType], start: Callable[[str], Expr]) -> None:
-        self.types = types
+    def __init__(self, start: Callable[[str], Expr]) -> None:
         self.start = start
         self.made: dict[str, Memory] = {}
 
@@ -56,9 +55,7 @@ class Memories:
 
     def _side(self, op: Memory, over: Side, value: Value) -> Expr:
         """A value as [B, L, *batch axes, *axes of a side], with 1 for a batch axis that it lacks."""
-        side = op.side(over)
-        axes = tuple(axis for axis in op.axes if axis not in {*op.rows, *op.columns} - {*side})
-        return aligned(replace(value, lead=Lead.FULL), axes, Lead.FULL)
+        return aligned(replace(value, lead=Lead.FULL), op.along(over), Lead.FULL)
 
 
 def _names(axes: Sequence[str]) -> str:

@@ -156,8 +156,7 @@ class Scope:
         comment = f"{', '.join(op.axes)}" + (f"  (line {instr.span.line})" if instr.span else "")
         self.statements.append((f"{identifier} = {call}", comment))
         self.values[instr.name] = Value(Expr(identifier), instr.type.axes, instr.type.kind, Lead.FULL)
-        for side in (op.rows, op.columns):
-            self.kept += [tuple(axis for axis in op.axes if axis not in {*op.rows, *op.columns} - {*side})] * 3
+        self.kept += [op.along("rows")] * 3 + [op.along("columns")] * 3
 
     def _timed(self, name: str) -> Value:
         """The value with all leading dimensions, and the axes that it has."""

@@ -89,7 +89,7 @@ class SegmentCode:
         self._initial = {state: self.names.fresh(f"{state}_0") for state in states}
         for state in states:
             self.names.of(state)
-        self._memories = Memories(self.types, self._memory_start)
+        self._memories = Memories(self._memory_start)
         self.scope = self._scope("BL", self._argument)
         self.scope.know(program.instrs)
 
