@@ -7,6 +7,7 @@ import os
 import pytest
 import quick
 import torch
+import triton
 from codegen_triton.support import Results, by_interpreter, by_kernels, cotangents, emit
 from interpreter.specs import example, small_arguments
 from scanc_runtime.lookback import forced_lookback
@@ -25,8 +26,9 @@ def test_the_same_bits_as_the_interpreter(name: str, form: str) -> None:
             return by_kernels(spec, inputs, params, initial, given, final, False, form)
 
     found = run()
-    with quick.as_delivered():
+    with quick.as_delivered() as replaced:
         wanted = run()
+    assert replaced == 3 or triton.__version__ != "3.7.1", "else the two runs are the same"
     for group, same in ((found.values, wanted.values), (found.gradients, wanted.gradients)):
         assert group.keys() == same.keys()
         assert all(torch.equal(x, same[name]) for name, x in group.items())
