@@ -24,19 +24,19 @@ class Apart(Exception):
 
 
 @dataclass(frozen=True)
-class Product:
-    """The product of some values: those that vary with rows, with columns, with neither."""
+class Factors:
+    """A product, as its factors: those that vary with rows, with columns, with neither."""
 
     rows: Sequence[str]
     columns: Sequence[str]
     both: Sequence[str]
 
-    def times(self, other: Product) -> Product:
+    def times(self, other: Factors) -> Factors:
         """The product of two products."""
-        return Product([*self.rows, *other.rows], [*self.columns, *other.columns], [*self.both, *other.both])
+        return Factors([*self.rows, *other.rows], [*self.columns, *other.columns], [*self.both, *other.both])
 
 
-Parts = list[Product]
+Parts = list[Factors]
 _LIMIT = 16  # products beyond which a value is not taken apart
 
 
@@ -65,15 +65,15 @@ class Splitter:
         on_rows, on_columns = not self.rows.isdisjoint(axes), not self.columns.isdisjoint(axes)
         return None if on_rows and on_columns else "rows" if on_rows else "columns" if on_columns else "both"
 
-    def leaf(self, value: str) -> Product:
+    def leaf(self, value: str) -> Factors:
         """A value as one factor."""
         match self.side(value):
             case "rows":
-                return Product([value], [], [])
+                return Factors([value], [], [])
             case "columns":
-                return Product([], [value], [])
+                return Factors([], [value], [])
             case "both":
-                return Product([], [], [value])
+                return Factors([], [], [value])
         instr = self.made.get(value)
         raise Apart("a factor varies with both sides of the state at once", instr.span if instr else None)
 
@@ -104,7 +104,7 @@ class Splitter:
         return found
 
     def _negative(self, value: str) -> Parts:
-        minus = Product([], [], [self.builder.const(-1.0)])
+        minus = Factors([], [], [self.builder.const(-1.0)])
         return [part.times(minus) for part in self.split(value)]
 
     def logs(self, value: str) -> list[tuple[Side, Log]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from scanc.analysis.affine import Affine, Factor, Form, Term, Top, affine_forms
-from scanc.analysis.factors import Apart, Log, Parts, Product, Splitter
+from scanc.analysis.factors import Apart, Factors, Log, Parts, Splitter
 from scanc.analysis.recurrence import facts, recurrence
 from scanc.diagnostics.span import Span
 from scanc.ir.build import Builder
@@ -124,9 +124,9 @@ class _Memorizing:
         if len(kept) != 1 or kept[0].negative:
             raise Apart("its decay is no plain product")
         decays = self._decays(kept[0])
-        written: list[Product] = []
+        written: list[Factors] = []
         for term in form.rest:
-            sign = Product([], [], [self.builder.const(-1.0)] if term.negative else [])
+            sign = Factors([], [], [self.builder.const(-1.0)] if term.negative else [])
             written += [product.times(sign) for product in self._products(term)]
         if not all(product.rows and product.columns for product in written):
             raise Apart("what is written lacks a factor on one side")
@@ -156,7 +156,7 @@ class _Memorizing:
             found.append((over, self.builder.broadcast(value, side), any(part.raw for part in parts)))
         return found
 
-    def _write(self, product: Product) -> tuple[str, str]:
+    def _write(self, product: Factors) -> tuple[str, str]:
         """Key and value of a product, each with all axes of its side."""
         key, value = self._product(product.rows), self._product([*product.columns, *product.both])
         return self.builder.broadcast(key, self.rows), self.builder.broadcast(value, self.columns)
@@ -220,7 +220,7 @@ class _Memorizing:
         result, summed = self._product([found, *rest]), gone & set(other)
         return self.builder.reduce("sum", result, summed) if summed else result
 
-    def _summed(self, product: Product, term: Term) -> str:
+    def _summed(self, product: Factors, term: Term) -> str:
         """A product of the step itself, summed over what the term's result lacks."""
         out = term.labels()
         labels: dict[str, int] = {}
@@ -249,9 +249,9 @@ class _Memorizing:
         if any(out.get(axis) != label and label in out.values() for axis, label in labels.items()):
             raise Apart("a read-out moves an axis of the state to another", self.span)
 
-    def _products(self, term: Term) -> list[Product]:
+    def _products(self, term: Term) -> list[Factors]:
         """The products of a term without a state, as factors on rows, on columns and on neither."""
-        found = [Product([], [], [])]
+        found = [Factors([], [], [])]
         for factor in term.factors:
             if len({axis for axis, _ in factor.labels}) != len(factor.labels):
                 raise Apart("a factor has an axis twice", self.span)
