@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from functools import partial
 
 import torch
+from case import Case, Shape, chosen
 from torch import Tensor
 
 STATES = 16
@@ -50,7 +51,6 @@ output h[d]
     "selective_z": _SELECTIVE.format(gated="_z", z=", z(u)[d]", y="(C · h + D*u) * silu(z)"),
 }
 
-Shape = tuple[int, int, int]
 GATED: tuple[Shape, ...] = ((8, 4096, 2048), (1, 65536, 2048), (64, 512, 2048), (1, 1048576, 64))
 SELECTIVE: tuple[Shape, ...] = ((8, 4096, 2048), (1, 65536, 2048), (8, 2048, 4096))
 SHAPES = {
@@ -63,32 +63,11 @@ SHAPES = {
 }
 """Batch, time, channels; a complex tensor has as many complex numbers."""
 
+REAL, FP32 = (torch.float32, torch.bfloat16), (torch.float32,)
+DTYPES = {spec: FP32 if spec in ("complex", "fixed", "s4d") else REAL for spec in SPECS}
 
-@dataclass(frozen=True)
-class Case:
-    """One spec at one size. `dtype` is that of inputs; params are fp32."""
-
-    spec: str
-    shape: Shape
-    dtype: torch.dtype
-
-    @property
-    def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
-    @property
-    def label(self) -> str:
-        return f"{self.spec} {self.shape} {self.dtype_name}"
-
-
-def cases(only: str | None = None, *, quick: bool = False) -> list[Case]:
-    """Every spec, shape and dtype, or those of one spec; `quick`: the first shape, in bf16 where there is such."""
-    found = []
-    for spec, shapes in SHAPES.items():
-        dtypes = (torch.float32,) if spec in ("complex", "fixed", "s4d") else (torch.float32, torch.bfloat16)
-        for dtype in dtypes[-1:] if quick else dtypes:
-            found += [Case(spec, shape, dtype) for shape in (shapes[:1] if quick else shapes)]
-    return [case for case in found if only in (None, case.spec)]
+cases = partial(chosen, SHAPES, DTYPES)
+"""Every spec, shape and dtype, or some of them."""
 
 
 def arguments(case: Case, shape: Shape, device: str, seed: int = 0) -> dict[str, Tensor]:
@@ -118,10 +97,3 @@ def arguments(case: Case, shape: Shape, device: str, seed: int = 0) -> dict[str,
     found = {name: x.to(case.dtype) for name, x in found.items()}
     A = -torch.exp(0.5 * draw(channels, STATES))
     return found | {"A": A, "D": draw(channels), "bias": 0.1 * draw(channels)}
-
-
-def bytes_moved(tensors: dict[str, Tensor]) -> tuple[int, int]:
-    """Bytes that have to move, forward and backward: every tensor once. Of a gated scan 3 and 5 words per element."""
-    read = sum(x.nbytes for x in tensors.values())
-    out = next(iter(tensors.values())).nbytes
-    return read + out, 2 * read + out

@@ -1,63 +1,40 @@
-"""The published operators that `diagonal.py` runs beside ours, if they are installed (`pip install 'scanc[peers]'`).
-
-Each is called with tensors in the layout that it wants, made before any timing.  Nothing of them is copied here.
-"""
+"""The published operators that `diagonal.py` runs beside ours, if they are installed (`pip install 'scanc[peers]'`)."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from diagonal_cases import Case
+from case import Case
+from peer import Peer, Tensors
 from torch import Tensor
-
-Leaves = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A function of a package: `lay` makes its tensors from ours, `call` is one forward call, [B, T, D] or [B, D, T].
-
-    `turned`: it works on [B, D, T].
-    """
-
-    name: str
-    specs: tuple[str, ...]
-    module: str
-    function: str
-    lay: Callable[[Leaves], Leaves]
-    call: Callable[[Callable[..., Any], Leaves], Tensor]
-    turned: bool = False
 
 
 def _turned(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous()
 
 
-def _time_last(tensors: Leaves) -> Leaves:
+def _time_last(tensors: Tensors) -> Tensors:
     """Inputs as [B, channels, T]; params as they are."""
     return {name: _turned(x) if x.dim() == 3 else x for name, x in tensors.items()}
 
 
-def _log_gates(tensors: Leaves) -> Leaves:
+def _log_gates(tensors: Tensors) -> Tensors:
     return {"x": tensors["x"], "g": tensors["a"].float().log().to(tensors["a"].dtype)}
 
 
-def _selective(run: Callable[..., Any], t: Leaves) -> Tensor:
+def _selective(run: Callable[..., Any], t: Tensors) -> Tensor:
     options = {"z": t.get("z"), "delta_bias": t["bias"], "delta_softplus": True}
     found: Tensor = run(t["u"], t["delta"], t["A"], t["B"], t["C"], t["D"], **options)
     return found
 
 
-def _hgrn(run: Callable[..., Any], t: Leaves) -> Tensor:
+def _hgrn(run: Callable[..., Any], t: Tensors) -> Tensor:
     found: Tensor = run(t["x"], t["g"])[0]
     return found
 
 
-def _scan(run: Callable[..., Any], t: Leaves) -> Tensor:
+def _scan(run: Callable[..., Any], t: Tensors) -> Tensor:
     found: Tensor = run(t["a"], t["x"])
     return found
 
@@ -72,28 +49,6 @@ PEERS = (
 )
 
 
-class Missing(Exception):
-    """A peer that is not there, or does not import."""
-
-
 def peers(case: Case) -> list[Peer]:
     """Those that compute what a case computes."""
     return [peer for peer in PEERS if case.spec in peer.specs]
-
-
-def prepared(peer: Peer, tensors: Leaves) -> tuple[list[Tensor], Callable[[], Tensor]]:
-    """The leaves of a peer's call, and the call. Raises `Missing`."""
-    try:
-        run = getattr(importlib.import_module(peer.module), peer.function)
-    except Exception as error:  # an extension that was built for another torch fails in many ways
-        raise Missing(f"skipped: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
-    with torch.no_grad():
-        laid = {name: x.detach().clone() for name, x in peer.lay(tensors).items()}
-    for x in laid.values():
-        x.requires_grad_()
-    return list(laid.values()), lambda: peer.call(run, laid)
-
-
-def as_ours(peer: Peer, y: Tensor) -> Tensor:
-    """A peer's result as [B, T, D]."""
-    return y.transpose(1, 2) if peer.turned else y

@@ -14,8 +14,11 @@ import diagonal_peers
 import forms
 import pytest
 import torch
-from diagonal_cases import GATED, SELECTIVE, SPECS, Case, arguments, bytes_moved, cases
+from case import Case, bytes_moved
+from diagonal_cases import GATED, SELECTIVE, SPECS, arguments, cases
+from peer import Missing, Peer, as_ours, prepared
 from rich.console import Console
+from rows import OURS, Row, points, table, write_csv, write_plots
 from torch import Tensor
 
 import scanc
@@ -33,6 +36,7 @@ def test_every_shape_of_every_spec_is_measured() -> None:
     assert [c.shape for c in found if c.spec == "selective_z" and c.dtype == torch.bfloat16] == [*SELECTIVE]
     assert {c.spec for c in cases(quick=True)} == set(SPECS)
     assert {c.spec for c in cases("gated")} == {"gated"}
+    assert [c.shape for c in cases("gated", index=2, quick=True)] == [GATED[2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -74,44 +78,42 @@ FAKES = {"scan": loop, "chunk_hgrn": hgrn, "fused_recurrent_hgrn": hgrn, "select
 
 
 @pytest.mark.parametrize("peer", diagonal_peers.PEERS, ids=lambda peer: peer.name)
-def test_peers_get_the_same_numbers_in_their_own_layout(
-    peer: diagonal_peers.Peer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_peers_get_the_same_numbers_in_their_own_layout(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = types.ModuleType(peer.module)
     setattr(fake, peer.function, FAKES[peer.function])
     monkeypatch.setitem(sys.modules, peer.module, fake)
     for spec in peer.specs:
         assert peer in diagonal_peers.peers(of(spec))
         tensors = {name: x.requires_grad_() for name, x in arguments(of(spec), SHAPE, "cpu").items()}
-        leaves, call = diagonal_peers.prepared(peer, tensors)
+        leaves, call = prepared(peer, tensors)
         assert all(x.is_leaf and x.requires_grad and x.is_contiguous() for x in leaves)
         ours = scanc.compile(SPECS[spec], target="torch")(**tensors)
-        assert diagonal.difference(diagonal_peers.as_ours(peer, call()), ours) < 1e-5
+        assert diagonal.difference(as_ours(peer, call()), ours) < 1e-5
         torch.autograd.grad(call().sum(), leaves)
 
 
 def test_a_peer_that_is_not_there_says_so() -> None:
-    peer = diagonal_peers.Peer("none", ("gated",), "no_such_package.ops", "scan", dict, lambda run, t: run(**t))
-    with pytest.raises(diagonal_peers.Missing, match="skipped: No module named 'no_such_package'"):
-        diagonal_peers.prepared(peer, arguments(of("gated"), SHAPE, "cpu"))
+    peer = Peer("none", ("gated",), "no_such_package.ops", "scan", dict, lambda run, t: run(**t))
+    with pytest.raises(Missing, match="skipped: No module named 'no_such_package'"):
+        prepared(peer, arguments(of("gated"), SHAPE, "cpu"))
 
 
-def canned() -> list[diagonal.Row]:
+def canned() -> list[Row]:
     long = Case("gated", (1, 65536, 2048), torch.float32)
     times = {"forward": 0.5, "backward": 1.0, "both": 1.6, "forward_share": 80.0, "backward_share": 75.0, "peak": 1.25}
     slow = {name: value * (0.5 if "share" in name else 2) for name, value in times.items()}
     case = Case("gated", (8, 4096, 2048), torch.float32)
     return [
-        diagonal.row(case, diagonal.OURS, **times, cold=7.5, warm=0.8, error=1.2e-6),
-        diagonal.row(case, "theirs", **slow, error=3e-6),
-        diagonal.row(long, diagonal.OURS, **times, error=1.2e-6),
-        diagonal.row(long, "theirs", note="skipped: No module named 'theirs'"),
+        Row(case, OURS, **times, cold=7.5, warm=0.8, error=1.2e-6),
+        Row(case, "theirs", **slow, error=3e-6),
+        Row(long, OURS, **times, error=1.2e-6),
+        Row(long, "theirs", note="skipped: No module named 'theirs'"),
     ]
 
 
 def test_the_table_compares_peers_with_ours() -> None:
     console = Console(width=240, record=True, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(diagonal.table(canned(), "title"))
+    console.print(table(canned(), "title", diagonal.VIEW))
     lines = [line for line in console.export_text().splitlines() if "gated" in line]
     assert len(lines) == 4
     assert all(word in lines[0] for word in ("0.5", "80", "1.25", "7.5", "0.8", "1.2e-06"))
@@ -121,23 +123,23 @@ def test_the_table_compares_peers_with_ours() -> None:
 
 def test_csv_and_plots_hold_every_number(tmp_path: Path) -> None:
     rows = canned()
-    diagonal.write_csv(rows, tmp_path / "rows.csv")
+    write_csv(rows, tmp_path / "rows.csv")
     with (tmp_path / "rows.csv").open() as file:
         read = list(csv.DictReader(file))
     assert [r["who"] for r in read] == ["scanc", "theirs", "scanc", "theirs"]
     assert (read[0]["cold"], read[2]["cold"], read[1]["both"]) == ("7.5", "", "3.2")
-    found = diagonal.points(rows, "gated", 4e9)
+    found = points(rows, "gated", 4e9, diagonal.VIEW)
     assert {(p.panel, p.line, p.peer) for p in found if p.time == 4096} == {
         (f"float32, {way}", who, who == "theirs") for way in ("forward", "backward") for who in ("scanc", "theirs")
     }
     assert [p.rate for p in found if p.time == 65536] == pytest.approx([3.2e12, 3.0e12])
-    (path,) = diagonal.write_plots(rows, 4e9, "title", tmp_path / "plots")
+    (path,) = write_plots(rows, 4e9, "title", tmp_path / "plots", diagonal.VIEW)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_first_calls_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
-    script = Path(diagonal.__file__).with_name("diagonal_first.py")
-    command = [sys.executable, str(script), "gated", *map(str, SHAPE), "float32", "cpu"]
+    script = Path(diagonal.__file__).with_name("first_call.py")
+    command = [sys.executable, str(script), "diagonal_cases", "gated", "float32", "cpu", *map(str, SHAPE)]
     environment = os.environ | {"SCANC_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert 0 < float(done.stdout) < 60
