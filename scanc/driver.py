@@ -91,7 +91,8 @@ class Compiled:
         # what each state's transition is; its writes and read-outs, behind the first `;`, refuse no form
         regions = [region for region in self.classified.regions if region.recurrence]
         classes = {state: str(region.recurrence).split(";")[0] for region in regions for state in region.states}
-        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes)
+        remembered = (self.remembered, self.remembered_adjoint) if self.remembered is not self.discrete else None
+        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes, remembered=remembered)
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:

@@ -177,9 +177,14 @@ class Call:
         stride = 0 if flat is None else flat.stride(0)
         grid = (self.batch, -(-size // _CARRIED))
         constants = {"begin": begin, "behind": behind, "block": _CARRIED, "group": _GROUP}
-        with self._on_device():
+        with self.on_device():
             carry_kernel[grid](flat, stride, ends, products, found, size, split.chunks, **constants, num_warps=1)
         return found
+
+    @property
+    def stored(self) -> torch.dtype:
+        """The dtype in which inputs and outputs are stored."""
+        return self._signature.results[0]
 
     @property
     def digest(self) -> str:
@@ -224,11 +229,23 @@ class Call:
             laid = self._signature.sums[results] = _lay_sums(results)
         return Sums([self.new(shape, self.real) for shape in laid.memory], laid)
 
-    def shares(self, programs: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype, when: bool = True) -> Any:
-        """Memory for the partial sums that `programs` leave, in full precision; for the result where there is one."""
+    def shares(
+        self,
+        programs: tuple[int, ...],
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        when: bool = True,
+        narrow: bool = False,
+    ) -> Any:
+        """Memory for the partial sums that `programs` leave, in full precision; for the result where there is one.
+
+        `narrow`: in bfloat16 if the result is, for what they are sums of was rounded so already.
+        """
         if prod(programs) == 1:
             return self.new(shape, dtype, when)
-        wide = dtype if dtype is self.real else torch.promote_types(dtype, self.real)
+        wide = dtype
+        if dtype is not self.real and not (narrow and dtype is torch.bfloat16):
+            wide = torch.promote_types(dtype, self.real)
         return self.new((*programs, *shape), wide, when)
 
     def run(
@@ -264,7 +281,7 @@ class Call:
         if tiles is not None:
             times = {**times, "batch": self.batch}
         constants = self._constants(kernel, blocks, flags)
-        with self._on_device():
+        with self.on_device():
             if self._rehearsing:
                 kernel.warmup(*arguments, **times, **constants, grid=(1,))
                 return
@@ -278,14 +295,16 @@ class Call:
         key = (id(kernel), id(blocks), *flags.values())
         found = self._signature.constants.get(key)
         if found is None:
-            constants = {**blocks.constants, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
+            taken = {*kernel.arg_names}  # a kernel of some values of a step has some of its sizes
+            sizes = {name: value for name, value in blocks.constants.items() if name in taken}
+            constants = {**sizes, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
             constants |= {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
             if blocks.registers is not None:
                 constants["maxnreg"] = blocks.registers
             found = self._signature.constants[key] = blocks, constants
         return found[1]
 
-    def _on_device(self) -> AbstractContextManager[Any]:
+    def on_device(self) -> AbstractContextManager[Any]:
         """Within, the tensors' device is the current one."""
         like = self._like
         if not like.is_cuda or like.get_device() == torch.cuda.current_device():

@@ -25,7 +25,7 @@ class Operator(Interface):
     for backward, `step` is one time step in plain torch.  `absent`: the functions take None for a state that begins
     as declared, and for the gradient of a final state that has none, and leave out final states that nobody reads.
     `long` is the form for few long sequences on a GPU, if the module has one, and how few: programs for each
-    multiprocessor, of those that would walk whole sequences.
+    multiprocessor, of those that would walk whole sequences.  `narrow` are the forms that compute in float32 alone.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Operator(Interface):
         saved: SavedFn,
         absent: bool = False,
         long: tuple[str, float] | None = None,
+        narrow: tuple[str, ...] = (),
     ) -> None:
         super().__init__(spec)
         self.saved = saved
@@ -46,6 +47,7 @@ class Operator(Interface):
         self._forms = tuple(forward)
         self.long = long
         self._preferred = preferred(self._forms)
+        self._wide = preferred([form for form in self._forms if form not in narrow])
         self.raw = register(spec, Kernels(step, forward, backward, saved))
         self._apply, self._apply_plain = differentiable_op(spec, self.raw, step, absent)
 
@@ -59,7 +61,7 @@ class Operator(Interface):
     def _auto(self, plan: Plan) -> str:
         if plan.time == 1 and "recurrent" in self._forms:
             return "recurrent"
-        default = self._preferred
+        default = self._preferred if plan.compute == torch.float32 else self._wide
         if self.long is not None and is_long(self.spec, plan, self.long[1]):
             default = self.long[0]
         if torch.compiler.is_compiling() or not tuned.exists(self.spec.digest):

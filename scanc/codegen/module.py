@@ -40,6 +40,10 @@ class Functions(Protocol):
         """The form for few long sequences on a GPU, if the functions have one, as `Operator` takes it."""
 
     @property
+    def narrow(self) -> Sequence[str]:
+        """The forms that compute in float32 alone."""
+
+    @property
     def refused(self) -> Iterable[tuple[str, str]]:
         """(form, reason) of each form that the class does not admit."""
 
@@ -65,7 +69,7 @@ def assemble(text: str, discrete: Program, classified: Program, functions: Funct
         out.line(line)
     out.blank()
     source = "\n".join((out.text(), spec_literal(spec), "", functions.source.strip("\n"), "", ""))
-    return source + _operator(spec.name, functions.long, absent=target == "triton")
+    return source + _operator(spec.name, functions.long, functions.narrow, absent=target == "triton")
 
 
 def spec_of(
@@ -281,10 +285,12 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(name: str, long: tuple[str, float] | None, *, absent: bool) -> str:
+def _operator(name: str, long: tuple[str, float] | None, narrow: Sequence[str], *, absent: bool) -> str:
     given = "SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved"
     if absent:
         given += ", absent=True"
     if long is not None:
         given += f", long=({_text(long[0])}, {long[1]})"
+    if narrow:
+        given += f", narrow={_strings(narrow)}"
     return f"operator = Operator({given})\n{Names().of(name)} = operator\n"

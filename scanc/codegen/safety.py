@@ -49,6 +49,7 @@ _RUNTIME = frozenset(
         ".launch",
         ".tiling",
         ".lookback",
+        ".recall",
     )
 )
 _MODULES = frozenset({"math", "torch", "triton", "triton.language", "torch.nn.functional"}) | _RUNTIME

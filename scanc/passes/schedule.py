@@ -141,6 +141,14 @@ def schedule(program: Program, whole_states: bool = True, alongside: Program | N
     return Schedule(frozenset(roots(program)), grid, tuple(split), full, tuple(spreads.values()))
 
 
+def spread(program: Program, axis: str) -> Spread | None:
+    """What spreading one axis of a step over programs means; None where that is not possible."""
+    try:
+        return _spread(program, axis, True)
+    except _Blocked:
+        return None
+
+
 def _grid(program: Program, spreads: Mapping[str, Spread], full: Axes) -> Axes:
     """The batch axes that can be spread, one index a program; a tile keeps one of them if it has no other axis."""
     batch = [axis for axis in spreads if program.axis(axis).batch]

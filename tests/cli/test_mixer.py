@@ -52,7 +52,7 @@ def test_every_example_can_be_a_mixer(name: str) -> None:
     [
         ("gla", {"g": "logsigmoid"}),
         ("mission", {"A": "sigmoid"}),
-        ("retnet", {"gamma": "sigmoid"}),
+        ("retnet", {"log_gamma": "logsigmoid"}),
         ("selective_ssm", {"delta": "identity", "A": "logsigmoid", "bias": "identity"}),
         ("gated_delta_rule", {"k": "unit", "g": "logsigmoid", "beta": "sigmoid"}),
         ("linear_attention", {}),

@@ -295,9 +295,9 @@ def test_combines_agree_in_tree_order() -> None:
         states.append(h)
 
     def combine(*parts: Tensor) -> tuple[Tensor, ...]:
-        out = torch.empty(4, 16, dtype=torch.float64)
-        composed[(1,)](out, *(part.contiguous() for part in parts), n=16)
-        return tuple(out)
+        out = torch.empty(4, 16, dtype=torch.float64, device=DEVICE)
+        composed[(1,)](out, *(part.contiguous().to(DEVICE) for part in parts), n=16)
+        return tuple(out.cpu())
 
     one, zero = torch.ones(16).double(), torch.zeros(16).double()
     parts = [(decay, write, one, zero) for decay, write in zip(decays, writes, strict=True)]

@@ -262,7 +262,7 @@ def retnet(x: Arrays, p: Arrays, state: Arrays) -> Result:
 
     def step(t: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         nonlocal s
-        s = p["gamma"][:, None, None] * s + t["k"][..., :, None] * t["v"][..., None, :]
+        s = np.exp(p["log_gamma"])[:, None, None] * s + t["k"][..., :, None] * t["v"][..., None, :]
         return {"o": np.einsum("bhi,bhij->bhj", t["q"], s)}
 
     return each_step(x, step), {"S": s}

@@ -47,6 +47,7 @@ class TorchFunctions:
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
     long: None = None
+    narrow: tuple[str, ...] = ()
 
 
 def emit_functions(forward: Program, adjoint: Program, discrete: Program) -> TorchFunctions:

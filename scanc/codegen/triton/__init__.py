@@ -28,6 +28,8 @@ from scanc.codegen.triton.host import (
     write_saved,
 )
 from scanc.codegen.triton.lookback import lookback
+from scanc.codegen.triton.recall_host import Memories, write_backward_memories, write_forward_memories
+from scanc.codegen.triton.recall_plan import NoRecall, plan
 from scanc.codegen.triton.summary import NoSummary, Summary, summary
 from scanc.codegen.triton.tilings import LOOKBACK_SEGMENTS, SEGMENTS, lookback_tiling, tiling
 from scanc.codegen.writer import Writer
@@ -54,6 +56,8 @@ _LOOKBACK_IMPORTS = (
     "from scanc_runtime.lookback import LookbackTiling",
 )
 
+_MEMORY_IMPORTS = ("from scanc_runtime import recall", "from scanc_runtime.recall import RecallTiling")
+
 
 @dataclass(frozen=True)
 class TritonFunctions:
@@ -64,6 +68,7 @@ class TritonFunctions:
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
     long: tuple[str, float] | None
+    narrow: tuple[str, ...] = ()
 
 
 def emit_functions(
@@ -72,17 +77,20 @@ def emit_functions(
     discrete: Program,
     segment: int | None = None,
     classes: Mapping[str, str] | None = None,
+    remembered: tuple[Program, Program] | None = None,
 ) -> TritonFunctions:
     """The functions of a module from the fused forward and adjoint programs.
 
     `discrete` is the program before `realify`: its tensors are the user's. `segment`: the steps between two saved
-    states, a power of two.  `classes`: what `classify` calls each state, for the reasons of refusals.
+    states, a power of two.  `classes`: what `classify` calls each state, for the reasons of refusals.  `remembered`:
+    the program and its adjoint with matrices as memories, if there are any.
     """
     again = rerun(adjoint, forward)
     saved = again.states if again else ()
     names = {state.name for state in saved}
     kept = [s for s in discrete.states if names.intersection((s.name, f"{s.name}.re", f"{s.name}.im"))]
-    summaries, why = _summaries(forward, smooth(adjoint), classes or {})
+    memories = _memories(remembered)
+    summaries, why = ({}, "") if memories else _summaries(forward, smooth(adjoint), classes or {})
     chunked = bool(summaries)
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
     backward_text = backward_kernel(adjoint, forward, chunked)
@@ -105,7 +113,11 @@ def emit_functions(
         out.line(f"{PARALLEL.segment} = {lookback_segment}", "the same, of the form parallel")
         for way, kernel in (("forward", single.forward), ("backward", single.backward)):
             out.line(lookback_tiling(way, kernel, single, discrete))
-    for kernel in (*kernels.values(), *([single.forward, single.backward] if single else [])):
+    for each in memories:
+        for line in each.tilings(discrete.name):
+            out.line(line)
+    others = [*([single.forward, single.backward] if single else []), *(k for each in memories for k in each.all)]
+    for kernel in (*kernels.values(), *others):
         out.blank(2)
         for line in kernel.source.splitlines():
             out.line(line) if line else out.blank()
@@ -122,23 +134,40 @@ def emit_functions(
     if chunked:
         out.blank(2)
         write_chunked(out)
+    if memories and remembered is not None:
+        out.blank(2)
+        write_forward_memories(out, memories[0], remembered[0])
+        out.blank(2)
+        write_backward_memories(out, memories[1], *remembered)
     out.blank(2)
     if single is not None:
         write_forward(out, single.forward, discrete, kept, PARALLEL)
         out.blank(2)
         write_backward(out, single.backward, discrete, kept, form=PARALLEL)
         out.blank(2)
-    write_saved(out, kept, parallel=single is not None)
+    write_saved(out, kept, parallel=single is not None, memories=bool(memories))
     out.blank(2)
-    forms = ("recurrent", *(["chunked"] if chunked else []), *(["parallel"] if single else []))
+    forms = ("recurrent", *(["chunked"] if chunked or memories else []), *(["parallel"] if single else []))
     for way in ("forward", "backward"):
         functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
         out.line(f"{way.upper()} = {{{functions}}}")
-    refused = [*([] if single else [_NO_PARALLEL[chunked]]), *([] if chunked else [("chunked", why)])]
-    imports = (*_IMPORTS, *(_LOOKBACK_IMPORTS if single else ()), *_step_imports(out.text()))
-    return TritonFunctions(
-        out.text(), imports, forms, tuple(refused), ("parallel", _LONG[single.light]) if single else None
-    )
+    refused = [*([] if single else [_NO_PARALLEL["chunked" in forms]])]
+    refused += [] if "chunked" in forms else [("chunked", why)]
+    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if memories else ()))
+    long = ("parallel", _LONG[single.light]) if single else None
+    narrow = ("chunked",) if memories else ()
+    imports = (*_IMPORTS, *own, *_step_imports(out.text()))
+    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow)
+
+
+def _memories(remembered: tuple[Program, Program] | None) -> list[Memories]:
+    """The kernels of a program's memories, forward and backward, if it has such kernels."""
+    if remembered is None:
+        return []
+    try:
+        return [Memories(plan(remembered[0]), "forward"), Memories(plan(remembered[1]), "backward")]
+    except NoRecall:
+        return []
 
 
 def _step_imports(source: str) -> tuple[str, ...]:

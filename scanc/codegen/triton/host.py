@@ -54,14 +54,21 @@ PARALLEL = Form("parallel", "lookback_", "The same in one pass over memory, the 
 class Host:
     """One launching function: the variable that holds the tensor of each kernel argument, by its host key."""
 
-    def __init__(self, out: Writer, kernel: Kernel, suffixes: dict[str, str], form: Form = RECURRENT) -> None:
+    def __init__(
+        self,
+        out: Writer,
+        kernel: Kernel,
+        suffixes: dict[str, str],
+        form: Form = RECURRENT,
+        beside: Sequence[Kernel] = (),
+    ) -> None:
         self.out = out
         self.kernel = kernel
         self.form = form
         self._names = Names(_OWN.split())
         self._variables: dict[str, str] = {}
         self._suffixes = suffixes
-        arguments = (*kernel.arguments, *kernel.scratches)
+        arguments = [argument for one in (*beside, kernel) for argument in (*one.arguments, *one.scratches)]
         self._buffers = {argument.host: argument.buffer for argument in arguments}
         self._ranks = {argument.host: len(argument.buffer.dims) for argument in arguments}
 
@@ -93,6 +100,10 @@ class Host:
         self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
         self.out.line(f"blocks = {self.form.tiling(way)}.blocks(call)")
 
+    def alias(self, key: str, variable: str) -> None:
+        """A key's tensor is in another's variable."""
+        self._variables[key] = variable
+
     def absent(self, key: str) -> None:
         """The kernel gets nothing for a key."""
         self._variables[key] = "None"
@@ -110,7 +121,7 @@ class Host:
             return
         for part in parts_of(key, kind):
             over = self._partial(part)
-            parts = f"blocks.along({', '.join(map(_quoted, over))}), " if over else ""
+            parts = f"blocks.along({', '.join(map(quoted, over))}), " if over else ""
             real = computed(Kind.REAL) if kind is Kind.COMPLEX else dtype
             new = f"call.{'shares' if over else 'new'}({parts}{tuple_of(dims)}, {real}{when})"
             self.out.line(f"{self.variable(part)} = {new}")
@@ -118,7 +129,7 @@ class Host:
     def leading(self, key: str, rows: str) -> str:
         """The leading dimensions of a result's partial sums."""
         over = self._partial(key)
-        return tuple_of([*([f"*blocks.along({', '.join(map(_quoted, over))})"] if over else []), rows])
+        return tuple_of([*([f"*blocks.along({', '.join(map(quoted, over))})"] if over else []), rows])
 
     def _halved(self, key: str) -> bool:
         """Whether the halves of a complex result are tensors of their own."""
@@ -266,7 +277,7 @@ def write_backward(
             host.new(f"end:d.{state.name}", kind, dims, computed(kind), begun[state.name])
         tile = {*kernel.schedule.split, *kernel.schedule.full}
         for state in again:
-            cells = ", ".join(_quoted(axis) for axis in state.type.axes if axis in tile)
+            cells = ", ".join(quoted(axis) for axis in state.type.axes if axis in tile)
             dims = [f"{rows} * blocks.per_sequence", "blocks.starts(SEGMENT)", f"blocks.cells({cells})"]
             kind = state.type.kind
             host.new(f"scratch:{state.name}", kind, dims, computed(kind), "blocks.starts(SEGMENT) > 0")
@@ -338,13 +349,16 @@ def write_chunked(out: Writer) -> None:
         out.line(f"return backward_recurrent({given}, chunks=None)")
 
 
-def write_saved(out: Writer, kept: Sequence[State], *, parallel: bool) -> None:
-    """`saved`: the shapes of what forward keeps; `parallel`: that form is among them."""
+def write_saved(out: Writer, kept: Sequence[State], *, parallel: bool, memories: bool = False) -> None:
+    """`saved`: the shapes of what forward keeps, if `parallel` in that form too; of `memories` it keeps nothing."""
     with out.block("def saved(form, batch, time, sizes):"):
         out.docstring("Shapes and kinds of what forward saves for backward.")
         if not kept:
             out.line("return ()")
             return
+        if memories:
+            with out.block('if form == "chunked":'):
+                out.line("return ()")
         if parallel:
             out.line('segments = -(-time // (LOOKBACK_SEGMENT if form == "parallel" else SEGMENT))')
         else:
@@ -386,7 +400,8 @@ def tuple_of(items: Sequence[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def _quoted(axis: str) -> str:
+def quoted(axis: str) -> str:
+    """A name as a string of the source."""
     return f'"{axis}"'
 
 

@@ -20,6 +20,7 @@ import triton
 from scanc_runtime.tiling import warps_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 TARGETS: dict[str, GPUTarget] = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -63,8 +64,10 @@ class _Recorder:
     """Stands for a kernel and notes its launches."""
 
     def __init__(self, kernel: Any, found: list[Launch]) -> None:
+        self.arg_names = kernel.arg_names
         self._kernel = kernel
         self._found = found
+        self.arg_names = kernel.arg_names
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, **kwargs: Any) -> None:
@@ -97,6 +100,9 @@ def compile_for(launch: Launch, target: str) -> Any:
         if isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
             attrs[(position,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, TensorDescriptor):
+            block = ", ".join(map(str, value.block_shape))
+            signature[name] = f"tensordesc<{_TYPES[value.base.dtype].removeprefix('*')}[{block}]>"
         elif value is None or parameter.is_constexpr or (not parameter.do_not_specialize and value == 1):
             signature[name] = "constexpr"
             constants[name] = value

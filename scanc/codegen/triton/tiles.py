@@ -19,7 +19,7 @@ from scanc.passes.schedule import Axes, Schedule
 
 BATCH, TIME, SEGMENT, ROW = "#b", "#t", "#segment", "#row"  # no axis can have these names
 _DTYPES = {Kind.REAL: "acc", Kind.INT: "tl.int64", Kind.BOOL: "tl.int1"}
-_NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
+NOTHING = {Kind.REAL: "0.0", Kind.INT: "0", Kind.BOOL: "0"}
 
 _OWN = """
 T acc short reverse save segment unroll prefetch program b u way origin alive whole tail begin last first early stands
@@ -160,7 +160,7 @@ class Frame:
     def raw(self, address: str, axes: Iterable[str], kind: Kind, *when: str) -> str:
         """A load of the tile at `address` as it is stored, nothing outside or where a condition does not hold."""
         mask = self._mask(axes, *when)
-        guard = f", mask={mask}, other={_NOTHING[kind]}" if mask else ""
+        guard = f", mask={mask}, other={NOTHING[kind]}" if mask else ""
         return f"tl.load({address}{guard})"
 
     def begin(self, init: float, axes: Iterable[str], kind: Kind, *when: str) -> str:
@@ -170,7 +170,7 @@ class Frame:
         shape = self.shape(axes) if self.tile(axes) else "()"
         full = f"tl.full({shape}, {number(value).text}, {_DTYPES[kind]})"
         mask = self._mask(axes, *when) if value != 0 else ""
-        return f"tl.where({mask}, {full}, {_NOTHING[kind]}).to({_DTYPES[kind]})" if mask else full
+        return f"tl.where({mask}, {full}, {NOTHING[kind]}).to({_DTYPES[kind]})" if mask else full
 
     def store(self, address: str, value: str, axes: Iterable[str], *when: str, turned: bool = False) -> str:
         """A store to the tile at `address`, nothing outside or where a condition does not hold.

@@ -34,13 +34,14 @@ gla(q, k, v, g):
 import torch
 import triton
 import triton.language as tl
-from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
+from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch, recall
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime.recall import RecallTiling
 from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="84cccee6cf2a",
+    digest="d28f9f3c19e4",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -104,56 +105,105 @@ BACKWARD_TILING = Tiling(
     work=30,
     segment=SEGMENT,
 )
-FORWARD_SUMMARY_TILING = Tiling(
+FORWARD_RECALL_0_TILING = RecallTiling(
     "gla",
     grid=("h",),
-    split=("i", "j"),
-    summed=(),
-    full=(),
-    tiles=(("i", "j"),),
-    resident=(("i", "j"), ("i", "j")),
-    rows=(("i",), ("j",), ("i",)),
-    past=(),
-    folds=("i", "j"),
-    work=12,
-    segment=SEGMENT,
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("i",), ("i",)),
+    tilted=True,
 )
-BACKWARD_SUMMARY_TILING = Tiling(
+FORWARD_SPAN_0_TILING = RecallTiling(
     "gla",
     grid=("h",),
-    split=("i", "j"),
-    summed=(),
-    full=(),
-    tiles=(("i", "j"),),
-    resident=(("i", "j"), ("i", "j")),
-    rows=(("i",), ("i",), ("j",)),
-    past=(),
-    folds=("i", "j"),
-    work=12,
-    segment=SEGMENT,
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("i",)),
+    tilted=True,
+)
+BACKWARD_RECALL_0_TILING = RecallTiling(
+    "gla",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("j",), ("i",)),
+    tilted=True,
+)
+BACKWARD_RECALL_1_TILING = RecallTiling(
+    "gla",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("j",), ("i",)),
+    tilted=True,
+)
+BACKWARD_RECALL_2_TILING = RecallTiling(
+    "gla",
+    grid=("h",),
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("i",), ("i",)),
+    tilted=True,
+)
+BACKWARD_SPAN_0_TILING = RecallTiling(
+    "gla",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("i",)),
+    tilted=True,
+)
+BACKWARD_SPAN_1_TILING = RecallTiling(
+    "gla",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("j",), ("i",)),
+    tilted=True,
 )
 
 
-@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+@triton.jit(do_not_specialize=["T"])
 def forward_kernel(
     q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
     k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
     v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
     g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
-    S_start_ptr,  # [B * chunks, h, i, j]
-    S_start_stride_row, S_start_stride_h,
+    S_start_ptr,  # [B, h, i, j]
+    S_start_stride_b, S_start_stride_h,
     S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
     o_out_ptr,  # [programs along i, B, T, h, j]
     o_out_stride_part_i, o_out_stride_b,
     o_out_stride_t: tl.constexpr, o_out_stride_h,
     o_out_stride_j: tl.constexpr,
-    # [B * chunks, h, i, j]
-    S_end_ptr, S_end_stride_row, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
+    # [B, h, i, j]
+    S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
     S_saved_ptr,  # [B, segments, h, i, j]
     S_saved_stride_b, S_saved_stride_segment,
     S_saved_stride_h, S_saved_stride_i: tl.constexpr,
     S_saved_stride_j: tl.constexpr,
-    T, chunks, span, shift,
+    T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
@@ -176,11 +226,7 @@ def forward_kernel(
     program = program // tl.cdiv(size_i, block_i)
     at_h = program % size_h
     program = program // size_h
-    row = program
-    b = row // chunks
-    chunk = (row % chunks).to(tl.int32)
-    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
-    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    b = program
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
     lanes: tl.constexpr = lanes_j * lanes_i
@@ -202,7 +248,7 @@ def forward_kernel(
         # [i, j]
         S_start_at = (
             S_start_ptr
-            + row * S_start_stride_row
+            + b * S_start_stride_b
             + at_h * S_start_stride_h
             + at_i * S_start_stride_i
             + at_j * S_start_stride_j
@@ -211,10 +257,10 @@ def forward_kernel(
     share: tl.constexpr = short if short < lanes_i else lanes_i  # steps at once
     turn = place_i * share // lanes_i
     in_turn = place_i * share % lanes_i < share
-    whole = steps // unroll * unroll
+    whole = T // unroll * unroll
     for tail in tl.static_range(2 if unroll > 1 else 1):
         begin = whole if tail else 0
-        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
         k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
@@ -230,18 +276,16 @@ def forward_kernel(
         v_ahead = ()
         g_ahead = ()
         for u in tl.static_range(short if tail else unroll):
+            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
             # [i]
-            q_ahead += (tl.load(q_at + way * u * q_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
-            # [i]
-            k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
-            # [i]
-            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < steps), other=0.0),)
+            k_2_ahead += (tl.load(k_2_at + way * u * k_stride_t, mask=in_i & (begin + u < T), other=0.0),)
+            g_ahead += (tl.load(g_at + way * u * g_stride_t, mask=in_i & (begin + u < T), other=0.0),)  # [i]
         for u in tl.static_range(0, short if tail else unroll, share):
             # [j]
             v_ahead += (
                 tl.load(
                     v_at + way * (u // share * share) * v_stride_t,
-                    mask=in_j & (begin + u + turn < steps),
+                    mask=in_j & (begin + u + turn < T),
                     other=0.0,
                 ),
             )
@@ -255,19 +299,19 @@ def forward_kernel(
             + at_j * o_out_stride_j
         )
         o_out_at += turn * (way * o_out_stride_t)
-        for first in range(begin, steps if tail else whole, short if tail else unroll):
+        for first in range(begin, T if tail else whole, short if tail else unroll):
             q_block = q_ahead
             k_2_block = k_2_ahead
             v_block = v_ahead
             g_block = g_ahead
             if not tail:
-                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
+                moved = way * tl.where(first + 2 * unroll <= T, unroll, 0).to(tl.int64)
                 q_at += moved * q_stride_t
                 k_2_at += moved * k_stride_t
                 v_at += moved * v_stride_t
                 g_at += moved * g_stride_t
                 if prefetch > 0:
-                    if first + (1 + prefetch) * unroll <= steps:
+                    if first + (1 + prefetch) * unroll <= T:
                         tlmath.prefetch(q_lines)
                         tlmath.prefetch(k_2_lines)
                         tlmath.prefetch(v_lines)
@@ -301,36 +345,32 @@ def forward_kernel(
                 for u in tl.static_range(short if tail else unroll):
                     # [i]
                     q_ahead += (
-                        tl.load(
-                            q_at + way * u * q_stride_t, mask=in_i & (first + short + u < steps), other=0.0
-                        ),
+                        tl.load(q_at + way * u * q_stride_t, mask=in_i & (first + short + u < T), other=0.0),
                     )
                     # [i]
                     k_2_ahead += (
                         tl.load(
-                            k_2_at + way * u * k_stride_t, mask=in_i & (first + short + u < steps), other=0.0
+                            k_2_at + way * u * k_stride_t, mask=in_i & (first + short + u < T), other=0.0
                         ),
                     )
                     # [i]
                     g_ahead += (
-                        tl.load(
-                            g_at + way * u * g_stride_t, mask=in_i & (first + short + u < steps), other=0.0
-                        ),
+                        tl.load(g_at + way * u * g_stride_t, mask=in_i & (first + short + u < T), other=0.0),
                     )
                 for u in tl.static_range(0, short if tail else unroll, share):
                     # [j]
                     v_ahead += (
                         tl.load(
                             v_at + way * (u // share * share) * v_stride_t,
-                            mask=in_j & (first + short + u + turn < steps),
+                            mask=in_j & (first + short + u + turn < T),
                             other=0.0,
                         ),
                     )
             for u in tl.static_range(short if tail else unroll):
-                alive = first + u < steps if tail else True
+                alive = first + u < T if tail else True
                 if save and u % segment == 0:
                     if (first + u) % segment == 0 and alive:
-                        checkpoint = tl.cast((skip + first + u) // segment, tl.int64)
+                        checkpoint = tl.cast((first + u) // segment, tl.int64)
                         # [i, j]
                         S_saved_at = (
                             S_saved_ptr
@@ -355,7 +395,7 @@ def forward_kernel(
                 o_parts = (o,) if u % share == 0 else o_parts + (o,)
                 if u % share == share - 1:
                     o = tlmath.scattered(o_parts, share, place_i, lanes_i, 1)[0]  # [j]
-                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
                     tl.store(
                         o_out_at + way * (u // share * share) * o_out_stride_t, o, mask=in_j & turn_alive
                     )
@@ -365,7 +405,7 @@ def forward_kernel(
         # [i, j]
         S_end_at = (
             S_end_ptr
-            + row * S_end_stride_row
+            + b * S_end_stride_b
             + at_h * S_end_stride_h
             + at_i * S_end_stride_i
             + at_j * S_end_stride_j
@@ -373,7 +413,7 @@ def forward_kernel(
         tl.store(S_end_at, S, mask=in_i & in_j)
 
 
-@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
+@triton.jit(do_not_specialize=["T"])
 def backward_kernel(
     q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
     k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
@@ -381,8 +421,8 @@ def backward_kernel(
     g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
     # [B, T, h, j]
     dy_o_ptr, dy_o_stride_b, dy_o_stride_t: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
-    d_S_start_ptr,  # [B * chunks, h, i, j]
-    d_S_start_stride_row, d_S_start_stride_h,
+    d_S_start_ptr,  # [B, h, i, j]
+    d_S_start_stride_b, d_S_start_stride_h,
     d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
     S_saved_ptr,  # [B, segments, h, i, j]
     S_saved_stride_b, S_saved_stride_segment,
@@ -404,11 +444,11 @@ def backward_kernel(
     d_g_out_stride_part_j, d_g_out_stride_b,
     d_g_out_stride_t: tl.constexpr, d_g_out_stride_h,
     d_g_out_stride_i: tl.constexpr,
-    d_S_end_ptr,  # [B * chunks, h, i, j]
-    d_S_end_stride_row, d_S_end_stride_h,
+    d_S_end_ptr,  # [B, h, i, j]
+    d_S_end_stride_b, d_S_end_stride_h,
     d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
     S_scratch_ptr,  # [programs, blocks of a segment, block …]
-    T, chunks, span, shift,
+    T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
@@ -430,11 +470,7 @@ def backward_kernel(
     program = program // tl.cdiv(size_i, block_i)
     at_h = program % size_h
     program = program // size_h
-    row = program
-    b = row // chunks
-    chunk = (row % chunks).to(tl.int32)
-    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
-    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
+    b = program
     fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
     fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
     lanes: tl.constexpr = lanes_i * lanes_j
@@ -463,7 +499,7 @@ def backward_kernel(
         # [i, j]
         d_S_start_at = (
             d_S_start_ptr
-            + row * d_S_start_stride_row
+            + b * d_S_start_stride_b
             + at_h * d_S_start_stride_h
             + at_i * d_S_start_stride_i
             + at_j * d_S_start_stride_j
@@ -472,11 +508,11 @@ def backward_kernel(
     share: tl.constexpr = unroll if unroll < lanes_j else lanes_j  # steps at once
     turn = place_j * share // lanes_j
     in_turn = place_j * share % lanes_j < share
-    whole = steps // unroll
+    whole = T // unroll
     for tail in tl.static_range(1 if unroll > 1 else 0, -1, -1):
         last = whole if tail else whole - 1
         begin = last * unroll
-        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
+        origin = tl.cast(T - 1 - begin if reverse else begin, tl.int64)
         q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
         k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
         v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
@@ -506,16 +542,12 @@ def backward_kernel(
         for u in tl.static_range(unroll):
             # [j]
             v_ahead += (
-                tl.load(
-                    v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < steps), other=0.0
-                ),
+                tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0),
             )
             # [j]
             dy_o_ahead += (
                 tl.load(
-                    dy_o_at + way * u * dy_o_stride_t,
-                    mask=in_j & (begin >= 0) & (begin + u < steps),
-                    other=0.0,
+                    dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin >= 0) & (begin + u < T), other=0.0
                 ),
             )
         for u in tl.static_range(0, unroll, share):
@@ -523,7 +555,7 @@ def backward_kernel(
             q_ahead += (
                 tl.load(
                     q_at + way * (u // share * share) * q_stride_t,
-                    mask=in_i & (begin >= 0) & (begin + u + turn < steps),
+                    mask=in_i & (begin >= 0) & (begin + u + turn < T),
                     other=0.0,
                 ),
             )
@@ -531,7 +563,7 @@ def backward_kernel(
             k_2_ahead += (
                 tl.load(
                     k_2_at + way * (u // share * share) * k_stride_t,
-                    mask=in_i & (begin >= 0) & (begin + u + turn < steps),
+                    mask=in_i & (begin >= 0) & (begin + u + turn < T),
                     other=0.0,
                 ),
             )
@@ -539,12 +571,12 @@ def backward_kernel(
             g_ahead += (
                 tl.load(
                     g_at + way * (u // share * share) * g_stride_t,
-                    mask=in_i & (begin >= 0) & (begin + u + turn < steps),
+                    mask=in_i & (begin >= 0) & (begin + u + turn < T),
                     other=0.0,
                 ),
             )
         if segment == unroll:
-            checkpoint = tl.cast(skip // segment + last, tl.int64)
+            checkpoint = tl.cast(last, tl.int64)
             # [i, j]
             S_saved_at = (
                 S_saved_ptr
@@ -555,9 +587,7 @@ def backward_kernel(
                 + at_j * S_saved_stride_j
             )
             # [i, j]
-            S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < steps), other=0.0).to(
-                acc
-            )
+            S_ahead = tl.load(S_saved_at, mask=in_i & in_j & (begin >= 0) & (begin < T), other=0.0).to(acc)
         else:
             S_ahead = tl.full([fold_i, fold_j, lanes], 0.0, acc)  # [i, j]
         # [i]
@@ -599,7 +629,7 @@ def backward_kernel(
             + at_i * d_g_out_stride_i
         )
         d_g_out_at += turn * (way * d_g_out_stride_t)
-        for behind in range(0, tl.cdiv(steps, unroll) - whole if tail else whole):
+        for behind in range(0, tl.cdiv(T, unroll) - whole if tail else whole):
             block = last - behind
             first = block * unroll
             q_block = q_ahead
@@ -649,7 +679,7 @@ def backward_kernel(
                     )
             if segment > unroll:
                 if behind == 0 or (block + 1) % (segment // unroll) == 0:
-                    checkpoint = tl.cast((skip + first) // segment, tl.int64)
+                    checkpoint = tl.cast(first // segment, tl.int64)
                     # [i, j]
                     S_saved_at = (
                         S_saved_ptr
@@ -748,7 +778,7 @@ def backward_kernel(
                     acc
                 )
             else:
-                checkpoint = tl.cast(skip // segment + tl.maximum(block - 1, 0), tl.int64)
+                checkpoint = tl.cast(tl.maximum(block - 1, 0), tl.int64)
                 # [i, j]
                 S_saved_at = (
                     S_saved_ptr
@@ -775,7 +805,7 @@ def backward_kernel(
                 S_now = S_2
             d_v_parts = ()
             for u in tl.static_range(unroll - 1, -1, -1):
-                alive = first + u < steps if tail else True
+                alive = first + u < T if tail else True
                 S = S_kept[u]  # [i, j]
                 if u % share == share - 1:
                     q = q_block[u // share].to(acc)  # [i]
@@ -804,7 +834,7 @@ def backward_kernel(
                     d_exp_g = tlmath.scattered(d_exp_g_parts, share, place_j, lanes_j, 1)[0]  # [i]
                     d_q = tlmath.scattered(d_q_parts, share, place_j, lanes_j, 1)[0]  # [i]
                     d_k = tlmath.scattered(d_k_parts, share, place_j, lanes_j, 1)[0]  # [i]
-                    turn_alive = in_turn & (first + u // share * share + turn < steps) if tail else in_turn
+                    turn_alive = in_turn & (first + u // share * share + turn < T) if tail else in_turn
                     # spec line 11
                     t_3 = d_exp_g * exp_g  # [i]
                     tl.store(
@@ -827,7 +857,7 @@ def backward_kernel(
             d_v_parts = tlmath.scattered(d_v_parts, unroll, place_i, lanes_i, lanes_j)
             for k in tl.static_range((unroll + lanes_i - 1) // lanes_i):
                 mine = unroll - 1 - (place_i * unroll // lanes_i + k)
-                mine_alive = (place_i * unroll % lanes_i < unroll) & (first + mine < steps if tail else True)
+                mine_alive = (place_i * unroll % lanes_i < unroll) & (first + mine < T if tail else True)
                 tl.store(d_v_out_at + way * mine * d_v_out_stride_t, d_v_parts[k], mask=in_j & mine_alive)
             d_q_out_at -= way * unroll * d_q_out_stride_t
             d_k_out_at -= way * unroll * d_k_out_stride_t
@@ -837,7 +867,7 @@ def backward_kernel(
         # [i, j]
         d_S_end_at = (
             d_S_end_ptr
-            + row * d_S_end_stride_row
+            + b * d_S_end_stride_b
             + at_h * d_S_end_stride_h
             + at_i * d_S_end_stride_i
             + at_j * d_S_end_stride_j
@@ -845,508 +875,1803 @@ def backward_kernel(
         tl.store(d_S_end_at, d_S, mask=in_i & in_j)
 
 
-@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
-def forward_summary_kernel(
-    k_ptr, k_stride_b, k_stride_t: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, T, h, i]
-    v_ptr, v_stride_b, v_stride_t: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, T, h, j]
-    g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
-    S_start_ptr,  # [B * chunks, h, i, j]
-    S_start_stride_row, S_start_stride_h,
-    S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
-    S_product_start_ptr,  # [B * chunks, h, i, j]
-    S_product_start_stride_row, S_product_start_stride_h,
-    S_product_start_stride_i: tl.constexpr, S_product_start_stride_j: tl.constexpr,
-    # [B * chunks, h, i, j]
-    S_end_ptr, S_end_stride_row, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
-    S_product_end_ptr,  # [B * chunks, h, i, j]
-    S_product_end_stride_row, S_product_end_stride_h,
-    S_product_end_stride_i: tl.constexpr, S_product_end_stride_j: tl.constexpr,
-    T, chunks, span, shift,
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def forward_span_0_kernel(
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    k_tilted_ptr,  # [B, clock, h, i]
+    k_tilted_stride_b, k_tilted_stride_clock: tl.constexpr,
+    k_tilted_stride_h, k_tilted_stride_i: tl.constexpr,
+    S_ends_ptr,  # [segments, B, h, i, j]
+    S_ends_stride_segment, S_ends_stride_b,
+    S_ends_stride_h, S_ends_stride_i: tl.constexpr,
+    S_ends_stride_j: tl.constexpr,
+    g_halves_ptr,  # [rows, chunks, i]
+    kept_keys_ptr,  # [rows, segments, i]: what is left of a state behind each
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
-    lanes_i: tl.constexpr,
-    lanes_j: tl.constexpr,
-    unroll: tl.constexpr,
-    prefetch: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
 ):
-    """Each program: one sequence, one h, a block of i, a block of j, step by step."""
+    """Each program: one sequence, j or a block; a segment of the time, from nothing."""
     program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
     part_j = program % tl.cdiv(size_j, block_j)
     program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total_keys = tl.full([block_i], 1.0, acc)  # what is left of a state
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
+        )
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, i]
+        k_tilted_stored = tl.load(
+            k_tilted_ptr + b * k_tilted_stride_b + at_clock[
+        :, None
+    ] * k_tilted_stride_clock + at_h * k_tilted_stride_h + at_i[
+                None, :
+            ] * k_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_tilted = k_tilted_stored.to(acc)
+        key = k_tilted_stored.to(dtype)  # [clock, i]
+        value = v_stored.to(dtype)  # [clock, j]
+        # [i]
+        half_keys = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_keys[None, :]
+        total_keys *= half_keys * half_keys
+        written = value
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_keys[None, :]
+    state_at = (
+        S_ends_ptr
+        + segment * S_ends_stride_segment
+        + b * S_ends_stride_b
+        + at_h * S_ends_stride_h
+        + at_i[None, :] * S_ends_stride_i
+        + at_j[:, None] * S_ends_stride_j
+    )
+    tl.store(state_at, state, mask=in_j[:, None] & in_i[None, :])
+    tl.store(kept_keys_ptr + (row * segments + segment) * size_i + at_i, total_keys, mask=in_i)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def forward_tilt_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    handed_k_tilted_out_ptr,  # [B, clock, h, i]
+    handed_k_tilted_out_stride_b, handed_k_tilted_out_stride_clock: tl.constexpr,
+    handed_k_tilted_out_stride_h, handed_k_tilted_out_stride_i: tl.constexpr,
+    handed_q_tilted_out_ptr,  # [B, clock, h, i]
+    handed_q_tilted_out_stride_b, handed_q_tilted_out_stride_clock: tl.constexpr,
+    handed_q_tilted_out_stride_h, handed_q_tilted_out_stride_i: tl.constexpr,
+    halves_ptr,  # [rows, chunks, i]
+    ranges_ptr,  # [rows, chunks]
+    T, batch,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    block_i: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program // tl.cdiv(size_i, block_i)
     part_i = program % tl.cdiv(size_i, block_i)
     program = program // tl.cdiv(size_i, block_i)
     at_h = program % size_h
     program = program // size_h
-    row = program
-    b = row // chunks
-    chunk = (row % chunks).to(tl.int32)
-    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
-    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
-    lanes: tl.constexpr = lanes_i * lanes_j
-    lane = tl.arange(0, lanes)[None, None, :]
-    place_i = lane // lanes_j
-    place_j = lane % lanes_j
-    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[:, None, None]).to(tl.int64)  # [i]
-    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[None, :, None]).to(tl.int64)  # [j]
-    at_i = part_i * block_i + lane_i
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    at_j = part_j * block_j + lane_j
-    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    # [clock, i]
+    q_at = (
+        q_ptr
+        + b * q_stride_b
+        + at_clock[:, None] * q_stride_clock
+        + at_h * q_stride_h
+        + at_i[None, :] * q_stride_i
+    )
+    q = tl.load(q_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+    # [clock, i]
+    k_at = (
+        k_ptr
+        + b * k_stride_b
+        + at_clock[:, None] * k_stride_clock
+        + at_h * k_stride_h
+        + at_i[None, :] * k_stride_i
+    )
+    k_2 = tl.load(k_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+    # [clock, i]
+    g_at = (
+        g_ptr
+        + b * g_stride_b
+        + at_clock[:, None] * g_stride_clock
+        + at_h * g_stride_h
+        + at_i[None, :] * g_stride_i
+    )
+    g = tl.load(g_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+    logs = tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634  # [clock, i]
+    half = 0.5 * tl.sum(logs, 0)
+    after = tl.cumsum(logs, 0) - half[None, :]  # [clock, i]
+    g_after = tl.exp2(after)  # [clock, i]
+    g_write = tl.exp2(-after)  # [clock, i]
+    cell = row * chunks + chunk
+    tl.store(halves_ptr + cell * size_i + at_i, tl.exp2(half), mask=in_i)
+    range = tl.maximum(tl.abs(after), tl.abs(after - logs))
+    range = tl.where(range == range, range, float("inf"))
+    tl.atomic_max(ranges_ptr + cell, tl.max(range))  # the same in any order
+    q_tilted = q * g_after  # [clock, i]
+    k_tilted = k_2 * g_write  # [clock, i]
+    # [clock, i]
+    handed_k_tilted_out_at = (
+        handed_k_tilted_out_ptr
+        + b * handed_k_tilted_out_stride_b
+        + at_clock[:, None] * handed_k_tilted_out_stride_clock
+        + at_h * handed_k_tilted_out_stride_h
+        + at_i[None, :] * handed_k_tilted_out_stride_i
+    )
+    tl.store(handed_k_tilted_out_at, k_tilted, mask=in_clock[:, None] & in_i[None, :])
+    # [clock, i]
+    handed_q_tilted_out_at = (
+        handed_q_tilted_out_ptr
+        + b * handed_q_tilted_out_stride_b
+        + at_clock[:, None] * handed_q_tilted_out_stride_clock
+        + at_h * handed_q_tilted_out_stride_h
+        + at_i[None, :] * handed_q_tilted_out_stride_i
+    )
+    tl.store(handed_q_tilted_out_at, q_tilted, mask=in_clock[:, None] & in_i[None, :])
 
-    way: tl.constexpr = -1 if reverse else 1
-    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def forward_recall_0_kernel(
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    k_tilted_ptr,  # [B, clock, h, i]
+    k_tilted_stride_b, k_tilted_stride_clock: tl.constexpr,
+    k_tilted_stride_h, k_tilted_stride_i: tl.constexpr,
+    q_tilted_ptr,  # [B, clock, h, i]
+    q_tilted_stride_b, q_tilted_stride_clock: tl.constexpr,
+    q_tilted_stride_h, q_tilted_stride_i: tl.constexpr,
+    S_start_ptr,  # [segments, B, h, i, j]
+    S_start_stride_segment, S_start_stride_b,
+    S_start_stride_h, S_start_stride_i: tl.constexpr,
+    S_start_stride_j: tl.constexpr,
+    # [B, clock, h, j]
+    o_out_ptr, o_out_stride_b, o_out_stride_clock: tl.constexpr, o_out_stride_h, o_out_stride_j: tl.constexpr,
+    # [B, h, i, j]
+    S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
+    g_halves_ptr,  # [rows, chunks, i]
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     if S_start_ptr is None:
-        S = tl.full([fold_i, fold_j, lanes], 0.0, acc)  # [i, j]
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
     else:
-        # [i, j]
-        S_start_at = (
+        state_at = (
             S_start_ptr
-            + row * S_start_stride_row
+            + segment * S_start_stride_segment
+            + b * S_start_stride_b
             + at_h * S_start_stride_h
-            + at_i * S_start_stride_i
-            + at_j * S_start_stride_j
+            + at_i[None, :] * S_start_stride_i
+            + at_j[:, None] * S_start_stride_j
         )
-        S = tl.load(S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
-    if S_product_start_ptr is None:
-        S_product = tl.where(in_i & in_j, tl.full([fold_i, fold_j, lanes], 1.0, acc), 0.0).to(acc)  # [i, j]
-    else:
-        # [i, j]
-        S_product_start_at = (
-            S_product_start_ptr
-            + row * S_product_start_stride_row
-            + at_h * S_product_start_stride_h
-            + at_i * S_product_start_stride_i
-            + at_j * S_product_start_stride_j
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
         )
-        S_product = tl.load(S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
-    share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
-    turn = place_j * share // lanes_j
-    whole = steps // unroll * unroll
-    for tail in tl.static_range(2 if unroll > 1 else 1):
-        begin = whole if tail else 0
-        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
-        k_2_at = k_ptr + b * k_stride_b + origin * k_stride_t + at_h * k_stride_h + at_i * k_stride_i  # [i]
-        v_at = v_ptr + b * v_stride_b + origin * v_stride_t + at_h * v_stride_h + at_j * v_stride_j  # [j]
-        g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
-        if prefetch > 0 and not tail:
-            k_2_lines = tlmath.cache_lines(k_2_at, block_i, way * k_stride_t, prefetch * unroll, unroll)
-            v_lines = tlmath.cache_lines(v_at, block_j, way * v_stride_t, prefetch * unroll, unroll)
-            g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
-        k_2_at += turn * (way * k_stride_t)
-        g_at += turn * (way * g_stride_t)
-        k_2_ahead = ()
-        v_ahead = ()
-        g_ahead = ()
-        for u in tl.static_range(short if tail else unroll):
-            # [j]
-            v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j & (begin + u < steps), other=0.0),)
-        for u in tl.static_range(0, short if tail else unroll, share):
-            # [i]
-            k_2_ahead += (
-                tl.load(
-                    k_2_at + way * (u // share * share) * k_stride_t,
-                    mask=in_i & (begin + u + turn < steps),
-                    other=0.0,
-                ),
-            )
-            # [i]
-            g_ahead += (
-                tl.load(
-                    g_at + way * (u // share * share) * g_stride_t,
-                    mask=in_i & (begin + u + turn < steps),
-                    other=0.0,
-                ),
-            )
-        for first in range(begin, steps if tail else whole, short if tail else unroll):
-            k_2_block = k_2_ahead
-            v_block = v_ahead
-            g_block = g_ahead
-            if not tail:
-                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
-                k_2_at += moved * k_stride_t
-                v_at += moved * v_stride_t
-                g_at += moved * g_stride_t
-                if prefetch > 0:
-                    if first + (1 + prefetch) * unroll <= steps:
-                        tlmath.prefetch(k_2_lines)
-                        tlmath.prefetch(v_lines)
-                        tlmath.prefetch(g_lines)
-                    k_2_lines += tlmath.size_in_bytes(k_2_at, way * unroll * k_stride_t)
-                    v_lines += tlmath.size_in_bytes(v_at, way * unroll * v_stride_t)
-                    g_lines += tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
-                k_2_ahead = ()
-                v_ahead = ()
-                g_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
-                    v_ahead += (tl.load(v_at + way * u * v_stride_t, mask=in_j, other=0.0),)  # [j]
-                for u in tl.static_range(0, short if tail else unroll, share):
-                    # [i]
-                    k_2_ahead += (
-                        tl.load(k_2_at + way * (u // share * share) * k_stride_t, mask=in_i, other=0.0),
-                    )
-                    # [i]
-                    g_ahead += (
-                        tl.load(g_at + way * (u // share * share) * g_stride_t, mask=in_i, other=0.0),
-                    )
-            if tail:
-                k_2_at += way * short * k_stride_t
-                v_at += way * short * v_stride_t
-                g_at += way * short * g_stride_t
-                k_2_ahead = ()
-                v_ahead = ()
-                g_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
-                    # [j]
-                    v_ahead += (
-                        tl.load(
-                            v_at + way * u * v_stride_t, mask=in_j & (first + short + u < steps), other=0.0
-                        ),
-                    )
-                for u in tl.static_range(0, short if tail else unroll, share):
-                    # [i]
-                    k_2_ahead += (
-                        tl.load(
-                            k_2_at + way * (u // share * share) * k_stride_t,
-                            mask=in_i & (first + short + u + turn < steps),
-                            other=0.0,
-                        ),
-                    )
-                    # [i]
-                    g_ahead += (
-                        tl.load(
-                            g_at + way * (u // share * share) * g_stride_t,
-                            mask=in_i & (first + short + u + turn < steps),
-                            other=0.0,
-                        ),
-                    )
-            for u in tl.static_range(short if tail else unroll):
-                alive = first + u < steps if tail else True
-                if u % share == 0:
-                    k_2 = k_2_block[u // share].to(acc)  # [i]
-                    g = g_block[u // share].to(acc)  # [i]
-                    # spec line 11
-                    exp_g = tlmath.exp(g)  # [i]
-                k_now = tlmath.from_lane(k_2, u % share, share, lanes_j)  # [i]
-                exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
-                v = v_block[u].to(acc)  # [j]
-                # spec line 11
-                S_2 = exp_g_now * S + k_now * v  # [i, j]
-                t_3 = exp_g_now * S_product  # [i, j]
-                S = tl.where(alive, S_2, S)
-                S_product = tl.where(alive, t_3, S_product)
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, i]
+        k_tilted_stored = tl.load(
+            k_tilted_ptr + b * k_tilted_stride_b + at_clock[
+        :, None
+    ] * k_tilted_stride_clock + at_h * k_tilted_stride_h + at_i[
+                None, :
+            ] * k_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_tilted = k_tilted_stored.to(acc)
+        # [clock, i]
+        q_tilted_stored = tl.load(
+            q_tilted_ptr + b * q_tilted_stride_b + at_clock[
+        :, None
+    ] * q_tilted_stride_clock + at_h * q_tilted_stride_h + at_i[
+                None, :
+            ] * q_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q_tilted = q_tilted_stored.to(acc)
+        query = q_tilted_stored.to(dtype)  # [clock, i]
+        key = k_tilted_stored.to(dtype)  # [clock, i]
+        value = v_stored.to(dtype)  # [clock, j]
+        # [i]
+        half_keys = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_keys[None, :]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [j, read]
+        scores = tl.where(earlier, scores, 0.0)
+        written = value
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        o = tl.trans(found)  # [clock, j]
+        # [clock, j]
+        o_out_at = (
+            o_out_ptr
+            + b * o_out_stride_b
+            + at_clock[:, None] * o_out_stride_clock
+            + at_h * o_out_stride_h
+            + at_j[None, :] * o_out_stride_j
+        )
+        tl.store(o_out_at, o, mask=in_clock[:, None] & in_j[None, :])
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_keys[None, :]
     if S_end_ptr is not None:
-        # [i, j]
-        S_end_at = (
+        state_at = (
             S_end_ptr
-            + row * S_end_stride_row
+            + b * S_end_stride_b
             + at_h * S_end_stride_h
-            + at_i * S_end_stride_i
-            + at_j * S_end_stride_j
+            + at_i[None, :] * S_end_stride_i
+            + at_j[:, None] * S_end_stride_j
         )
-        tl.store(S_end_at, S, mask=in_i & in_j)
-    if S_product_end_ptr is not None:
-        # [i, j]
-        S_product_end_at = (
-            S_product_end_ptr
-            + row * S_product_end_stride_row
-            + at_h * S_product_end_stride_h
-            + at_i * S_product_end_stride_i
-            + at_j * S_product_end_stride_j
+        tl.store(
+            state_at, state, mask=in_j[:, None] & in_i[None, :] & (begun == 0 if reverse else until == chunks)
         )
-        tl.store(S_product_end_at, S_product, mask=in_i & in_j)
 
 
-@triton.jit(do_not_specialize=["T", "chunks", "span", "shift"])
-def backward_summary_kernel(
-    q_ptr, q_stride_b, q_stride_t: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, T, h, i]
-    g_ptr, g_stride_b, g_stride_t: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, T, h, i]
-    # [B, T, h, j]
-    dy_o_ptr, dy_o_stride_b, dy_o_stride_t: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
-    d_S_start_ptr,  # [B * chunks, h, i, j]
-    d_S_start_stride_row, d_S_start_stride_h,
-    d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
-    d_S_product_start_ptr,  # [B * chunks, h, i, j]
-    d_S_product_start_stride_row, d_S_product_start_stride_h,
-    d_S_product_start_stride_i: tl.constexpr, d_S_product_start_stride_j: tl.constexpr,
-    d_S_end_ptr,  # [B * chunks, h, i, j]
-    d_S_end_stride_row, d_S_end_stride_h,
-    d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
-    d_S_product_end_ptr,  # [B * chunks, h, i, j]
-    d_S_product_end_stride_row, d_S_product_end_stride_h,
-    d_S_product_end_stride_i: tl.constexpr, d_S_product_end_stride_j: tl.constexpr,
-    T, chunks, span, shift,
+@triton.jit(do_not_specialize=["T"])
+def forward_recall_0_steps_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    S_start_ptr,  # [B, h, i, j]
+    S_start_stride_b, S_start_stride_h,
+    S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
+    # [B, clock, h, j]
+    o_out_ptr, o_out_stride_b, o_out_stride_clock: tl.constexpr, o_out_stride_h, o_out_stride_j: tl.constexpr,
+    # [B, h, i, j]
+    S_end_ptr, S_end_stride_b, S_end_stride_h, S_end_stride_i: tl.constexpr, S_end_stride_j: tl.constexpr,
+    g_ranges_ptr,  # [rows, chunks]
+    T,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
     block_i: tl.constexpr,
     block_j: tl.constexpr,
-    lanes_i: tl.constexpr,
-    lanes_j: tl.constexpr,
-    unroll: tl.constexpr,
-    prefetch: tl.constexpr,
+    steps: tl.constexpr,
+    span: tl.constexpr,
+    stages: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
 ):
-    """Each program: one sequence, one h, a block of i, a block of j, step by step."""
+    """Each program: one sequence, j or a block; the time, step by step."""
     program = tl.program_id(0).to(tl.int64)
     part_j = program % tl.cdiv(size_j, block_j)
     program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if S_start_ptr is None:
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    else:
+        state_at = (
+            S_start_ptr
+            + b * S_start_stride_b
+            + at_h * S_start_stride_h
+            + at_i[None, :] * S_start_stride_i
+            + at_j[:, None] * S_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    blocks = tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, tl.cdiv(T, span), 512):
+        cell = row * tl.cdiv(T, span) + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < tl.cdiv(T, span), other=0.0))
+        )
+    tame = worst <= 80.0
+    if tame:
+        return
+    for n in tl.range(0, chunks, num_stages=stages):
+        chunk = chunks - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, i]
+        g_stored = tl.load(
+            g_ptr + b * g_stride_b + at_clock[:, None] * g_stride_clock + at_h * g_stride_h + at_i[
+                None, :
+            ] * g_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        g = g_stored.to(acc)
+        query = tl.where(in_clock[:, None] & in_i[None, :], q, 0.0)  # [clock, i]
+        key = tl.where(in_clock[:, None] & in_i[None, :], k_2, 0.0)  # [clock, i]
+        value = tl.where(in_clock[:, None] & in_j[None, :], v, 0.0)  # [clock, j]
+        # [1, i]
+        fade_keys = tl.exp2(tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634)
+        state = state * fade_keys
+        state = state + tl.trans(value) * key
+        o = tl.sum(state * query, 1)[None, :]  # [clock, j]
+        # [clock, j]
+        o_out_at = (
+            o_out_ptr
+            + b * o_out_stride_b
+            + at_clock[:, None] * o_out_stride_clock
+            + at_h * o_out_stride_h
+            + at_j[None, :] * o_out_stride_j
+        )
+        tl.store(o_out_at, o, mask=in_clock[:, None] & in_j[None, :])
+    if S_end_ptr is not None:
+        state_at = (
+            S_end_ptr
+            + b * S_end_stride_b
+            + at_h * S_end_stride_h
+            + at_i[None, :] * S_end_stride_i
+            + at_j[:, None] * S_end_stride_j
+        )
+        tl.store(state_at, state, mask=in_j[:, None] & in_i[None, :])
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_span_0_kernel(
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    k_tilted_ptr,  # [B, clock, h, i]
+    k_tilted_stride_b, k_tilted_stride_clock: tl.constexpr,
+    k_tilted_stride_h, k_tilted_stride_i: tl.constexpr,
+    S_ends_ptr,  # [segments, B, h, i, j]
+    S_ends_stride_segment, S_ends_stride_b,
+    S_ends_stride_h, S_ends_stride_i: tl.constexpr,
+    S_ends_stride_j: tl.constexpr,
+    g_halves_ptr,  # [rows, chunks, i]
+    kept_values_ptr,  # [rows, segments, i]: what is left of a state behind each
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
     part_i = program % tl.cdiv(size_i, block_i)
     program = program // tl.cdiv(size_i, block_i)
     at_h = program % size_h
     program = program // size_h
-    row = program
-    b = row // chunks
-    chunk = (row % chunks).to(tl.int32)
-    skip = tl.maximum(chunk * span - shift, 0)  # the chunk's first step
-    steps = tl.minimum((chunk + 1) * span - shift, T) - skip
-    fold_i: tl.constexpr = block_i // lanes_i  # elements of a thread
-    fold_j: tl.constexpr = block_j // lanes_j  # elements of a thread
-    lanes: tl.constexpr = lanes_i * lanes_j
-    lane = tl.arange(0, lanes)[None, None, :]
-    place_i = lane // lanes_j
-    place_j = lane % lanes_j
-    lane_i = (place_i * fold_i + tl.arange(0, fold_i)[:, None, None]).to(tl.int64)  # [i]
-    lane_j = (place_j * fold_j + tl.arange(0, fold_j)[None, :, None]).to(tl.int64)  # [j]
-    at_i = part_i * block_i + lane_i
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
     in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
-    at_j = part_j * block_j + lane_j
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
     in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total_values = tl.full([block_i], 1.0, acc)  # what is left of a state
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
+        )
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, i]
+        k_tilted_stored = tl.load(
+            k_tilted_ptr + b * k_tilted_stride_b + at_clock[
+        :, None
+    ] * k_tilted_stride_clock + at_h * k_tilted_stride_h + at_i[
+                None, :
+            ] * k_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_tilted = k_tilted_stored.to(acc)
+        key = v_stored.to(dtype)  # [clock, j]
+        value = k_tilted_stored.to(dtype)  # [clock, i]
+        # [i]
+        half_values = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_values[:, None]
+        total_values *= half_values * half_values
+        written = value
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_values[:, None]
+    state_at = (
+        S_ends_ptr
+        + segment * S_ends_stride_segment
+        + b * S_ends_stride_b
+        + at_h * S_ends_stride_h
+        + at_i[:, None] * S_ends_stride_i
+        + at_j[None, :] * S_ends_stride_j
+    )
+    tl.store(state_at, state, mask=in_i[:, None] & in_j[None, :])
+    tl.store(kept_values_ptr + (row * segments + segment) * size_i + at_i, total_values, mask=in_i)
 
-    way: tl.constexpr = -1 if reverse else 1
-    short: tl.constexpr = 4 if unroll > 4 else unroll  # steps of a block of the tail
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_span_1_kernel(
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    q_tilted_ptr,  # [B, clock, h, i]
+    q_tilted_stride_b, q_tilted_stride_clock: tl.constexpr,
+    q_tilted_stride_h, q_tilted_stride_i: tl.constexpr,
+    d_S_ends_ptr,  # [segments, B, h, i, j]
+    d_S_ends_stride_segment, d_S_ends_stride_b,
+    d_S_ends_stride_h, d_S_ends_stride_i: tl.constexpr,
+    d_S_ends_stride_j: tl.constexpr,
+    g_halves_ptr,  # [rows, chunks, i]
+    kept_values_ptr,  # [rows, segments, i]: what is left of a state behind each
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total_values = tl.full([block_i], 1.0, acc)  # what is left of a state
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
+        )
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        # [clock, i]
+        q_tilted_stored = tl.load(
+            q_tilted_ptr + b * q_tilted_stride_b + at_clock[
+        :, None
+    ] * q_tilted_stride_clock + at_h * q_tilted_stride_h + at_i[
+                None, :
+            ] * q_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q_tilted = q_tilted_stored.to(acc)
+        key = dy_o_stored.to(dtype)  # [clock, j]
+        value = q_tilted_stored.to(dtype)  # [clock, i]
+        # [i]
+        half_values = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_values[:, None]
+        total_values *= half_values * half_values
+        written = value
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_values[:, None]
+    state_at = (
+        d_S_ends_ptr
+        + segment * d_S_ends_stride_segment
+        + b * d_S_ends_stride_b
+        + at_h * d_S_ends_stride_h
+        + at_i[:, None] * d_S_ends_stride_i
+        + at_j[None, :] * d_S_ends_stride_j
+    )
+    tl.store(state_at, state, mask=in_i[:, None] & in_j[None, :])
+    tl.store(kept_values_ptr + (row * segments + segment) * size_i + at_i, total_values, mask=in_i)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_tilt_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    handed_q_tilted_out_ptr,  # [B, clock, h, i]
+    handed_q_tilted_out_stride_b, handed_q_tilted_out_stride_clock: tl.constexpr,
+    handed_q_tilted_out_stride_h, handed_q_tilted_out_stride_i: tl.constexpr,
+    handed_k_tilted_out_ptr,  # [B, clock, h, i]
+    handed_k_tilted_out_stride_b, handed_k_tilted_out_stride_clock: tl.constexpr,
+    handed_k_tilted_out_stride_h, handed_k_tilted_out_stride_i: tl.constexpr,
+    halves_ptr,  # [rows, chunks, i]
+    ranges_ptr,  # [rows, chunks]
+    T, batch,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    block_i: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program // tl.cdiv(size_i, block_i)
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    # [clock, i]
+    q_at = (
+        q_ptr
+        + b * q_stride_b
+        + at_clock[:, None] * q_stride_clock
+        + at_h * q_stride_h
+        + at_i[None, :] * q_stride_i
+    )
+    q = tl.load(q_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+    # [clock, i]
+    k_at = (
+        k_ptr
+        + b * k_stride_b
+        + at_clock[:, None] * k_stride_clock
+        + at_h * k_stride_h
+        + at_i[None, :] * k_stride_i
+    )
+    k_2 = tl.load(k_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+    # [clock, i]
+    g_at = (
+        g_ptr
+        + b * g_stride_b
+        + at_clock[:, None] * g_stride_clock
+        + at_h * g_stride_h
+        + at_i[None, :] * g_stride_i
+    )
+    g = tl.load(g_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+    logs = tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634  # [clock, i]
+    half = 0.5 * tl.sum(logs, 0)
+    after = tl.cumsum(logs, 0) - half[None, :]  # [clock, i]
+    g_write = tl.exp2(-after)  # [clock, i]
+    g_after = tl.exp2(after)  # [clock, i]
+    cell = row * chunks + chunk
+    tl.store(halves_ptr + cell * size_i + at_i, tl.exp2(half), mask=in_i)
+    range = tl.maximum(tl.abs(after), tl.abs(after - logs))
+    range = tl.where(range == range, range, float("inf"))
+    tl.atomic_max(ranges_ptr + cell, tl.max(range))  # the same in any order
+    k_tilted = k_2 * g_write  # [clock, i]
+    q_tilted = q * g_after  # [clock, i]
+    # [clock, i]
+    handed_q_tilted_out_at = (
+        handed_q_tilted_out_ptr
+        + b * handed_q_tilted_out_stride_b
+        + at_clock[:, None] * handed_q_tilted_out_stride_clock
+        + at_h * handed_q_tilted_out_stride_h
+        + at_i[None, :] * handed_q_tilted_out_stride_i
+    )
+    tl.store(handed_q_tilted_out_at, q_tilted, mask=in_clock[:, None] & in_i[None, :])
+    # [clock, i]
+    handed_k_tilted_out_at = (
+        handed_k_tilted_out_ptr
+        + b * handed_k_tilted_out_stride_b
+        + at_clock[:, None] * handed_k_tilted_out_stride_clock
+        + at_h * handed_k_tilted_out_stride_h
+        + at_i[None, :] * handed_k_tilted_out_stride_i
+    )
+    tl.store(handed_k_tilted_out_at, k_tilted, mask=in_clock[:, None] & in_i[None, :])
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_recall_0_kernel(
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    k_tilted_ptr,  # [B, clock, h, i]
+    k_tilted_stride_b, k_tilted_stride_clock: tl.constexpr,
+    k_tilted_stride_h, k_tilted_stride_i: tl.constexpr,
+    S_start_ptr,  # [segments, B, h, i, j]
+    S_start_stride_segment, S_start_stride_b,
+    S_start_stride_h, S_start_stride_i: tl.constexpr,
+    S_start_stride_j: tl.constexpr,
+    handed_d_q_3_out_ptr,  # [B, clock, h, i]
+    handed_d_q_3_out_stride_b, handed_d_q_3_out_stride_clock: tl.constexpr,
+    handed_d_q_3_out_stride_h, handed_d_q_3_out_stride_i: tl.constexpr,
+    S_marks_ptr,  # [rows, marks, *sides]: states now and then
+    g_halves_ptr,  # [rows, chunks, i]
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if S_start_ptr is None:
+        state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    else:
+        state_at = (
+            S_start_ptr
+            + segment * S_start_stride_segment
+            + b * S_start_stride_b
+            + at_h * S_start_stride_h
+            + at_i[:, None] * S_start_stride_i
+            + at_j[None, :] * S_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
+        )
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        # [clock, i]
+        k_tilted_stored = tl.load(
+            k_tilted_ptr + b * k_tilted_stride_b + at_clock[
+        :, None
+    ] * k_tilted_stride_clock + at_h * k_tilted_stride_h + at_i[
+                None, :
+            ] * k_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_tilted = k_tilted_stored.to(acc)
+        query = dy_o_stored.to(dtype)  # [clock, j]
+        key = v_stored.to(dtype)  # [clock, j]
+        value = k_tilted_stored.to(dtype)  # [clock, i]
+        # [i]
+        half_values = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_values[:, None]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        scores = tl.where(earlier, scores, 0.0)
+        written = value
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_q_3 = tl.trans(found)  # [clock, i]
+        # [clock, i]
+        handed_d_q_3_out_at = (
+            handed_d_q_3_out_ptr
+            + b * handed_d_q_3_out_stride_b
+            + at_clock[:, None] * handed_d_q_3_out_stride_clock
+            + at_h * handed_d_q_3_out_stride_h
+            + at_i[None, :] * handed_d_q_3_out_stride_i
+        )
+        tl.store(handed_d_q_3_out_at, d_q_3, mask=in_clock[:, None] & in_i[None, :])
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_values[:, None]
+        at_mark = chunk % marks == 0 if reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                S_marks_ptr + (mark * size_i + at_i[:, None]) * size_j + at_j[None, :],
+                state,
+                mask=in_i[:, None] & in_j[None, :],
+            )
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_recall_1_kernel(
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    q_tilted_ptr,  # [B, clock, h, i]
+    q_tilted_stride_b, q_tilted_stride_clock: tl.constexpr,
+    q_tilted_stride_h, q_tilted_stride_i: tl.constexpr,
+    d_S_start_ptr,  # [segments, B, h, i, j]
+    d_S_start_stride_segment, d_S_start_stride_b,
+    d_S_start_stride_h, d_S_start_stride_i: tl.constexpr,
+    d_S_start_stride_j: tl.constexpr,
+    handed_d_k_3_out_ptr,  # [B, clock, h, i]
+    handed_d_k_3_out_stride_b, handed_d_k_3_out_stride_clock: tl.constexpr,
+    handed_d_k_3_out_stride_h, handed_d_k_3_out_stride_i: tl.constexpr,
+    d_S_end_ptr,  # [B, h, i, j]
+    d_S_end_stride_b, d_S_end_stride_h,
+    d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
+    d_S_marks_ptr,  # [rows, marks, *sides]: states now and then
+    g_halves_ptr,  # [rows, chunks, i]
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
     if d_S_start_ptr is None:
-        d_S = tl.full([fold_i, fold_j, lanes], 0.0, acc)  # [i, j]
+        state = tl.zeros([block_i, block_j], acc)  # [i, j]
     else:
-        # [i, j]
-        d_S_start_at = (
+        state_at = (
             d_S_start_ptr
-            + row * d_S_start_stride_row
+            + segment * d_S_start_stride_segment
+            + b * d_S_start_stride_b
             + at_h * d_S_start_stride_h
-            + at_i * d_S_start_stride_i
-            + at_j * d_S_start_stride_j
+            + at_i[:, None] * d_S_start_stride_i
+            + at_j[None, :] * d_S_start_stride_j
         )
-        d_S = tl.load(d_S_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
-    if d_S_product_start_ptr is None:
-        d_S_product = tl.where(in_i & in_j, tl.full([fold_i, fold_j, lanes], 1.0, acc), 0.0).to(acc)  # [i, j]
-    else:
-        # [i, j]
-        d_S_product_start_at = (
-            d_S_product_start_ptr
-            + row * d_S_product_start_stride_row
-            + at_h * d_S_product_start_stride_h
-            + at_i * d_S_product_start_stride_i
-            + at_j * d_S_product_start_stride_j
+        state = tl.load(state_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
         )
-        d_S_product = tl.load(d_S_product_start_at, mask=in_i & in_j, other=0.0).to(acc)  # [i, j]
-    share: tl.constexpr = short if short < lanes_j else lanes_j  # steps at once
-    turn = place_j * share // lanes_j
-    whole = steps // unroll * unroll
-    for tail in tl.static_range(2 if unroll > 1 else 1):
-        begin = whole if tail else 0
-        origin = tl.cast(T - 1 - (skip + begin) if reverse else skip + begin, tl.int64)
-        q_at = q_ptr + b * q_stride_b + origin * q_stride_t + at_h * q_stride_h + at_i * q_stride_i  # [i]
-        g_at = g_ptr + b * g_stride_b + origin * g_stride_t + at_h * g_stride_h + at_i * g_stride_i  # [i]
-        # [j]
-        dy_o_at = (
-            dy_o_ptr
-            + b * dy_o_stride_b
-            + origin * dy_o_stride_t
-            + at_h * dy_o_stride_h
-            + at_j * dy_o_stride_j
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                d_S_marks_ptr + (mark * size_i + at_i[:, None]) * size_j + at_j[None, :],
+                state,
+                mask=in_i[:, None] & in_j[None, :],
+            )
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
         )
-        if prefetch > 0 and not tail:
-            q_lines = tlmath.cache_lines(q_at, block_i, way * q_stride_t, prefetch * unroll, unroll)
-            g_lines = tlmath.cache_lines(g_at, block_i, way * g_stride_t, prefetch * unroll, unroll)
-            dy_o_lines = tlmath.cache_lines(dy_o_at, block_j, way * dy_o_stride_t, prefetch * unroll, unroll)
-        q_at += turn * (way * q_stride_t)
-        g_at += turn * (way * g_stride_t)
-        q_ahead = ()
-        g_ahead = ()
-        dy_o_ahead = ()
-        for u in tl.static_range(short if tail else unroll):
-            # [j]
-            dy_o_ahead += (
-                tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j & (begin + u < steps), other=0.0),
-            )
-        for u in tl.static_range(0, short if tail else unroll, share):
-            # [i]
-            q_ahead += (
-                tl.load(
-                    q_at + way * (u // share * share) * q_stride_t,
-                    mask=in_i & (begin + u + turn < steps),
-                    other=0.0,
-                ),
-            )
-            # [i]
-            g_ahead += (
-                tl.load(
-                    g_at + way * (u // share * share) * g_stride_t,
-                    mask=in_i & (begin + u + turn < steps),
-                    other=0.0,
-                ),
-            )
-        for first in range(begin, steps if tail else whole, short if tail else unroll):
-            q_block = q_ahead
-            g_block = g_ahead
-            dy_o_block = dy_o_ahead
-            if not tail:
-                moved = way * tl.where(first + 2 * unroll <= steps, unroll, 0).to(tl.int64)
-                q_at += moved * q_stride_t
-                g_at += moved * g_stride_t
-                dy_o_at += moved * dy_o_stride_t
-                if prefetch > 0:
-                    if first + (1 + prefetch) * unroll <= steps:
-                        tlmath.prefetch(q_lines)
-                        tlmath.prefetch(g_lines)
-                        tlmath.prefetch(dy_o_lines)
-                    q_lines += tlmath.size_in_bytes(q_at, way * unroll * q_stride_t)
-                    g_lines += tlmath.size_in_bytes(g_at, way * unroll * g_stride_t)
-                    dy_o_lines += tlmath.size_in_bytes(dy_o_at, way * unroll * dy_o_stride_t)
-                q_ahead = ()
-                g_ahead = ()
-                dy_o_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
-                    dy_o_ahead += (tl.load(dy_o_at + way * u * dy_o_stride_t, mask=in_j, other=0.0),)  # [j]
-                for u in tl.static_range(0, short if tail else unroll, share):
-                    # [i]
-                    q_ahead += (
-                        tl.load(q_at + way * (u // share * share) * q_stride_t, mask=in_i, other=0.0),
-                    )
-                    # [i]
-                    g_ahead += (
-                        tl.load(g_at + way * (u // share * share) * g_stride_t, mask=in_i, other=0.0),
-                    )
-            if tail:
-                q_at += way * short * q_stride_t
-                g_at += way * short * g_stride_t
-                dy_o_at += way * short * dy_o_stride_t
-                q_ahead = ()
-                g_ahead = ()
-                dy_o_ahead = ()
-                for u in tl.static_range(short if tail else unroll):
-                    # [j]
-                    dy_o_ahead += (
-                        tl.load(
-                            dy_o_at + way * u * dy_o_stride_t,
-                            mask=in_j & (first + short + u < steps),
-                            other=0.0,
-                        ),
-                    )
-                for u in tl.static_range(0, short if tail else unroll, share):
-                    # [i]
-                    q_ahead += (
-                        tl.load(
-                            q_at + way * (u // share * share) * q_stride_t,
-                            mask=in_i & (first + short + u + turn < steps),
-                            other=0.0,
-                        ),
-                    )
-                    # [i]
-                    g_ahead += (
-                        tl.load(
-                            g_at + way * (u // share * share) * g_stride_t,
-                            mask=in_i & (first + short + u + turn < steps),
-                            other=0.0,
-                        ),
-                    )
-            for u in tl.static_range(short if tail else unroll):
-                alive = first + u < steps if tail else True
-                if u % share == 0:
-                    q = q_block[u // share].to(acc)  # [i]
-                    g = g_block[u // share].to(acc)  # [i]
-                    # spec line 11
-                    exp_g = tlmath.exp(g)  # [i]
-                q_now = tlmath.from_lane(q, u % share, share, lanes_j)  # [i]
-                exp_g_now = tlmath.from_lane(exp_g, u % share, share, lanes_j)  # [i]
-                dy_o = dy_o_block[u].to(acc)  # [j]
-                # spec line 11
-                d_S_2 = (d_S + dy_o * q_now) * exp_g_now  # [i, j]
-                t_4 = d_S_product * exp_g_now  # [i, j]
-                d_S = tl.where(alive, d_S_2, d_S)
-                d_S_product = tl.where(alive, t_4, d_S_product)
+        v = v_stored.to(acc)
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        # [clock, i]
+        q_tilted_stored = tl.load(
+            q_tilted_ptr + b * q_tilted_stride_b + at_clock[
+        :, None
+    ] * q_tilted_stride_clock + at_h * q_tilted_stride_h + at_i[
+                None, :
+            ] * q_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q_tilted = q_tilted_stored.to(acc)
+        query = v_stored.to(dtype)  # [clock, j]
+        key = dy_o_stored.to(dtype)  # [clock, j]
+        value = q_tilted_stored.to(dtype)  # [clock, i]
+        # [i]
+        half_values = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_values[:, None]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        scores = tl.where(earlier, scores, 0.0)
+        written = value
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_k_3 = tl.trans(found)  # [clock, i]
+        # [clock, i]
+        handed_d_k_3_out_at = (
+            handed_d_k_3_out_ptr
+            + b * handed_d_k_3_out_stride_b
+            + at_clock[:, None] * handed_d_k_3_out_stride_clock
+            + at_h * handed_d_k_3_out_stride_h
+            + at_i[None, :] * handed_d_k_3_out_stride_i
+        )
+        tl.store(handed_d_k_3_out_at, d_k_3, mask=in_clock[:, None] & in_i[None, :])
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_values[:, None]
     if d_S_end_ptr is not None:
-        # [i, j]
-        d_S_end_at = (
+        state_at = (
             d_S_end_ptr
-            + row * d_S_end_stride_row
+            + b * d_S_end_stride_b
             + at_h * d_S_end_stride_h
-            + at_i * d_S_end_stride_i
-            + at_j * d_S_end_stride_j
+            + at_i[:, None] * d_S_end_stride_i
+            + at_j[None, :] * d_S_end_stride_j
         )
-        tl.store(d_S_end_at, d_S, mask=in_i & in_j)
-    if d_S_product_end_ptr is not None:
-        # [i, j]
-        d_S_product_end_at = (
-            d_S_product_end_ptr
-            + row * d_S_product_end_stride_row
-            + at_h * d_S_product_end_stride_h
-            + at_i * d_S_product_end_stride_i
-            + at_j * d_S_product_end_stride_j
+        tl.store(
+            state_at, state, mask=in_i[:, None] & in_j[None, :] & (begun == 0 if reverse else until == chunks)
         )
-        tl.store(d_S_product_end_at, d_S_product, mask=in_i & in_j)
 
 
-def forward_carries(call, split, inputs, params, states, reverse):
-    """The states before each chunk."""
-    _, k, v, g = inputs
-    blocks = FORWARD_SUMMARY_TILING.blocks(call)
-    S_end = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
-    S_product_end = call.new(
-        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_recall_2_kernel(
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    q_tilted_ptr,  # [B, clock, h, i]
+    q_tilted_stride_b, q_tilted_stride_clock: tl.constexpr,
+    q_tilted_stride_h, q_tilted_stride_i: tl.constexpr,
+    k_tilted_ptr,  # [B, clock, h, i]
+    k_tilted_stride_b, k_tilted_stride_clock: tl.constexpr,
+    k_tilted_stride_h, k_tilted_stride_i: tl.constexpr,
+    d_S_start_ptr,  # [segments, B, h, i, j]
+    d_S_start_stride_segment, d_S_start_stride_b,
+    d_S_start_stride_h, d_S_start_stride_i: tl.constexpr,
+    d_S_start_stride_j: tl.constexpr,
+    d_v_out_ptr,  # [B, clock, h, j]
+    d_v_out_stride_b, d_v_out_stride_clock: tl.constexpr,
+    d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
+    g_halves_ptr,  # [rows, chunks, i]
+    g_ranges_ptr,  # [rows, chunks]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if d_S_start_ptr is None:
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    else:
+        state_at = (
+            d_S_start_ptr
+            + segment * d_S_start_stride_segment
+            + b * d_S_start_stride_b
+            + at_h * d_S_start_stride_h
+            + at_i[None, :] * d_S_start_stride_i
+            + at_j[:, None] * d_S_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
+        )
+    tame = worst <= 80.0
+    if not tame:
+        return
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        # [clock, i]
+        q_tilted_stored = tl.load(
+            q_tilted_ptr + b * q_tilted_stride_b + at_clock[
+        :, None
+    ] * q_tilted_stride_clock + at_h * q_tilted_stride_h + at_i[
+                None, :
+            ] * q_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q_tilted = q_tilted_stored.to(acc)
+        # [clock, i]
+        k_tilted_stored = tl.load(
+            k_tilted_ptr + b * k_tilted_stride_b + at_clock[
+        :, None
+    ] * k_tilted_stride_clock + at_h * k_tilted_stride_h + at_i[
+                None, :
+            ] * k_tilted_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_tilted = k_tilted_stored.to(acc)
+        query = k_tilted_stored.to(dtype)  # [clock, i]
+        key = q_tilted_stored.to(dtype)  # [clock, i]
+        value = dy_o_stored.to(dtype)  # [clock, j]
+        # [i]
+        half_keys = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
+        state = state * half_keys[None, :]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [j, read]
+        scores = tl.where(earlier, scores, 0.0)
+        written = value
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_v_3 = tl.trans(found)  # [clock, j]
+        # [clock, j]
+        d_v_out_at = (
+            d_v_out_ptr
+            + b * d_v_out_stride_b
+            + at_clock[:, None] * d_v_out_stride_clock
+            + at_h * d_v_out_stride_h
+            + at_j[None, :] * d_v_out_stride_j
+        )
+        tl.store(d_v_out_at, d_v_3, mask=in_clock[:, None] & in_j[None, :])
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state * half_keys[None, :]
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_recall_0_steps_kernel(
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    S_start_ptr,  # [B, h, i, j]
+    S_start_stride_b, S_start_stride_h,
+    S_start_stride_i: tl.constexpr, S_start_stride_j: tl.constexpr,
+    handed_d_q_3_out_ptr,  # [B, clock, h, i]
+    handed_d_q_3_out_stride_b, handed_d_q_3_out_stride_clock: tl.constexpr,
+    handed_d_q_3_out_stride_h, handed_d_q_3_out_stride_i: tl.constexpr,
+    S_marks_ptr,  # [rows, marks, *sides]: states now and then
+    g_ranges_ptr,  # [rows, chunks]
+    T,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    span: tl.constexpr,
+    stages: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; the time, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if S_start_ptr is None:
+        state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    else:
+        state_at = (
+            S_start_ptr
+            + b * S_start_stride_b
+            + at_h * S_start_stride_h
+            + at_i[:, None] * S_start_stride_i
+            + at_j[None, :] * S_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    blocks = tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, tl.cdiv(T, span), 512):
+        cell = row * tl.cdiv(T, span) + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < tl.cdiv(T, span), other=0.0))
+        )
+    tame = worst <= 80.0
+    if tame:
+        return
+    for n in tl.range(0, chunks, num_stages=stages):
+        chunk = chunks - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, i]
+        g_stored = tl.load(
+            g_ptr + b * g_stride_b + at_clock[:, None] * g_stride_clock + at_h * g_stride_h + at_i[
+                None, :
+            ] * g_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        g = g_stored.to(acc)
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        query = tl.where(in_clock[:, None] & in_j[None, :], dy_o, 0.0)  # [clock, j]
+        key = tl.where(in_clock[:, None] & in_j[None, :], v, 0.0)  # [clock, j]
+        value = tl.where(in_clock[:, None] & in_i[None, :], k_2, 0.0)  # [clock, i]
+        # [i, 1]
+        fade_values = tl.trans(
+            tl.exp2(tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634)
+        )
+        state = state * fade_values
+        state = state + tl.trans(value) * key
+        d_q_3 = tl.sum(state * query, 1)[None, :]  # [clock, i]
+        # [clock, i]
+        handed_d_q_3_out_at = (
+            handed_d_q_3_out_ptr
+            + b * handed_d_q_3_out_stride_b
+            + at_clock[:, None] * handed_d_q_3_out_stride_clock
+            + at_h * handed_d_q_3_out_stride_h
+            + at_i[None, :] * handed_d_q_3_out_stride_i
+        )
+        tl.store(handed_d_q_3_out_at, d_q_3, mask=in_clock[:, None] & in_i[None, :])
+        at_mark = chunk % marks == 0 if reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                S_marks_ptr + (mark * size_i + at_i[:, None]) * size_j + at_j[None, :],
+                state,
+                mask=in_i[:, None] & in_j[None, :],
+            )
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_recall_1_steps_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    d_S_start_ptr,  # [B, h, i, j]
+    d_S_start_stride_b, d_S_start_stride_h,
+    d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
+    handed_d_k_3_out_ptr,  # [B, clock, h, i]
+    handed_d_k_3_out_stride_b, handed_d_k_3_out_stride_clock: tl.constexpr,
+    handed_d_k_3_out_stride_h, handed_d_k_3_out_stride_i: tl.constexpr,
+    d_S_end_ptr,  # [B, h, i, j]
+    d_S_end_stride_b, d_S_end_stride_h,
+    d_S_end_stride_i: tl.constexpr, d_S_end_stride_j: tl.constexpr,
+    d_S_marks_ptr,  # [rows, marks, *sides]: states now and then
+    g_ranges_ptr,  # [rows, chunks]
+    T,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    span: tl.constexpr,
+    stages: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; the time, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if d_S_start_ptr is None:
+        state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    else:
+        state_at = (
+            d_S_start_ptr
+            + b * d_S_start_stride_b
+            + at_h * d_S_start_stride_h
+            + at_i[:, None] * d_S_start_stride_i
+            + at_j[None, :] * d_S_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    blocks = tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, tl.cdiv(T, span), 512):
+        cell = row * tl.cdiv(T, span) + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < tl.cdiv(T, span), other=0.0))
+        )
+    tame = worst <= 80.0
+    if tame:
+        return
+    for n in tl.range(0, chunks, num_stages=stages):
+        chunk = chunks - 1 - n if reverse else n
+        at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                d_S_marks_ptr + (mark * size_i + at_i[:, None]) * size_j + at_j[None, :],
+                state,
+                mask=in_i[:, None] & in_j[None, :],
+            )
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, i]
+        g_stored = tl.load(
+            g_ptr + b * g_stride_b + at_clock[:, None] * g_stride_clock + at_h * g_stride_h + at_i[
+                None, :
+            ] * g_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        g = g_stored.to(acc)
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        query = tl.where(in_clock[:, None] & in_j[None, :], v, 0.0)  # [clock, j]
+        key = tl.where(in_clock[:, None] & in_j[None, :], dy_o, 0.0)  # [clock, j]
+        value = tl.where(in_clock[:, None] & in_i[None, :], q, 0.0)  # [clock, i]
+        # [i, 1]
+        fade_values = tl.trans(
+            tl.exp2(tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634)
+        )
+        state = state + tl.trans(value) * key
+        d_k_3 = tl.sum(state * query, 1)[None, :]  # [clock, i]
+        # [clock, i]
+        handed_d_k_3_out_at = (
+            handed_d_k_3_out_ptr
+            + b * handed_d_k_3_out_stride_b
+            + at_clock[:, None] * handed_d_k_3_out_stride_clock
+            + at_h * handed_d_k_3_out_stride_h
+            + at_i[None, :] * handed_d_k_3_out_stride_i
+        )
+        tl.store(handed_d_k_3_out_at, d_k_3, mask=in_clock[:, None] & in_i[None, :])
+        state = state * fade_values
+    if d_S_end_ptr is not None:
+        state_at = (
+            d_S_end_ptr
+            + b * d_S_end_stride_b
+            + at_h * d_S_end_stride_h
+            + at_i[:, None] * d_S_end_stride_i
+            + at_j[None, :] * d_S_end_stride_j
+        )
+        tl.store(state_at, state, mask=in_i[:, None] & in_j[None, :])
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_recall_2_steps_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, j]
+    dy_o_ptr, dy_o_stride_b, dy_o_stride_clock: tl.constexpr, dy_o_stride_h, dy_o_stride_j: tl.constexpr,
+    d_S_start_ptr,  # [B, h, i, j]
+    d_S_start_stride_b, d_S_start_stride_h,
+    d_S_start_stride_i: tl.constexpr, d_S_start_stride_j: tl.constexpr,
+    d_v_out_ptr,  # [B, clock, h, j]
+    d_v_out_stride_b, d_v_out_stride_clock: tl.constexpr,
+    d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
+    g_ranges_ptr,  # [rows, chunks]
+    T,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    span: tl.constexpr,
+    stages: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; the time, step by step."""
+    program = tl.program_id(0).to(tl.int64)
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if d_S_start_ptr is None:
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    else:
+        state_at = (
+            d_S_start_ptr
+            + b * d_S_start_stride_b
+            + at_h * d_S_start_stride_h
+            + at_i[None, :] * d_S_start_stride_i
+            + at_j[:, None] * d_S_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    blocks = tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, tl.cdiv(T, span), 512):
+        cell = row * tl.cdiv(T, span) + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < tl.cdiv(T, span), other=0.0))
+        )
+    tame = worst <= 80.0
+    if tame:
+        return
+    for n in tl.range(0, chunks, num_stages=stages):
+        chunk = chunks - 1 - n if reverse else n
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, i]
+        g_stored = tl.load(
+            g_ptr + b * g_stride_b + at_clock[:, None] * g_stride_clock + at_h * g_stride_h + at_i[
+                None, :
+            ] * g_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        g = g_stored.to(acc)
+        # [clock, j]
+        dy_o_stored = tl.load(
+            dy_o_ptr + b * dy_o_stride_b + at_clock[
+        :, None
+    ] * dy_o_stride_clock + at_h * dy_o_stride_h + at_j[
+                None, :
+            ] * dy_o_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_o = dy_o_stored.to(acc)
+        query = tl.where(in_clock[:, None] & in_i[None, :], k_2, 0.0)  # [clock, i]
+        key = tl.where(in_clock[:, None] & in_i[None, :], q, 0.0)  # [clock, i]
+        value = tl.where(in_clock[:, None] & in_j[None, :], dy_o, 0.0)  # [clock, j]
+        # [1, i]
+        fade_keys = tl.exp2(tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634)
+        state = state + tl.trans(value) * key
+        d_v_3 = tl.sum(state * query, 1)[None, :]  # [clock, j]
+        # [clock, j]
+        d_v_out_at = (
+            d_v_out_ptr
+            + b * d_v_out_stride_b
+            + at_clock[:, None] * d_v_out_stride_clock
+            + at_h * d_v_out_stride_h
+            + at_j[None, :] * d_v_out_stride_j
+        )
+        tl.store(d_v_out_at, d_v_3, mask=in_clock[:, None] & in_j[None, :])
+        state = state * fade_keys
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_flux_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    g_ptr, g_stride_b, g_stride_clock: tl.constexpr, g_stride_h, g_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, i]
+    d_k_3_ptr, d_k_3_stride_b, d_k_3_stride_clock: tl.constexpr, d_k_3_stride_h, d_k_3_stride_i: tl.constexpr,
+    # [B, clock, h, i]
+    d_q_3_ptr, d_q_3_stride_b, d_q_3_stride_clock: tl.constexpr, d_q_3_stride_h, d_q_3_stride_i: tl.constexpr,
+    d_q_out_ptr,  # [B, clock, h, i]
+    d_q_out_stride_b, d_q_out_stride_clock: tl.constexpr,
+    d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
+    d_k_out_ptr,  # [B, clock, h, i]
+    d_k_out_stride_b, d_k_out_stride_clock: tl.constexpr,
+    d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
+    d_g_out_ptr,  # [B, clock, h, i]
+    d_g_out_stride_b, d_g_out_stride_clock: tl.constexpr,
+    d_g_out_stride_h, d_g_out_stride_i: tl.constexpr,
+    g_ranges_ptr,  # [rows, chunks]
+    S_marks_ptr,  # [rows, marks, *sides]
+    d_S_marks_ptr,  # [rows, marks, *sides]
+    T, batch,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    block_i: tl.constexpr,
+    steps: tl.constexpr,
+    size_j: tl.constexpr,
+    block_j: tl.constexpr,
+    stretch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: a stretch of steps of one sequence, a chunk after the other."""
+    chunks = tl.cdiv(T, steps)
+    stretches = tl.cdiv(T, stretch)
+    program = tl.program_id(0).to(tl.int64)
+    mark = program % stretches
+    program = program // stretches
+    row = program // tl.cdiv(size_i, block_i)
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    cells = tl.arange(0, 512)
+    worst = 0.0
+    for first in range(0, chunks, 512):
+        cell = row * chunks + first + cells
+        worst = tl.maximum(
+            worst, tl.max(tl.load(g_ranges_ptr + cell, mask=first + cells < chunks, other=0.0))
+        )
+    tame = worst <= 80.0
+    cells = tl.arange(0, block_j)
+    place = ((row * stretches + mark) * size_i + at_i[:, None]) * size_j + cells[None, :]
+    there = in_i[:, None] & (cells < size_j)[None, :]
+    # [i]
+    ends = tl.sum(
+        tl.load(S_marks_ptr + place, mask=there, other=0.0).to(acc) * tl.load(
+        d_S_marks_ptr + place, mask=there, other=0.0
+    ).to(
+            acc
+        ),
+        axis=1,
     )
-    call.run(
-        forward_summary_kernel,
-        blocks,
-        [k, v, g, None, None, S_end, S_product_end],
-        (4, 4, 4, 4, 4, 4, 4),
-        reverse=reverse,
-        split=split,
-    )
-    return (call.carries(states[0], 0.0, S_end, S_product_end, split, behind=False),)
+    for n in range(0, stretch // steps):
+        chunk = mark * (stretch // steps) + (n if reverse else stretch // steps - 1 - n)
+        u = tl.arange(0, steps)
+        u = steps - 1 - u if not reverse else u
+        at_clock = chunk * steps + u
+        in_clock = at_clock < T
+        # [clock, i]
+        q_at = (
+            q_ptr
+            + b * q_stride_b
+            + at_clock[:, None] * q_stride_clock
+            + at_h * q_stride_h
+            + at_i[None, :] * q_stride_i
+        )
+        q = tl.load(q_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+        # [clock, i]
+        k_at = (
+            k_ptr
+            + b * k_stride_b
+            + at_clock[:, None] * k_stride_clock
+            + at_h * k_stride_h
+            + at_i[None, :] * k_stride_i
+        )
+        k_2 = tl.load(k_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+        # [clock, i]
+        g_at = (
+            g_ptr
+            + b * g_stride_b
+            + at_clock[:, None] * g_stride_clock
+            + at_h * g_stride_h
+            + at_i[None, :] * g_stride_i
+        )
+        g = tl.load(g_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+        # [clock, i]
+        d_k_3_at = (
+            d_k_3_ptr
+            + b * d_k_3_stride_b
+            + at_clock[:, None] * d_k_3_stride_clock
+            + at_h * d_k_3_stride_h
+            + at_i[None, :] * d_k_3_stride_i
+        )
+        d_k_3 = tl.load(d_k_3_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+        # [clock, i]
+        d_q_3_at = (
+            d_q_3_ptr
+            + b * d_q_3_stride_b
+            + at_clock[:, None] * d_q_3_stride_clock
+            + at_h * d_q_3_stride_h
+            + at_i[None, :] * d_q_3_stride_i
+        )
+        d_q_3 = tl.load(d_q_3_at, mask=in_clock[:, None] & in_i[None, :], other=0.0).to(acc)  # [clock, i]
+        logs = tl.where(in_clock[:, None] & in_i[None, :], g, 0.0) * 1.4426950408889634  # [clock, i]
+        half = 0.5 * tl.sum(logs, 0)
+        after = tl.cumsum(logs, 0, reverse=True) - half[None, :]  # [clock, i]
+        g_write = tl.where(tame, tl.exp2(-after), 1.0)  # [clock, i]
+        g_after = tl.where(tame, tl.exp2(after), 1.0)  # [clock, i]
+        d_q_3_back = d_q_3 * g_after  # [clock, i]
+        flux_2 = q * d_q_3_back  # [clock, i]
+        d_k_3_back = d_k_3 * g_write  # [clock, i]
+        flux_3 = flux_2 - k_2 * d_k_3_back  # [clock, i]
+        flux = tl.where(in_clock[:, None] & in_i[None, :], flux_3, 0.0)  # [clock, i]
+        d_g = tl.where(g < -17.0, 0.0, tl.cumsum(flux, 0) + ends[None, :])  # [clock, i]
+        ends += tl.sum(flux, 0)
+        # [clock, i]
+        d_q_out_at = (
+            d_q_out_ptr
+            + b * d_q_out_stride_b
+            + at_clock[:, None] * d_q_out_stride_clock
+            + at_h * d_q_out_stride_h
+            + at_i[None, :] * d_q_out_stride_i
+        )
+        tl.store(d_q_out_at, d_q_3_back, mask=in_clock[:, None] & in_i[None, :])
+        # [clock, i]
+        d_k_out_at = (
+            d_k_out_ptr
+            + b * d_k_out_stride_b
+            + at_clock[:, None] * d_k_out_stride_clock
+            + at_h * d_k_out_stride_h
+            + at_i[None, :] * d_k_out_stride_i
+        )
+        tl.store(d_k_out_at, d_k_3_back, mask=in_clock[:, None] & in_i[None, :])
+        # [clock, i]
+        d_g_out_at = (
+            d_g_out_ptr
+            + b * d_g_out_stride_b
+            + at_clock[:, None] * d_g_out_stride_clock
+            + at_h * d_g_out_stride_h
+            + at_i[None, :] * d_g_out_stride_i
+        )
+        tl.store(d_g_out_at, d_g, mask=in_clock[:, None] & in_i[None, :])
 
 
-def backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse):
-    """The gradients of states behind each chunk."""
-    q, _, _, g = inputs
-    (dy_o,) = grad_outputs
-    blocks = BACKWARD_SUMMARY_TILING.blocks(call)
-    d_S_end = call.new((split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"))
-    d_S_product_end = call.new(
-        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real")
-    )
-    call.run(
-        backward_summary_kernel,
-        blocks,
-        [q, g, dy_o, None, None, d_S_end, d_S_product_end],
-        (4, 4, 4, 4, 4, 4, 4),
-        reverse=not reverse,
-        split=split.back,
-    )
-    return (call.carries(grad_final[0], 0.0, d_S_end, d_S_product_end, split, behind=True),)
-
-
-def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=1):
+def forward_recurrent(inputs, params, states, reverse, save, final=True):
     """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     q, k, v, g = inputs
     (S,) = states
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = FORWARD_TILING.blocks(call)
-    split = call.split(blocks, chunks, SEGMENT)
-    if split.chunks > 1:
-        (S,) = forward_carries(call, split, inputs, params, states, reverse)
     o = call.shares(
         blocks.along("i"), (call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0)
     )
     S_end = call.new(
-        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
     )
     S_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"], call.sizes["j"]),
@@ -1371,12 +2696,11 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
         segment=SEGMENT,
         save=save,
         reverse=reverse,
-        split=split,
     )
-    return (launch.total(o, 4),), (split.last(S_end),) if final else (), (S_saved,) if save else ()
+    return (launch.total(o, 4),), (S_end,) if final else (), (S_saved,) if save else ()
 
 
-def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=1):
+def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse):
     """Gradients of inputs, params and initial states."""
     q, k, v, g = inputs
     (S_saved,) = saved
@@ -1384,9 +2708,6 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     (d_S_end,) = grad_final
     call = launch.Call(SPEC, (*inputs, *params, *states))
     blocks = BACKWARD_TILING.blocks(call)
-    split = call.split(blocks, chunks, SEGMENT)
-    if split.chunks > 1:
-        (d_S_end,) = backward_carries(call, split, inputs, params, grad_outputs, grad_final, reverse)
     d_q = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype
     )
@@ -1400,12 +2721,12 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         blocks.along("j"), (call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[3].dtype
     )
     d_S_start = call.new(
-        (split.rows, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
         call.dtype("real"),
         when=states[0] is not None,
     )
     S_scratch = call.new(
-        (split.rows * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")),
+        (call.batch * blocks.per_sequence, blocks.starts(SEGMENT), blocks.cells("i", "j")),
         call.dtype("real"),
         when=blocks.starts(SEGMENT) > 0,
     )
@@ -1416,28 +2737,233 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
         (4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 4),
         segment=SEGMENT,
         reverse=reverse,
-        split=split,
         scratch=[S_scratch],
     )
     return (
         (launch.total(d_q, 4), launch.total(d_k, 4), launch.total(d_v, 4), launch.total(d_g, 4)),
         (),
-        (split.first(d_S_start),),
+        (d_S_start,),
     )
 
 
 def forward_chunked(inputs, params, states, reverse, save, final=True):
-    """The same, the time split where that keeps more of the chip busy."""
-    return forward_recurrent(inputs, params, states, reverse, save, final, chunks=None)
+    """The same, chunks as products of queries, keys and values; not in fp64."""
+    q, k, v, g = inputs
+    (S,) = states
+    call = launch.Call(SPEC, (*inputs, *params, *states))
+    blocks = FORWARD_RECALL_0_TILING.blocks(call)
+    halves_g, ranges_g = FORWARD_RECALL_0_TILING.tilts(call, blocks, "i")
+    blocks = FORWARD_RECALL_0_TILING.of_steps(call, blocks.unroll, "i")
+    handed_k_tilted = call.new(
+        (call.batch, call.time, call.sizes["h"], call.sizes["i"]), FORWARD_RECALL_0_TILING.tilted_dtype(call)
+    )
+    handed_q_tilted = call.new(
+        (call.batch, call.time, call.sizes["h"], call.sizes["i"]), FORWARD_RECALL_0_TILING.tilted_dtype(call)
+    )
+    call.run(
+        forward_tilt_0_kernel,
+        blocks,
+        [q, k, g, handed_k_tilted, handed_q_tilted],
+        (4, 4, 4, 4, 4),
+        [halves_g, ranges_g],
+        tiles=recall.chunks(call, blocks.unroll),
+        reverse=reverse,
+    )
+    blocks = FORWARD_RECALL_0_TILING.blocks(call)
+    S_segments = FORWARD_RECALL_0_TILING.segments(call, blocks)
+    S_starts = S
+    if S_segments.chunks > 1:
+        S_starts = S_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+        S_kept_i = S_segments.kept(call, (call.sizes["h"],), (call.sizes["i"],))
+        call.run(
+            forward_span_0_kernel,
+            FORWARD_SPAN_0_TILING.blocks(call),
+            [v, handed_k_tilted, S_starts],
+            (4, 4, 5),
+            [halves_g, S_kept_i, ranges_g],
+            **FORWARD_SPAN_0_TILING.flags(call),
+            reverse=reverse,
+            split=S_segments,
+        )
+        S_segments.carry(call, S, S_starts, None, S_kept_i, None, reverse=reverse)
+    o = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
+    S_end = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
+    )
+    call.run(
+        forward_recall_0_kernel,
+        blocks,
+        [v, handed_k_tilted, handed_q_tilted, S_starts, o, S_end],
+        (4, 4, 4, 5, 4, 4),
+        [halves_g, ranges_g],
+        **FORWARD_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        split=S_segments,
+    )
+    call.run(
+        forward_recall_0_steps_kernel,
+        FORWARD_RECALL_0_TILING.stepwise(call),
+        [q, k, v, g, S, o, S_end],
+        (4, 4, 4, 4, 4, 4, 4),
+        [ranges_g],
+        span=blocks.unroll,
+        reverse=reverse,
+    )
+    return (o,), (S_end,) if final else (), ()
 
 
 def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):
-    """The same, the time split where that keeps more of the chip busy."""
-    return backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, reverse, chunks=None)
+    """Gradients of inputs, params and initial states."""
+    q, k, v, g = inputs
+    (S_end,) = states
+    (dy_o,) = grad_outputs
+    (d_S_end,) = grad_final
+    call = launch.Call(SPEC, (*inputs, *params, *states))
+    blocks = BACKWARD_RECALL_0_TILING.blocks(call)
+    halves_g, ranges_g = BACKWARD_RECALL_0_TILING.tilts(call, blocks, "i")
+    blocks = BACKWARD_RECALL_0_TILING.of_steps(call, blocks.unroll, "i")
+    handed_q_tilted = call.new(
+        (call.batch, call.time, call.sizes["h"], call.sizes["i"]), BACKWARD_RECALL_0_TILING.tilted_dtype(call)
+    )
+    handed_k_tilted = call.new(
+        (call.batch, call.time, call.sizes["h"], call.sizes["i"]), BACKWARD_RECALL_0_TILING.tilted_dtype(call)
+    )
+    call.run(
+        backward_tilt_0_kernel,
+        blocks,
+        [q, k, g, handed_q_tilted, handed_k_tilted],
+        (4, 4, 4, 4, 4),
+        [halves_g, ranges_g],
+        tiles=recall.chunks(call, blocks.unroll),
+        reverse=reverse,
+    )
+    blocks = BACKWARD_RECALL_0_TILING.blocks(call)
+    marks_S = BACKWARD_RECALL_0_TILING.marks(call)
+    S_segments = BACKWARD_RECALL_0_TILING.segments(call, blocks)
+    S_starts = S_end
+    if S_segments.chunks > 1:
+        S_starts = S_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+        S_kept_i = S_segments.kept(call, (call.sizes["h"],), (call.sizes["i"],))
+        call.run(
+            backward_span_0_kernel,
+            BACKWARD_SPAN_0_TILING.blocks(call),
+            [v, handed_k_tilted, S_starts],
+            (4, 4, 5),
+            [halves_g, S_kept_i, ranges_g],
+            **BACKWARD_SPAN_0_TILING.flags(call),
+            reverse=reverse,
+            split=S_segments,
+        )
+        S_segments.carry(call, S_end, S_starts, None, S_kept_i, None, reverse=reverse)
+    handed_d_q_3 = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
+    call.run(
+        backward_recall_0_kernel,
+        blocks,
+        [v, dy_o, handed_k_tilted, S_starts, handed_d_q_3],
+        (4, 4, 4, 5, 4),
+        [marks_S, halves_g, ranges_g],
+        **BACKWARD_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        marks=recall.STRETCH // blocks.unroll,
+        split=S_segments,
+    )
+    call.run(
+        backward_recall_0_steps_kernel,
+        BACKWARD_RECALL_0_TILING.stepwise(call),
+        [k, v, g, dy_o, S_end, handed_d_q_3],
+        (4, 4, 4, 4, 4, 4),
+        [marks_S, ranges_g],
+        span=blocks.unroll,
+        reverse=reverse,
+        marks=recall.STRETCH,
+    )
+    blocks = BACKWARD_RECALL_1_TILING.blocks(call)
+    marks_d_S = BACKWARD_RECALL_1_TILING.marks(call)
+    d_S_segments = BACKWARD_RECALL_1_TILING.segments(call, blocks)
+    d_S_starts = d_S_end
+    if d_S_segments.chunks > 1:
+        d_S_starts = d_S_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+        d_S_kept_i = d_S_segments.kept(call, (call.sizes["h"],), (call.sizes["i"],))
+        call.run(
+            backward_span_1_kernel,
+            BACKWARD_SPAN_1_TILING.blocks(call),
+            [dy_o, handed_q_tilted, d_S_starts],
+            (4, 4, 5),
+            [halves_g, d_S_kept_i, ranges_g],
+            **BACKWARD_SPAN_1_TILING.flags(call),
+            reverse=not reverse,
+            split=d_S_segments,
+        )
+        d_S_segments.carry(call, d_S_end, d_S_starts, None, d_S_kept_i, None, reverse=not reverse)
+    handed_d_k_3 = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
+    d_S_start = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
+        call.dtype("real"),
+        when=states[0] is not None,
+    )
+    call.run(
+        backward_recall_1_kernel,
+        blocks,
+        [v, dy_o, handed_q_tilted, d_S_starts, handed_d_k_3, d_S_start],
+        (4, 4, 4, 5, 4, 4),
+        [marks_d_S, halves_g, ranges_g],
+        **BACKWARD_RECALL_1_TILING.flags(call),
+        reverse=not reverse,
+        marks=recall.STRETCH // blocks.unroll,
+        split=d_S_segments,
+    )
+    call.run(
+        backward_recall_1_steps_kernel,
+        BACKWARD_RECALL_1_TILING.stepwise(call),
+        [q, v, g, dy_o, d_S_end, handed_d_k_3, d_S_start],
+        (4, 4, 4, 4, 4, 4, 4),
+        [marks_d_S, ranges_g],
+        span=blocks.unroll,
+        reverse=not reverse,
+        marks=recall.STRETCH,
+    )
+    blocks = BACKWARD_RECALL_2_TILING.blocks(call)
+    d_v = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), inputs[2].dtype)
+    call.run(
+        backward_recall_2_kernel,
+        blocks,
+        [dy_o, handed_q_tilted, handed_k_tilted, d_S_starts, d_v],
+        (4, 4, 4, 5, 4),
+        [halves_g, ranges_g],
+        **BACKWARD_RECALL_2_TILING.flags(call),
+        reverse=not reverse,
+        split=d_S_segments,
+    )
+    call.run(
+        backward_recall_2_steps_kernel,
+        BACKWARD_RECALL_2_TILING.stepwise(call),
+        [q, k, g, dy_o, d_S_end, d_v],
+        (4, 4, 4, 4, 4, 4),
+        [ranges_g],
+        span=blocks.unroll,
+        reverse=not reverse,
+    )
+    blocks = BACKWARD_RECALL_0_TILING.of_steps(call, blocks.unroll, "i")
+    d_q = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype)
+    d_k = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[1].dtype)
+    d_g = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[3].dtype)
+    call.run(
+        backward_flux_0_kernel,
+        blocks,
+        [q, k, g, handed_d_k_3, handed_d_q_3, d_q, d_k, d_g],
+        (4, 4, 4, 4, 4, 4, 4, 4),
+        [ranges_g, marks_S, marks_d_S],
+        tiles=recall.chunks(call, recall.STRETCH),
+        stretch=recall.STRETCH,
+        reverse=reverse,
+    )
+    return (d_q, d_k, d_v, d_g), (), (d_S_start,)
 
 
 def saved(form, batch, time, sizes):
     """Shapes and kinds of what forward saves for backward."""
+    if form == "chunked":
+        return ()
     segments = -(-time // SEGMENT)
     return (((batch, segments, sizes["h"], sizes["i"], sizes["j"]), "real"),)
 
@@ -1445,5 +2971,5 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
+operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, narrow=("chunked",))
 gla = operator

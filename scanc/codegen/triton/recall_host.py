@@ -1,0 +1,285 @@
+"""The Python functions of a module that launch the kernels of memories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from scanc.codegen.triton.host import Host, computed, dims_in_call, only_if, quoted, tensor_keys, there, tuple_of
+from scanc.codegen.triton.kernel import Kernel
+from scanc.codegen.triton.recall import recall_kernel
+from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
+from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
+from scanc.codegen.triton.recall_span import span_kernel
+from scanc.codegen.triton.recall_steps import steps_kernel
+from scanc.codegen.writer import Writer
+from scanc.ir.nodes import Kind, Output, Program
+from scanc.passes.differentiate import DIFFERENTIABLE
+
+
+@dataclass
+class Memories:
+    """The kernels of a plan, forward or backward, and the constants that they are laid out by."""
+
+    plan: Plan
+    way: str
+    kernels: list[Kernel] = field(default_factory=list)
+    sums: dict[str, Kernel] = field(default_factory=dict)
+    spans: dict[str, Kernel] = field(default_factory=dict)
+    first: list[Kernel] = field(default_factory=list)
+    steps: dict[int, Kernel] = field(default_factory=dict)
+    last: list[Kernel] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for i, first in enumerate(self.plan.first):
+            self.first.append(first_kernel(self.plan, first, f"{self.way}_tilt_{i}_kernel"))
+        for i, part in enumerate(self.plan.parts):
+            if part.sides:
+                self.steps[i] = steps_kernel(self.plan, part, f"{self.way}_recall_{i}_steps_kernel")
+            self.kernels.append(recall_kernel(self.plan, part, f"{self.way}_recall_{i}_kernel"))
+            if part.log("all") is not None and part.memory.name not in self.sums:
+                name = f"{self.way}_sums_{len(self.sums)}_kernel"
+                self.sums[part.memory.name] = sums_kernel(self.plan, part.memory, name)
+            if part.memory.name not in self.spans:
+                name = f"{self.way}_span_{len(self.spans)}_kernel"
+                self.spans[part.memory.name] = span_kernel(self.plan, part, name)
+        for i, last in enumerate(self.plan.last):
+            self.last.append(meet_kernel(self.plan, last, f"{self.way}_flux_{i}_kernel"))
+
+    @property
+    def all(self) -> list[Kernel]:
+        """Every kernel."""
+        return [*self.sums.values(), *self.spans.values(), *self.first, *self.kernels, *self.steps.values(), *self.last]
+
+    def tiling(self, kernel: Kernel) -> str:
+        """The constant that the kernel of a part or of a span is laid out by."""
+        return kernel.name.removesuffix("kernel").upper() + "TILING"
+
+    def tilings(self, name: str) -> list[str]:
+        """The constants, as statements."""
+        laid = list(zip(self.plan.parts, self.kernels, strict=True))
+        first = {part.memory.name: part for part in reversed(self.plan.parts)}
+        laid += [(first[memory], kernel) for memory, kernel in self.spans.items()]
+        found = []
+        for part, kernel in laid:
+            whole = part.values not in kernel.schedule.split
+            clock = self.plan.clock
+            reads = tuple(tuple(axis for axis in row if axis != clock) for row in kernel.rows if clock in row)
+            fields: dict[str, object] = {"grid": part.batch, "keys": part.keys, "values": part.values}
+            fields |= {
+                "rows": part.made.rows[0],
+                "columns": part.made.columns[0],
+                "whole": whole,
+                "reads": reads,
+                "tilted": bool(part.sides),
+            }
+            text = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in fields.items())])
+            found.append(f"{self.tiling(kernel)} = RecallTiling({text})".replace("'", '"'))
+        return found
+
+
+def write_forward_memories(out: Writer, found: Memories, program: Program) -> None:
+    """`forward_chunked` of a program whose states are memories; it saves nothing."""
+    with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
+        out.docstring("The same, chunks as products of queries, keys and values; not in fp64.")
+        host = Host(out, found.all[-1], {"end": "_end", "out": ""}, beside=found.all[:-1])
+        host.unpack("inputs", tensor_keys("in", program.inputs))
+        host.unpack("params", tensor_keys("in", program.params))
+        host.unpack("states", tensor_keys("start", program.states))
+        dtypes = {f"out:{o.name}": f"call.output({i})" for i, o in enumerate(program.outputs)}
+        _Launches(host, found, dtypes, {s.name: "final" for s in program.states}).write()
+        outputs = [host.result(f"out:{output.name}", Kind.REAL) for output in program.outputs]
+        ends = [host.variable(f"end:{state.name}") for state in program.states]
+        out.line(f"return {tuple_of(outputs)}, {only_if('final', ends)}, ()")
+
+
+def write_backward_memories(out: Writer, found: Memories, program: Program, adjoint: Program) -> None:
+    """`backward_chunked`: `adjoint` is that of `program`, whose states are memories."""
+    header = "def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
+    with out.block(header):
+        out.docstring("Gradients of inputs, params and initial states.")
+        host = Host(out, found.all[-1], {"end": "_start", "start": "_end", "out": ""}, beside=found.all[:-1])
+        host.unpack("inputs", tensor_keys("in", program.inputs))
+        host.unpack("params", tensor_keys("in", program.params))
+        host.unpack("states", tensor_keys("start", program.states))
+        cotangents = [(f"in:dy.{o.name}", program.types[o.value].kind) for o in program.outputs]
+        host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
+        host.unpack("grad_final", [(f"start:d.{s.name}", s.type.kind) for s in program.states])
+        smooth = [t for t in program.inputs if t.type.kind in DIFFERENTIABLE]
+        positions = {tensor.name: i for i, tensor in enumerate(program.inputs)}
+        dtypes = {f"out:d.{t.name}": f"inputs[{positions[t.name]}].dtype" for t in smooth}
+        given = there(program)
+        _Launches(host, found, dtypes, {f"d.{name}": when for name, when in given.items()}).write()
+        params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
+        groups = [
+            [host.result(f"out:d.{tensor.name}", Kind.REAL) for tensor in smooth],
+            [host.result(f"out:total.d.{tensor.name}", Kind.REAL, 2) for tensor in params],
+            [host.variable(f"end:d.{state.name}") for state in program.states],
+        ]
+        out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
+
+
+class _Launches:
+    """The launches of one function, in order."""
+
+    def __init__(self, host: Host, found: Memories, dtypes: dict[str, str], ends: dict[str, str]) -> None:
+        self.host, self.found, self.out = host, found, host.out
+        self.dtypes, self.ends = dtypes, ends
+        self.types = found.plan.program.types
+        self.summed: set[str] = set()
+        self.shared_out: set[str] = set()
+
+    def write(self) -> None:
+        self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
+        for first, kernel in zip(self.found.plan.first, self.found.first, strict=True):
+            self._write_first(first, kernel)
+        for i, part in enumerate(self.found.plan.parts):
+            self._write_part(i, part)
+        for last, kernel in zip(self.found.plan.last, self.found.last, strict=True):
+            self._write_last(last, kernel)
+
+    def _reverse(self, part: Part) -> str:
+        return "not reverse" if part.made.dual else "reverse"
+
+    def _write_part(self, i: int, part: Part) -> None:
+        out, host, kernel = self.out, self.host, self.found.kernels[i]
+        tiling = self.found.tiling(kernel)
+        out.line(f"blocks = {tiling}.blocks(call)")
+        scratch = []
+        flags = [f"**{tiling}.flags(call)", f"reverse={self._reverse(part)}"]
+        if part.marks:
+            marks = host.variable(f"scratch:marks.{part.made.state}")
+            out.line(f"{marks} = {tiling}.marks(call)")
+            scratch.append(marks)
+            flags.append("marks=recall.STRETCH // blocks.unroll")
+        ranges = [host.variable(f"scratch:ranges.{each.log}") for each in self.found.plan.first if part.sides]
+        if part.log("all") is not None:
+            name = f"{part.made.state}.sums"
+            sums = host.variable(f"scratch:{name}")
+            if name not in self.summed:
+                self.summed.add(name)
+                own = self.found.sums[part.memory.name]
+                out.line(f"{sums} = {tiling}.room(call, blocks)")
+                given = f"{own.name}, {tiling}.of_steps(call, blocks.unroll), {self._tensors(own)}, [{sums}]"
+                given += ", tiles=recall.chunks(call, blocks.unroll), apart=recall.apart(call)"
+                out.line(f"call.run({given}, reverse={self._reverse(part)})")
+            scratch += self._sums(part)
+            flags.append("apart=recall.apart(call)")
+        halves = [host.variable(f"scratch:halves.{log}") for _, log in part.sides]
+        self._share_out(part, tiling, halves, ranges)
+        flags.append(f"split={self._segments(part)}")
+        walked = [*scratch, *ranges]
+        scratch += [*halves, *ranges]
+        self._allocate(part.leaves, kernel)
+        if part.ends:
+            state = part.made.state
+            dims = ["call.batch", *dims_in_call(part.made.axes)]
+            host.new(f"end:{state}", Kind.REAL, dims, computed(Kind.REAL), self.ends[state])
+        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
+        out.line(f"call.run({given}, {', '.join(flags)})")
+        if part.sides:
+            own = self.found.steps[i]
+            given = f"{own.name}, {tiling}.stepwise(call), {self._tensors(own)}, [{', '.join(walked)}]"
+            flags = [f"reverse={self._reverse(part)}", *(["marks=recall.STRETCH"] if part.marks else [])]
+            out.line(f"call.run({given}, span=blocks.unroll, {', '.join(flags)})")
+        self._hand_on(part.leaves)
+
+    def _write_first(self, first: First, kernel: Kernel) -> None:
+        out, host = self.out, self.host
+        i = next(i for i, part in enumerate(self.found.plan.parts) if first.log in dict(part.sides).values())
+        tiling = self.found.tiling(self.found.kernels[i])
+        halves, ranges = (host.variable(f"scratch:{what}.{first.log}") for what in ("halves", "ranges"))
+        out.line(f"blocks = {tiling}.blocks(call)")
+        out.line(f'{halves}, {ranges} = {tiling}.tilts(call, blocks, "{first.axis}")')
+        out.line(f'blocks = {tiling}.of_steps(call, blocks.unroll, "{first.axis}")')
+        self._allocate(first.leaves, kernel, f"{tiling}.tilted_dtype(call)")
+        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{halves}, {ranges}]"
+        out.line(f"call.run({given}, tiles=recall.chunks(call, blocks.unroll), reverse=reverse)")
+        self._hand_on(first.leaves)
+
+    def _sums(self, part: Part) -> list[str]:
+        """The sums of logarithms of what decays all, and the same as rows for a descriptor."""
+        if part.log("all") is None:
+            return []
+        sums = self.host.variable(f"scratch:{part.made.state}.sums")
+        return [sums, f"recall.rows({sums}, blocks.unroll)"]
+
+    def _segments(self, part: Part) -> str:
+        return self.host.variable(f"scratch:{part.made.state}.segments")
+
+    def _share_out(self, part: Part, tiling: str, halves: Sequence[str], ranges: Sequence[str]) -> None:
+        """How the time of a memory is shared out, and the states that segments begin with where there are several."""
+        out, host, made = self.out, self.host, part.made
+        if made.state in self.shared_out:
+            return
+        self.shared_out.add(made.state)
+        kernel = self.found.spans[part.memory.name]
+        own = self.found.tiling(kernel)
+        segments, start = self._segments(part), host.variable(f"start:{made.state}")
+        starts = host.variable(f"scratch:{made.state}.starts")
+        sums = self._sums(part)
+        along = [*("" for _ in sums[:1]), *(part.keys if where == "keys" else part.values for where, _ in part.sides)]
+        kept = {axis: host.variable(f"scratch:{made.state}.kept{'.' if axis else ''}{axis}") for axis in along}
+        sides = [kept.get(axis, "None") for axis in ("", *made.rows, *made.columns)]
+        out.line(f"{segments} = {tiling}.segments(call, blocks)")
+        out.line(f"{starts} = {start}")
+        with out.block(f"if {segments}.chunks > 1:"):
+            out.line(f"{starts} = {segments}.states(call, {tuple_of(dims_in_call(made.axes))})")
+            for axis, name in kept.items():
+                dims = ", ".join(map(tuple_of, (dims_in_call(part.batch), dims_in_call([axis] if axis else []))))
+                out.line(f"{name} = {segments}.kept(call, {dims})")
+            scratch = ", ".join([*sums, *halves, *kept.values(), *ranges])
+            flags = f"**{own}.flags(call), reverse={self._reverse(part)}, split={segments}"
+            flags += ", apart=recall.apart(call)" if sums else ""
+            given = f"{own}.blocks(call), {self._tensors(kernel)}, [{scratch}]"
+            out.line(f"call.run({kernel.name}, {given}, {flags})")
+            out.line(f"{segments}.carry(call, {start}, {starts}, {', '.join(sides)}, reverse={self._reverse(part)})")
+        host.alias(f"given:{made.state}", start)
+        host.alias(f"start:{made.state}", starts)
+
+    def _write_last(self, last: Last, kernel: Kernel) -> None:
+        out, host, plan = self.out, self.host, self.found.plan
+        tiling = self.found.tiling(self.found.kernels[0])
+        along = f', "{last.axis}"' if last.axis else ""
+        steps = "blocks.unroll" if last.axis else "recall.STRETCH"
+        out.line(f"blocks = {tiling}.of_steps(call, {steps}{along})")
+        self._allocate(last.leaves, kernel)
+        tilted = any(first.axis == last.axis for first in plan.first)
+        scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
+        if last.meet is not None:
+            scratch += [host.variable(f"scratch:marks.{part.made.state}") for part in plan.parts if part.marks]
+        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
+        tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
+        out.line(f"call.run({given}, {tiles}, reverse=reverse)")
+        self._hand_on(last.leaves)
+
+    def _tensors(self, kernel: Kernel) -> str:
+        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in kernel.arguments])
+        return f"[{', '.join(self.host.variable(argument.host) for argument in kernel.arguments)}], {ranks}"
+
+    def _allocate(self, leaves: Sequence[Output], kernel: Kernel, dtype: str = computed(Kind.REAL)) -> None:
+        clock = self.found.plan.clock
+        for output in leaves:
+            key = f"out:{output.name}"
+            axes = self.types[output.value].axes
+            dims = ["call.time" if axis == clock else dim for axis, dim in zip(axes, dims_in_call(axes), strict=True)]
+            lead = ["call.batch", *(["recall.chunks(call, blocks.unroll)"] if output.name.startswith("total.") else [])]
+            given = self.dtypes.get(key, dtype)
+            over = kernel.schedule.partial_over(output.value)
+            if over:
+                programs = f"blocks.along({', '.join(map(quoted, over))})"
+                made = f"call.shares({programs}, {tuple_of([*lead, *dims])}, {given}, narrow=True)"
+                self.out.line(f"{self.host.variable(key)} = {made}")
+            else:
+                self.host.new(key, Kind.REAL, [*lead, *dims], given)
+
+    def _hand_on(self, leaves: Sequence[Output]) -> None:
+        """What later kernels read, its partial sums added."""
+        for output in leaves:
+            if output.name.startswith("handed."):
+                key = f"out:{output.name}"
+                whole = self.host.result(key, Kind.REAL)
+                name = self.host.variable(key)
+                if whole != name:
+                    self.out.line(f"{name} = {whole}")
+                self.host.alias(f"in:{output.value}", name)
