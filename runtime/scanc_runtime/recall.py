@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -22,7 +23,8 @@ STRETCH = 256
 _ALONG, _EACH, _LANES = 32, 16, 32
 """Of an axis along which decays differ in a program that tilts or sums flux; numbers of a thread; threads of a warp."""
 _ALONE = 1 << 12  # numbers of a state in a program that walks step by step
-_SHARED = 225_000  # bytes of shared memory of a program, of 227 KB on Hopper
+_SPARE = 7_448  # bytes of a multiprocessor's shared memory that the estimate leaves
+_HOPPER = 232_448  # bytes that a program may have there
 _WIDE = 128  # keys or values of fp32 with which registers are left for 32 steps
 _LEAST = 16  # of each dimension of a product of matrices
 _MOST = 1 << 14  # numbers of a state that a program holds
@@ -134,7 +136,8 @@ class RecallTiling:
     def marks(self, call: Call) -> Any:
         """Memory for states at the ends of stretches of steps: [rows, stretches, rows of the state, columns]."""
         sizes = call.sizes[self.rows], call.sizes[self.columns]
-        return call.new((self._rows(call), chunks(call, STRETCH), *sizes), call.stored)
+        dtype = torch.float32 if call.stored == torch.float16 else call.stored  # sums may be past the largest half
+        return call.new((self._rows(call), chunks(call, STRETCH), *sizes), dtype)
 
     def _rows(self, call: Call) -> int:
         return call.batch * prod(call.sizes[axis] for axis in self.grid)
@@ -170,7 +173,7 @@ class RecallTiling:
         tiles = [prod(constants[f"block_{axis}"] for axis in axes) for axes in self.reads]
         loaded = steps * sum(tiles) * call.stored.itemsize
         rest = steps * (2 * (keys + block) + steps) * call.stored.itemsize
-        room = _SHARED if alone else _SHARED // 2
+        room = (_shared(call.device) - _SPARE) // (1 if alone else 2)
         ahead = max(0, min(2 if alone and not wide else 1, (room - rest) // max(1, loaded)))
         constants["stages"] = _forced.stages or 1 + ahead
         programs = {axis: sizes[axis] for axis in self.grid} | {self.values: max(1, -(-sizes[self.values] // block))}
@@ -200,6 +203,15 @@ def rows(sums: Any, steps: int) -> TensorDescriptor:
     """Sums as rows of which a kernel loads some steps."""
     long = max(1, sums.shape[-1])
     return TensorDescriptor(sums, [max(1, sums.numel() // long), long], [long, 1], [1, steps])
+
+
+@cache
+def _shared(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have."""
+    if device.type != "cuda":
+        return _HOPPER
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", 0) or properties.shared_memory_per_block)
 
 
 def _power(size: int) -> int:

@@ -145,6 +145,20 @@ def test_values_and_gradients(body: str, tmp_path_factory: pytest.TempPathFactor
     compare(text, folder, 16, True)
 
 
+TWO = {
+    "of rows, apart": "S = exp(-abs(g))*S + k*v\nR = exp(-abs(q))*R + q*v",
+    "of rows, the same": "S = exp(-abs(g))*S + k*v\nR = exp(-abs(g))*R + q*v",
+    "of all": "S = exp(-f*f)*S + k*v\nR = exp(-w*w)*R + q*v",
+    "of all and of rows": "S = exp(-f*f)*S + k*v\nR = exp(-abs(g))*R + q*v",
+}
+
+
+@pytest.mark.parametrize("body", TWO.values(), ids=TWO.keys())
+def test_two_memories(body: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = f"scan s\n{HEAD}state R[h,i,j]\n{body}\no = q·S + k·R\noutput o[h,j]"
+    compare(text, tmp_path_factory.getbasetemp(), 40, False, {"h": 2, "i": 5, "j": 8})
+
+
 def strong(inputs: dict[str, Tensor]) -> None:
     """Decays of one head that no tilt can hold, of another that are none, or leave nothing."""
     inputs["g"][:, :, 0] *= 40

@@ -30,7 +30,11 @@ def refused(text: str) -> dict[str, str]:
         ("gru", f"h: nonlinear, its Jacobian mixes d; {NOT_ITS_OWN}"),
         ("delta_rule", f"S: DPLR: diagonal plus rank 1 over i, input-dependent; {NOT_ITS_OWN}"),
         ("viterbi", f"p: dense over s over max-plus, input-dependent; {NOT_ITS_OWN}"),
-        ("linear_attention", f"S: outer product: identity; {NOT_ITS_OWN}: the gradient of S reads z"),
+        (
+            "linear_attention",
+            f"S: outer product: identity; {NOT_ITS_OWN}: the gradient of S reads z; "
+            "nor a memory in products: it has other states than memories",
+        ),
         (
             "hgrn",
             f"h: diagonal over d, input-dependent, growth possible; {NOT_ITS_OWN}: the next value of h.re reads h.im",

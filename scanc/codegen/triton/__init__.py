@@ -89,7 +89,7 @@ def emit_functions(
     saved = again.states if again else ()
     names = {state.name for state in saved}
     kept = [s for s in discrete.states if names.intersection((s.name, f"{s.name}.re", f"{s.name}.im"))]
-    memories = _memories(remembered)
+    memories, no_products = _memories(remembered)
     summaries, why = ({}, "") if memories else _summaries(forward, smooth(adjoint), classes or {})
     chunked = bool(summaries)
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
@@ -152,7 +152,7 @@ def emit_functions(
         functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = [*([] if single else [_NO_PARALLEL["chunked" in forms]])]
-    refused += [] if "chunked" in forms else [("chunked", why)]
+    refused += [] if "chunked" in forms else [("chunked", "; ".join(filter(None, (why, no_products))))]
     own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if memories else ()))
     long = ("parallel", _LONG[single.light]) if single else None
     narrow = ("chunked",) if memories else ()
@@ -160,14 +160,14 @@ def emit_functions(
     return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow)
 
 
-def _memories(remembered: tuple[Program, Program] | None) -> list[Memories]:
-    """The kernels of a program's memories, forward and backward, if it has such kernels."""
+def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[Memories], str]:
+    """The kernels of a program's memories, forward and backward; none, and the reason, where it has no such kernels."""
     if remembered is None:
-        return []
+        return [], ""
     try:
-        return [Memories(plan(remembered[0]), "forward"), Memories(plan(remembered[1]), "backward")]
-    except NoRecall:
-        return []
+        return [Memories(plan(remembered[0]), "forward"), Memories(plan(remembered[1]), "backward")], ""
+    except NoRecall as error:
+        return [], f"nor a memory in products: {error}"
 
 
 def _step_imports(source: str) -> tuple[str, ...]:

@@ -247,7 +247,7 @@ class _Launches:
         tilted = any(first.axis == last.axis for first in plan.first)
         scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
         if last.meet is not None:
-            scratch += [host.variable(f"scratch:marks.{part.made.state}") for part in plan.parts if part.marks]
+            scratch += [host.variable(f"scratch:marks.{made.state}") for made in plan.marked(last)]
         given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
         tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
         out.line(f"call.run({given}, {tiles}, reverse=reverse)")

@@ -142,6 +142,11 @@ class Last:
     axis: str | None
     leaves: list[Output] = field(default_factory=list)
 
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """The memory and its dual whose product is known now and then."""
+        return self.meet.args[:2] if self.meet is not None else ()
+
 
 @dataclass
 class Plan:
@@ -159,6 +164,10 @@ class Plan:
     handed: list[str]
     tilts: dict[str, Tilt]
     rounded: set[str]
+
+    def marked(self, last: Last) -> list[Memory]:
+        """The memories that are written down now and then for a last kernel."""
+        return [part.made for part in self.parts if part.marks and part.memory.name in last.memories]
 
 
 def plan(program: Program) -> Plan:
@@ -266,9 +275,10 @@ class _Assignment:
                     self.home.setdefault(backs[part.result], i)
             elif isinstance(stage, Part):
                 self.home |= dict.fromkeys((stage.recall.name, stage.result), i)
+                logs = dict(stage.sides)
                 for place, name in stage.tilted.items():
-                    axis = stage.values if place == 2 else stage.keys
-                    self.home[name] = next(k for k, first in enumerate(found.first) if first.axis == axis)
+                    log = logs["values" if place == 2 else "keys"]
+                    self.home[name] = next(k for k, first in enumerate(found.first) if first.log == log)
         self.level: dict[str, int] = {}
         for instr in self.made.values():
             if not isinstance(instr.op, Memory):
@@ -292,7 +302,7 @@ class _Assignment:
                 own = stage.meet.args[2:]
             self._hand(i, [*own, *(output.value for output in stage.leaves)])
         seen: set[str] = set()
-        met = {name for last in found.last if last.meet is not None for name in last.meet.args[:2]}
+        met = {name for last in found.last for name in last.memories}
         for part in found.parts:
             name = part.memory.name
             part.ends = name not in seen and not part.made.against

@@ -172,12 +172,12 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
     ranges = [kernel.scratch(f"{log}_ranges", f"scratch:ranges.{log}", "[rows, chunks]").pointer for log in told]
     marks, sizes = [], list[str]()
     if meet is not None:
-        states = [each.made.state for each in found.parts if each.marks]
+        states = [each.state for each in found.marked(last)]
         marks = [kernel.scratch(f"{n}_marks", f"scratch:marks.{n}", "[rows, marks, *sides]").pointer for n in states]
     if ranges:
         write_tame(out, ranges)
     if meet is not None:
-        made = next(each.made for each in found.parts if each.marks)
+        made = found.marked(last)[0]
         (rows,), (columns,) = made.rows, made.columns
         _write_ends(out, axis, rows, columns, marks)
         sizes = [f"size_{each}" for each in (rows, columns) if each != axis]

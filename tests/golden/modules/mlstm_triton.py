@@ -9,7 +9,7 @@ Stages:
 Forms: recurrent.
     not parallel: the triton target walks the steps in order instead: form recurrent
     not chunked: C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the
-        next value of C reads m
+        next value of C reads m; nor a memory in products: it has other states than memories
 
 mlstm(q, k, v, ig, fg):
     input   q   [B, T, h, i]
@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="f838ed283ce4",
+    digest="614fd688e227",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -78,7 +78,7 @@ SPEC = Spec(
     forms=("recurrent",),
     refused=(
         ("parallel", "the triton target walks the steps in order instead: form recurrent"),
-        ("chunked", "C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the next value of C reads m"),
+        ("chunked", "C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the next value of C reads m; nor a memory in products: it has other states than memories"),
     ),
     order=("q", "k", "v", "ig", "fg"),
 )
