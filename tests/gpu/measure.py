@@ -56,11 +56,14 @@ def errors(
     blocks: dict[str, int] | None = None,
     warps: int | None = None,
 ) -> Row:
-    """Values and gradients (initial and final states included) of one forward and backward."""
-    row = Row(name, dtype)
+    """Values and gradients (initial and final states included) of one forward and backward.
+
+    A layout is forced on the form recurrent; memories have layouts of their own (`test_memories.py`).
+    """
+    row, own = Row(name, dtype), bool(blocks or warps)
     try:
-        with forced(blocks, warps) if blocks or warps else nullcontext():
-            row.errors = _errors(name, DTYPES[dtype], width, time)
+        with forced(blocks, warps) if own else nullcontext():
+            row.errors = _errors(name, DTYPES[dtype], width, time, "recurrent" if own else "auto")
     except Exception as error:
         row.failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         return row
@@ -75,7 +78,7 @@ def _worst(found: dict[str, float]) -> float:
     return max(found.values(), key=lambda e: float("inf") if e != e else e, default=0.0)
 
 
-def _errors(name: str, dtype: torch.dtype, width: int, time: int) -> dict[str, float]:
+def _errors(name: str, dtype: torch.dtype, width: int, time: int, form: str) -> dict[str, float]:
     program = program_of(name)
     inputs, params, initial = random_arguments(
         program, batch=2, time=time, sizes=sizes_of(program, width), dtype=torch.float64
@@ -87,7 +90,7 @@ def _errors(name: str, dtype: torch.dtype, width: int, time: int) -> dict[str, f
     here = {key: _leaf(x.cuda()) for key, x in {**inputs, **params, **initial}.items()}
     state = {key: here[key] for key in initial}
     got, last = operator(
-        **{key: here[key] for key in (*inputs, *params)}, initial_state=state or None, return_state=True
+        **{key: here[key] for key in (*inputs, *params)}, initial_state=state or None, return_state=True, form=form
     )
     names = [output.name for output in program.outputs]
     got = dict(zip(names, got if isinstance(got, tuple) else (got,), strict=True))
