@@ -172,18 +172,10 @@ class Plan:
 
 def plan(program: Program) -> Plan:
     """The kernels of a program whose states are memories. Raises NoRecall."""
+    _check(program)
     before = summed_last(program)
     program, clock = timed(fluxes(before))
     made = {instr.name: instr for instr in program.instrs}
-    memories = [instr for instr in made.values() if isinstance(instr.op, Memory)]
-    states = {instr.op.state for instr in memories if isinstance(instr.op, Memory)}
-    if not memories or any(state.name not in states for state in program.states):
-        raise NoRecall("it has other states than memories")
-    for instr in memories:
-        _check(instr)
-    for instr in made.values():
-        if instr.type.kind not in (Kind.REAL, Kind.BOOL, Kind.INT):
-            raise NoRecall("it has complex values")
     parts = [_part(program, instr, made, clock) for instr in made.values() if isinstance(instr.op, Recall)]
     if not parts:
         raise NoRecall("nothing is recalled")
@@ -239,18 +231,24 @@ def _axis(meet: Instr, made: Mapping[str, Instr]) -> str | None:
     return side[0] if side else None
 
 
-def _check(instr: Instr) -> None:
-    op = instr.op
-    assert isinstance(op, Memory)
-    if len(op.rows) != 1 or len(op.columns) != 1:
-        raise NoRecall(f"{op.state} has several axes on one side")
-    if any(raw for _, raw in op.decays):
-        raise NoRecall(f"{op.state} decays by what is no exponential")
-    if len(op.writes) != 1:
-        raise NoRecall(f"{op.state} takes on other than one product")
-    sides = [side for side, _ in op.decays]
-    if "both" in sides and len(sides) > 1:
-        raise NoRecall(f"{op.state} decays as a whole and along a side")
+def _check(program: Program) -> None:
+    """Raises NoRecall for what no kernel of these can do."""
+    memories = [instr.op for instr in program.instrs if isinstance(instr.op, Memory)]
+    states = {op.state for op in memories}
+    if not memories or any(state.name not in states for state in program.states):
+        raise NoRecall("it has other states than memories")
+    if any(instr.type.kind not in (Kind.REAL, Kind.BOOL, Kind.INT) for instr in program.instrs):
+        raise NoRecall("it has complex values")
+    for op in memories:
+        if len(op.rows) != 1 or len(op.columns) != 1:
+            raise NoRecall(f"{op.state} has several axes on one side")
+        if any(raw for _, raw in op.decays):
+            raise NoRecall(f"{op.state} decays by what is no exponential")
+        if len(op.writes) != 1:
+            raise NoRecall(f"{op.state} takes on other than one product")
+        sides = [side for side, _ in op.decays]
+        if "both" in sides and len(sides) > 1:
+            raise NoRecall(f"{op.state} decays as a whole and along a side")
 
 
 class _Assignment:
