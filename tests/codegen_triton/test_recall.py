@@ -34,6 +34,7 @@ SPECS = {
     "a gate, read before": "o = q · S\nS = exp(-f*f)*S + k*v",
     "factors of each step": "S = exp(-f*f)*S + f*k*v\no = (q*f) · S",
     "read before, with a bonus": "o = q · (S + u*k*v)\nS = S + k*v",
+    "a bonus of factors, decays of rows": "o = q · (S + k*(f*v))\nS = exp(-abs(g))*S + k*f*v",
     "features": "S = S + softplus(k)*v\no = softplus(q) · S",
     "read over columns": "S = exp(-f*f)*S + k*v\np = S · v\no = sum[i](p)*v",
     "decays of rows": "S = exp(-abs(g))*S + k*v\no = q · S",

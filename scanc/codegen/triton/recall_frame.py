@@ -91,6 +91,7 @@ class RowsFrame(TimedFrame):
         self._write_spread(out)
         out.line("b = program")
         self._write_lanes(out, ())
+        self._write_leads(out)
 
 
 def reads_of(program: Program, wanted: Iterable[str], own: Collection[str] = ()) -> list[Read]:
