@@ -239,6 +239,8 @@ def _check(program: Program) -> None:
         raise NoRecall("it has other states than memories")
     if any(instr.type.kind not in (Kind.REAL, Kind.BOOL, Kind.INT) for instr in program.instrs):
         raise NoRecall("it has complex values")
+    if len({(op.axes, op.rows, op.columns) for op in memories}) > 1:
+        raise NoRecall("memories have different axes")
     for op in memories:
         if len(op.rows) != 1 or len(op.columns) != 1:
             raise NoRecall(f"{op.state} has several axes on one side")
