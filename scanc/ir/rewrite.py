@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scanc.ir.build import Builder
@@ -74,3 +74,23 @@ def roots(program: Program) -> set[str]:
 def one_region(program: Program, instrs: Iterable[Instr]) -> Program:
     """`program` with a single `step` region of `instrs`."""
     return replace(program, regions=(Region(RegionKind.STEP, tuple(instrs)),))
+
+
+def ordered(instrs: Sequence[Instr], given: Iterable[str]) -> list[Instr]:
+    """The instructions so that each comes behind what it reads, else as they are."""
+    made: Mapping[str, Instr] = {instr.name: instr for instr in instrs}
+    done = set(given)
+    found: list[Instr] = []
+
+    def visit(instr: Instr) -> None:
+        if instr.name in done:
+            return
+        done.add(instr.name)
+        for arg in instr.args:
+            if arg in made:
+                visit(made[arg])
+        found.append(instr)
+
+    for instr in instrs:
+        visit(instr)
+    return found

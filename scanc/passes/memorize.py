@@ -17,7 +17,7 @@ from scanc.analysis.recurrence import facts, recurrence
 from scanc.diagnostics.span import Span
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Instr, Kind, Level, Map, Memory, Program, Recall, RegionKind, Side, State
-from scanc.ir.rewrite import live, one_region, roots
+from scanc.ir.rewrite import live, one_region, ordered, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 from scanc.passes.stage import STAGE
 
@@ -104,13 +104,13 @@ class _Memorizing:
         program = replace(
             self.program, next=tuple((s, self.memory if s == name else value) for s, value in self.program.next)
         )
-        ordered = _ordered([*kept, *self.builder.take()], [decl.name for decl in program.declared])
+        instrs = ordered([*kept, *self.builder.take()], [decl.name for decl in program.declared])
         axes = "; ".join(", ".join(axes) for axes in (self.rows, self.columns))
         spans = (self.made[value].span for value in self.taken)
         lines = sorted({span.line for span in spans if span is not None})
         where = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}"
         text = f"{name}: a memory over ({axes}), read in {where}"
-        return one_region(program, live(ordered, roots(program))), Remark("memorize", text, span=self.state.span)
+        return one_region(program, live(instrs, roots(program))), Remark("memorize", text, span=self.state.span)
 
     # --- what is written ---
 
@@ -289,26 +289,6 @@ class _Memorizing:
 
     def _sum(self, values: Sequence[str]) -> str:
         return reduce(lambda a, b: self.builder.map("add", a, b, span=self.span), values)
-
-
-def _ordered(instrs: Sequence[Instr], given: Iterable[str]) -> list[Instr]:
-    """The instructions so that each comes behind what it reads, else as they are."""
-    made: Mapping[str, Instr] = {instr.name: instr for instr in instrs}
-    done = set(given)
-    found: list[Instr] = []
-
-    def visit(instr: Instr) -> None:
-        if instr.name in done:
-            return
-        done.add(instr.name)
-        for arg in instr.args:
-            if arg in made:
-                visit(made[arg])
-        found.append(instr)
-
-    for instr in instrs:
-        visit(instr)
-    return found
 
 
 MEMORIZE = Pass(

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import reduce
 
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Contract, Instr, Map, Meet, Memory, Program, Recall, Reduce
-from scanc.ir.rewrite import live, one_region, roots
+from scanc.ir.nodes import Contract, Instr, Map, Meet, Memory, Program, Recall, Reduce, Side
+from scanc.ir.rewrite import live, one_region, ordered, roots
 
 
 def fluxes(program: Program) -> Program:
@@ -40,21 +40,7 @@ def fluxes(program: Program) -> Program:
             instrs += builder.take()
             instr = replace(instr, args=(*instr.args[:2], flux, *own))
         instrs.append(instr)
-    names = {instr.name: instr for instr in instrs}
-    ordered: list[Instr] = []
-    done = {decl.name for decl in program.declared}
-
-    def visit(instr: Instr) -> None:
-        if instr.name not in done:
-            done.add(instr.name)
-            for arg in instr.args:
-                if arg in names:
-                    visit(names[arg])
-            ordered.append(instr)
-
-    for instr in instrs:
-        visit(instr)
-    return one_region(program, live(ordered, roots(program)))
+    return one_region(program, live(ordered(instrs, given), roots(program)))
 
 
 def _dot(builder: Builder, value: str, gradient: str, side: tuple[str, ...], given: set[str]) -> str:
@@ -89,6 +75,13 @@ def summed_last(program: Program) -> Program:
     return one_region(program, live(instrs, roots(program)))
 
 
+def written(memory: Instr, over: Side) -> tuple[str, str]:
+    """Key and value of a memory that takes on one product, as what is recalled over a side has them."""
+    assert isinstance(memory.op, Memory)
+    x, y = memory.args[len(memory.op.decays) :]
+    return (x, y) if over == "rows" else (y, x)
+
+
 def sum_with_own(
     program: Program,
     recall: Instr,
@@ -106,8 +99,7 @@ def sum_with_own(
     assert isinstance(of, Memory)
     if not op.decayed or not all(of.writes):
         return None
-    x, y = memory.args[len(of.decays) :]
-    key, value = (x, y) if op.over == "rows" else (y, x)
+    key, value = written(memory, op.over)
     readers = [i for i in program.instrs if recall.name in i.args and i.name not in apart]
     if len(readers) != 1 or recall.name in roots(program) or readers[0].op != Map("add"):
         return None

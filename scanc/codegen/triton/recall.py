@@ -9,7 +9,6 @@ from where it lies; only the scores of a chunk pass through shared memory (theor
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from scanc.codegen.expressions import Level
 from scanc.codegen.triton import gates
@@ -24,10 +23,10 @@ from scanc.codegen.triton.recall_frame import (
     write_leave,
     write_tame,
 )
-from scanc.codegen.triton.recall_plan import NoRecall, Part, Plan, tensor
+from scanc.codegen.triton.recall_plan import NoRecall, Part, Plan, own_program
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, NOTHING, SEGMENT, Buffer
-from scanc.ir.nodes import Contract, Meet, Memory, Program, Recall, RegionKind
+from scanc.ir.nodes import Contract, Program
 from scanc.ir.rewrite import live
 from scanc.passes.schedule import Schedule, spread
 
@@ -73,22 +72,13 @@ class RecallWriter:
 
     def _own(self) -> Program:
         """The part's own instructions; what is recalled, and what others hand on, are inputs."""
-        whole, part = self.found.program, self.part
-        wanted = [*self.needed, *(output.value for output in part.leaves)]
-        given = [name for name in self.found.handed if name not in {output.value for output in part.leaves}]
-        given = [*dict.fromkeys([*given, part.result])]
-        maps = [i for i in whole.instrs if not isinstance(i.op, Recall | Memory | Meet) and i.name not in given]
-        instrs = live(maps, wanted)
-        made = {instr.name for instr in instrs}
-        used = {arg for instr in instrs for arg in instr.args} | {*wanted}
-        found = tuple(tensor(whole, name) for name in given if name in used and name not in made)
-        for instr in instrs:
-            if {part.keys, part.values} <= {*instr.type.axes}:
-                raise NoRecall("a value has the axes of both sides")
-        region = replace(whole.regions[0], kind=RegionKind.STEP, instrs=instrs)
-        outputs = tuple(part.leaves)
-        own = replace(whole, inputs=(*whole.inputs, *found), states=(), next=(), outputs=outputs, totals=())
-        return replace(own, regions=(region,))
+        part = self.part
+        left = [output.value for output in part.leaves]
+        given = [*(name for name in self.found.handed if name not in left and name != part.result), part.result]
+        own = own_program(self.found, [*self.needed, *left], given, part.leaves)
+        if any({part.keys, part.values} <= {*instr.type.axes} for instr in own.instrs):
+            raise NoRecall("a value has the axes of both sides")
+        return own
 
     def write(self) -> Kernel:
         part, out, kernel = self.part, self.out, self.kernel

@@ -12,8 +12,8 @@ from scanc.ir.nodes import Output, Program
 from scanc.passes.schedule import Axes, Schedule
 
 _OWN = """
-scores found state written weak strong weak_x strong_x weak_all strong_all read_weak read_strong write_weak
-write_strong between left kept earlier steps stages dtype precision chunks chunk n size query key value log place
+scores found state written weak strong weak_x strong_x weak_all strong_all between left kept earlier
+steps stages dtype precision chunks chunk n size query key value log place
 at_mark mark marks row cells product numbers there first sums blocks logs ends half_keys half_values
 half after range worst tame flux cell stretches stretch span fade_keys fade_values state_at so_far goes_on
 segments begun until total total_keys total_values

@@ -11,10 +11,10 @@ what was recalled of a tilted side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scanc.codegen.triton.flux import fluxes, sum_with_own, summed_last
+from scanc.codegen.triton.flux import fluxes, sum_with_own, summed_last, written
 from scanc.codegen.triton.tilts import Tilt, tilt
 from scanc.codegen.triton.timed import timed
 from scanc.ir.nodes import (
@@ -30,6 +30,7 @@ from scanc.ir.nodes import (
     Tensor,
     TensorType,
 )
+from scanc.ir.rewrite import live, one_region
 
 Factors = tuple[str, ...]
 
@@ -111,9 +112,7 @@ class Part:
     @property
     def raw(self) -> tuple[str, str, str]:
         """Query, key and value."""
-        x, y = self.memory.args[len(self.made.decays) :]
-        key, value = (x, y) if self.op.over == "rows" else (y, x)
-        return self.recall.args[1], key, value
+        return self.recall.args[1], *written(self.memory, self.op.over)
 
     @property
     def operands(self) -> tuple[str, str, str]:
@@ -199,8 +198,7 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     memory, op = made[recall.args[0]], recall.op
     assert isinstance(memory.op, Memory)
     assert isinstance(op, Recall)
-    x, y = memory.args[len(memory.op.decays) :]
-    key, value = (x, y) if op.over == "rows" else (y, x)
+    key, value = written(memory, op.over)
     (axis,) = op.axes
     query, of_query = peeled(program.types, made, recall.args[1], axis, {clock, axis})
     key, of_key = peeled(program.types, made, key, axis, {clock, axis})
@@ -379,7 +377,18 @@ class _Assignment:
         self._hand(stage, [value])
 
 
-def tensor(program: Program, value: str) -> Tensor:
+def own_program(found: Plan, wanted: Sequence[str], given: Collection[str], leaves: Sequence[Output]) -> Program:
+    """What a kernel computes itself for what is `wanted` of it; what is `given` comes from memory, or from products."""
+    whole = found.program
+    maps = [i for i in whole.instrs if not isinstance(i.op, Recall | Memory | Meet) and i.name not in given]
+    instrs = live(maps, wanted)
+    used = {arg for instr in instrs for arg in instr.args} | {*wanted}
+    inputs = tuple(_tensor(whole, name) for name in given if name in used)
+    own = replace(whole, inputs=(*whole.inputs, *inputs), states=(), next=(), outputs=tuple(leaves), totals=())
+    return one_region(own, instrs)
+
+
+def _tensor(program: Program, value: str) -> Tensor:
     """A value as an input of a kernel."""
     type_ = program.types[value]
     return Tensor(value, tuple((axis,) for axis in type_.axes), type_)

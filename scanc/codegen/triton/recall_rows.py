@@ -6,7 +6,6 @@ A program has some steps of one sequence, and of one axis of a side or none.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from scanc.codegen.triton.kernel import Kernel, KernelWriter
 from scanc.codegen.triton.recall_frame import (
@@ -22,10 +21,10 @@ from scanc.codegen.triton.recall_frame import (
     write_leave,
     write_tame,
 )
-from scanc.codegen.triton.recall_plan import First, Last, NoRecall, Plan, tensor
+from scanc.codegen.triton.recall_plan import First, Last, NoRecall, Plan, own_program
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Instr, Meet, Memory, Output, Recall, RegionKind
+from scanc.ir.nodes import Instr, Meet, Memory, Output
 from scanc.ir.rewrite import live
 from scanc.passes.schedule import Schedule, spread
 
@@ -41,21 +40,12 @@ class _RowsWriter:
         given: Collection[str],
         leaves: Sequence[Output],
     ) -> None:
-        whole, self.clock, batch = found.program, found.clock, found.parts[0].batch
+        self.found, self.clock, batch = found, found.clock, found.parts[0].batch
         self.wanted = [*wanted, *(output.value for output in leaves)]
-        self.found = found
-        maps = [i for i in whole.instrs if not isinstance(i.op, Recall | Memory | Meet) and i.name not in given]
-        instrs = live(maps, self.wanted)
+        self.program = own_program(found, self.wanted, given, leaves)
         split = () if axis is None else (axis,)
-        if any({*i.type.axes} - {self.clock, *batch, *split} for i in instrs):
+        if any({*i.type.axes} - {self.clock, *batch, *split} for i in self.program.instrs):
             raise NoRecall("a decay is computed from values with other axes")
-        used = {arg for instr in instrs for arg in instr.args} | {*self.wanted}
-        inputs = tuple(tensor(whole, name) for name in given if name in used)
-        region = replace(whole.regions[0], kind=RegionKind.STEP, instrs=instrs)
-        own_program = replace(
-            whole, inputs=(*whole.inputs, *inputs), states=(), next=(), outputs=tuple(leaves), totals=()
-        )
-        self.program = replace(own_program, regions=(region,))
         spreads = [spread(self.program, each) for each in (*batch, *split)]
         if None in spreads:
             raise NoRecall("an axis is not carried along")
