@@ -18,7 +18,7 @@ from scanc_runtime.spec import TensorSpec
 from torch import Tensor
 
 import scanc
-from scanc.codegen.triton.recall_host import Memories, write_backward_memories, write_forward_memories
+from scanc.codegen.triton.recall_host import memories, write_backward_memories, write_forward_memories
 from scanc.codegen.triton.recall_plan import NoRecall, plan
 from scanc.codegen.writer import Writer
 from scanc.driver import Compiled, compile_text
@@ -62,13 +62,14 @@ def module(text: str, folder: Path) -> tuple[Compiled, ModuleType]:
     compiled = compile_text(text)
     program = run(TO_REMEMBERED, compiled.discrete, Trace())
     adjoint = run(SIMPLIFIED, differentiate(program), Trace())
-    forward, backward = Memories(plan(program), "forward"), Memories(plan(adjoint), "backward")
+    forward, backward = memories(program, "forward"), memories(adjoint, "backward")
     out = Writer()
-    for kernel in (*forward.all, *backward.all):
+    acts = (*forward, *backward)
+    for kernel in (kernel for act in acts for kernel in act.all):
         out.blank(2)
         for line in kernel.source.splitlines():
             out.line(line) if line else out.blank()
-    for line in (*forward.tilings(program.name), *backward.tilings(program.name)):
+    for line in (line for act in acts for line in act.tilings(program.name)):
         out.line(line)
     write_forward_memories(out, forward, program)
     write_backward_memories(out, backward, program, adjoint)

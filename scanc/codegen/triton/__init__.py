@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from scanc_runtime.tiling import SPREAD
 
@@ -28,8 +29,8 @@ from scanc.codegen.triton.host import (
     write_saved,
 )
 from scanc.codegen.triton.lookback import lookback
-from scanc.codegen.triton.recall_host import Memories, write_backward_memories, write_forward_memories
-from scanc.codegen.triton.recall_plan import NoRecall, plan
+from scanc.codegen.triton.recall_host import Memories, memories, write_backward_memories, write_forward_memories
+from scanc.codegen.triton.recall_plan import NoRecall
 from scanc.codegen.triton.summary import NoSummary, Summary, summary
 from scanc.codegen.triton.tilings import LOOKBACK_SEGMENTS, SEGMENTS, lookback_tiling, tiling
 from scanc.codegen.writer import Writer
@@ -89,8 +90,8 @@ def emit_functions(
     saved = again.states if again else ()
     names = {state.name for state in saved}
     kept = [s for s in discrete.states if names.intersection((s.name, f"{s.name}.re", f"{s.name}.im"))]
-    memories, no_products = _memories(remembered)
-    summaries, why = ({}, "") if memories else _summaries(forward, smooth(adjoint), classes or {})
+    recalls, no_products = _memories(remembered)
+    summaries, why = ({}, "") if recalls else _summaries(forward, smooth(adjoint), classes or {})
     chunked = bool(summaries)
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
     backward_text = backward_kernel(adjoint, forward, chunked)
@@ -113,10 +114,10 @@ def emit_functions(
         out.line(f"{PARALLEL.segment} = {lookback_segment}", "the same, of the form parallel")
         for way, kernel in (("forward", single.forward), ("backward", single.backward)):
             out.line(lookback_tiling(way, kernel, single, discrete))
-    for each in memories:
+    for each in chain(*recalls):
         for line in each.tilings(discrete.name):
             out.line(line)
-    others = [*([single.forward, single.backward] if single else []), *(k for each in memories for k in each.all)]
+    others = [*([single.forward, single.backward] if single else []), *(k for each in chain(*recalls) for k in each.all)]
     for kernel in (*kernels.values(), *others):
         out.blank(2)
         for line in kernel.source.splitlines():
@@ -134,38 +135,38 @@ def emit_functions(
     if chunked:
         out.blank(2)
         write_chunked(out)
-    if memories and remembered is not None:
+    if recalls and remembered is not None:
         out.blank(2)
-        write_forward_memories(out, memories[0], remembered[0])
+        write_forward_memories(out, recalls[0], remembered[0])
         out.blank(2)
-        write_backward_memories(out, memories[1], *remembered)
+        write_backward_memories(out, recalls[1], *remembered)
     out.blank(2)
     if single is not None:
         write_forward(out, single.forward, discrete, kept, PARALLEL)
         out.blank(2)
         write_backward(out, single.backward, discrete, kept, form=PARALLEL)
         out.blank(2)
-    write_saved(out, kept, parallel=single is not None, memories=bool(memories))
+    write_saved(out, kept, parallel=single is not None, memories=bool(recalls))
     out.blank(2)
-    forms = ("recurrent", *(["chunked"] if chunked or memories else []), *(["parallel"] if single else []))
+    forms = ("recurrent", *(["chunked"] if chunked or recalls else []), *(["parallel"] if single else []))
     for way in ("forward", "backward"):
         functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = [*([] if single else [_NO_PARALLEL["chunked" in forms]])]
     refused += [] if "chunked" in forms else [("chunked", "; ".join(filter(None, (why, no_products))))]
-    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if memories else ()))
+    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if recalls else ()))
     long = ("parallel", _LONG[single.light]) if single else None
-    narrow = ("chunked",) if memories else ()
+    narrow = ("chunked",) if recalls else ()
     imports = (*_IMPORTS, *own, *_step_imports(out.text()))
     return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow)
 
 
-def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[Memories], str]:
-    """The kernels of a program's memories, forward and backward; none, and the reason, where it has no such kernels."""
+def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[list[Memories]], str]:
+    """The acts of a program's memories, forward and backward; none, and the reason, where they have no kernels."""
     if remembered is None:
         return [], ""
     try:
-        return [Memories(plan(remembered[0]), "forward"), Memories(plan(remembered[1]), "backward")], ""
+        return [memories(program, way) for program, way in zip(remembered, ("forward", "backward"), strict=True)], ""
     except NoRecall as error:
         return [], f"nor a memory in products: {error}"
 

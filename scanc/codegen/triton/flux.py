@@ -26,7 +26,7 @@ def fluxes(program: Program) -> Program:
             memory = made[instr.args[0]].op
             assert isinstance(memory, Memory)
             pairs = list(zip(instr.args[2::2], instr.args[3::2], strict=True))
-            wholes = [sum_with_own(program, made[g], made, {instr.name}) for _, g in pairs]
+            wholes = [sum_with_own(program, made.get(g), made, {instr.name}) for _, g in pairs]
             if all(wholes):
                 pairs = [(value, whole) for (value, _), whole in zip(pairs, wholes, strict=True) if whole]
             side = memory.side(instr.op.side) if instr.op.over == "both" else ()
@@ -84,7 +84,7 @@ def written(memory: Instr, over: Side) -> tuple[str, str]:
 
 def sum_with_own(
     program: Program,
-    recall: Instr,
+    recall: Instr | None,
     made: Mapping[str, Instr],
     apart: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> str | None:
@@ -92,7 +92,7 @@ def sum_with_own(
 
     Readers `apart` do not count.
     """
-    if not isinstance(recall.op, Recall):
+    if recall is None or not isinstance(recall.op, Recall):
         return None
     memory = made[recall.args[0]]
     op, of = recall.op, memory.op

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from scanc.codegen.triton.acts import LATER, acts
 from scanc.codegen.triton.host import Host, computed, dims_in_call, only_if, quoted, tensor_keys, there, tuple_of
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.recall import recall_kernel
-from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
+from scanc.codegen.triton.recall_plan import First, Last, Part, Plan, plan
 from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
 from scanc.codegen.triton.recall_span import span_kernel
 from scanc.codegen.triton.recall_steps import steps_kernel
@@ -19,7 +20,7 @@ from scanc.passes.differentiate import DIFFERENTIABLE
 
 @dataclass
 class Memories:
-    """The kernels of a plan, forward or backward, and the constants that they are laid out by."""
+    """The kernels of an act, forward or backward, and the constants that they are laid out by."""
 
     plan: Plan
     way: str
@@ -78,27 +79,34 @@ class Memories:
         return found
 
 
-def write_forward_memories(out: Writer, found: Memories, program: Program) -> None:
+def memories(program: Program, way: str) -> list[Memories]:
+    """The kernels of the acts of a program; `way`: forward or backward. Raises NoRecall."""
+    return [Memories(plan(act), f"{way}_{i}" if i > 1 else way) for i, act in enumerate(acts(program), 1)]
+
+
+def write_forward_memories(out: Writer, found: Sequence[Memories], program: Program) -> None:
     """`forward_chunked` of a program whose states are memories; it saves nothing."""
     with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
         out.docstring("The same, chunks as products of queries, keys and values; not in fp64.")
-        host = Host(out, found.all[-1], {"end": "_end", "out": ""}, beside=found.all[:-1])
+        *beside, last = (kernel for act in found for kernel in act.all)
+        host = Host(out, last, {"end": "_end", "out": ""}, beside=beside)
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
         host.unpack("states", tensor_keys("start", program.states))
         dtypes = {f"out:{o.name}": f"call.output({i})" for i, o in enumerate(program.outputs)}
-        _Launches(host, found, dtypes, {s.name: "final" for s in program.states}).write()
+        _write_launches(host, found, dtypes, {s.name: "final" for s in program.states})
         outputs = [host.result(f"out:{output.name}", Kind.REAL) for output in program.outputs]
         ends = [host.variable(f"end:{state.name}") for state in program.states]
         out.line(f"return {tuple_of(outputs)}, {only_if('final', ends)}, ()")
 
 
-def write_backward_memories(out: Writer, found: Memories, program: Program, adjoint: Program) -> None:
+def write_backward_memories(out: Writer, found: Sequence[Memories], program: Program, adjoint: Program) -> None:
     """`backward_chunked`: `adjoint` is that of `program`, whose states are memories."""
     header = "def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
     with out.block(header):
         out.docstring("Gradients of inputs, params and initial states.")
-        host = Host(out, found.all[-1], {"end": "_start", "start": "_end", "out": ""}, beside=found.all[:-1])
+        *beside, last = (kernel for act in found for kernel in act.all)
+        host = Host(out, last, {"end": "_start", "start": "_end", "out": ""}, beside=beside)
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
         host.unpack("states", tensor_keys("start", program.states))
@@ -109,7 +117,7 @@ def write_backward_memories(out: Writer, found: Memories, program: Program, adjo
         positions = {tensor.name: i for i, tensor in enumerate(program.inputs)}
         dtypes = {f"out:d.{t.name}": f"inputs[{positions[t.name]}].dtype" for t in smooth}
         given = there(program)
-        _Launches(host, found, dtypes, {f"d.{name}": when for name, when in given.items()}).write()
+        _write_launches(host, found, dtypes, {f"d.{name}": when for name, when in given.items()})
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", Kind.REAL) for tensor in smooth],
@@ -119,18 +127,24 @@ def write_backward_memories(out: Writer, found: Memories, program: Program, adjo
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
 
 
-class _Launches:
-    """The launches of one function, in order."""
+def _write_launches(host: Host, acts: Sequence[Memories], dtypes: dict[str, str], ends: dict[str, str]) -> None:
+    host.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
+    prepared: set[str] = set()
+    for found in acts:
+        _Launches(host, found, dtypes, ends, prepared).write()
 
-    def __init__(self, host: Host, found: Memories, dtypes: dict[str, str], ends: dict[str, str]) -> None:
+
+class _Launches:
+    """The launches of one act, in order.  `prepared`: sums of logarithms, and memories whose time is shared out."""
+
+    def __init__(
+        self, host: Host, found: Memories, dtypes: dict[str, str], ends: dict[str, str], prepared: set[str]
+    ) -> None:
         self.host, self.found, self.out = host, found, host.out
-        self.dtypes, self.ends = dtypes, ends
+        self.dtypes, self.ends, self.prepared = dtypes, ends, prepared
         self.types = found.plan.program.types
-        self.summed: set[str] = set()
-        self.shared_out: set[str] = set()
 
     def write(self) -> None:
-        self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
         for first, kernel in zip(self.found.plan.first, self.found.first, strict=True):
             self._write_first(first, kernel)
         for i, part in enumerate(self.found.plan.parts):
@@ -156,8 +170,8 @@ class _Launches:
         if part.log("all") is not None:
             name = f"{part.made.state}.sums"
             sums = host.variable(f"scratch:{name}")
-            if name not in self.summed:
-                self.summed.add(name)
+            if name not in self.prepared:
+                self.prepared.add(name)
                 own = self.found.sums[part.memory.name]
                 out.line(f"{sums} = {tiling}.room(call, blocks)")
                 given = f"{own.name}, {tiling}.of_steps(call, blocks.unroll), {self._tensors(own)}, [{sums}]"
@@ -191,7 +205,7 @@ class _Launches:
         halves, ranges = (host.variable(f"scratch:{what}.{first.log}") for what in ("halves", "ranges"))
         out.line(f"blocks = {tiling}.blocks(call)")
         out.line(f'{halves}, {ranges} = {tiling}.tilts(call, blocks, "{first.axis}")')
-        out.line(f'blocks = {tiling}.of_steps(call, blocks.unroll, "{first.axis}")')
+        out.line(f"blocks = {tiling}.of_steps(call, blocks.unroll{_along(first.axis, kernel)})")
         self._allocate(first.leaves, kernel, f"{tiling}.tilted_dtype(call)")
         given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{halves}, {ranges}]"
         out.line(f"call.run({given}, tiles=recall.chunks(call, blocks.unroll), reverse=reverse)")
@@ -210,9 +224,9 @@ class _Launches:
     def _share_out(self, part: Part, tiling: str, halves: Sequence[str], ranges: Sequence[str]) -> None:
         """How the time of a memory is shared out, and the states that segments begin with where there are several."""
         out, host, made = self.out, self.host, part.made
-        if made.state in self.shared_out:
+        if made.state in self.prepared:
             return
-        self.shared_out.add(made.state)
+        self.prepared.add(made.state)
         kernel = self.found.spans[part.memory.name]
         own = self.found.tiling(kernel)
         segments, start = self._segments(part), host.variable(f"start:{made.state}")
@@ -240,9 +254,8 @@ class _Launches:
     def _write_last(self, last: Last, kernel: Kernel) -> None:
         out, host, plan = self.out, self.host, self.found.plan
         tiling = self.found.tiling(self.found.kernels[0])
-        along = f', "{last.axis}"' if last.axis else ""
         steps = "blocks.unroll" if last.axis else "recall.STRETCH"
-        out.line(f"blocks = {tiling}.of_steps(call, {steps}{along})")
+        out.line(f"blocks = {tiling}.of_steps(call, {steps}{_along(last.axis, kernel)})")
         self._allocate(last.leaves, kernel)
         tilted = any(first.axis == last.axis for first in plan.first)
         scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
@@ -276,10 +289,17 @@ class _Launches:
     def _hand_on(self, leaves: Sequence[Output]) -> None:
         """What later kernels read, its partial sums added."""
         for output in leaves:
-            if output.name.startswith("handed."):
+            if output.name.startswith(("handed.", LATER)):
                 key = f"out:{output.name}"
                 whole = self.host.result(key, Kind.REAL)
                 name = self.host.variable(key)
                 if whole != name:
                     self.out.line(f"{name} = {whole}")
-                self.host.alias(f"in:{output.value}", name)
+                self.host.alias(f"in:{output.name.partition('.')[2]}", name)
+
+
+def _along(axis: str | None, kernel: Kernel) -> str:
+    """The axis of which a kernel of rows has a block a program, or all, as further arguments of its layout."""
+    if axis is None:
+        return ""
+    return f', "{axis}"' if axis in kernel.schedule.split else f', "{axis}", whole=True'

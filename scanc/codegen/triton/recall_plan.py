@@ -300,10 +300,11 @@ class _Assignment:
                 own = stage.meet.args[2:]
             self._hand(i, [*own, *(output.value for output in stage.leaves)])
         seen: set[str] = set()
+        states = {state.name for state in found.program.states}
         met = {name for last in found.last for name in last.memories}
         for part in found.parts:
             name = part.memory.name
-            part.ends = name not in seen and not part.made.against
+            part.ends = name not in seen and part.made.state in states
             part.marks = name not in seen and name in met
             seen.add(name)
 

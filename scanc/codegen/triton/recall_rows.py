@@ -46,12 +46,15 @@ class _RowsWriter:
         split = () if axis is None else (axis,)
         if any({*i.type.axes} - {self.clock, *batch, *split} for i in self.program.instrs):
             raise NoRecall("a decay is computed from values with other axes")
-        spreads = [spread(self.program, each) for each in (*batch, *split)]
+        spreads = [spread(self.program, each) for each in batch]
         if None in spreads:
-            raise NoRecall("an axis is not carried along")
+            raise NoRecall("a batch axis is not carried along")
+        block = None if axis is None else spread(self.program, axis)  # else all of it in a program
+        full = (self.clock, *(split if block is None else ()))
+        split = () if block is None else split
         leaving = frozenset(output.value for output in leaves)
-        kept = tuple(each for each in spreads if each is not None)
-        self.frame = RowsFrame(self.program, Schedule(leaving, batch, split, (self.clock,), kept), self.clock)
+        kept = tuple(each for each in (*spreads, block) if each is not None)
+        self.frame = RowsFrame(self.program, Schedule(leaving, batch, split, full, kept), self.clock)
         self.kernel = KernelWriter([self.program], self.frame.schedule, False, self.frame)
         self.out = self.kernel.body
         self.step = Step(self.out, self.frame, self.program, self.frame.schedule)
