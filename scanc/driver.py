@@ -17,7 +17,16 @@ from scanc.diagnostics.render import render
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
-from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, TO_REMEMBERED, Trace, run
+from scanc.passes.pipeline import (
+    SIMPLIFIED,
+    TO_CLASSIFIED,
+    TO_DISCRETE,
+    TO_FUSED,
+    TO_REMEMBERED,
+    TO_WIDENED,
+    Trace,
+    run,
+)
 from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
@@ -91,8 +100,18 @@ class Compiled:
         # what each state's transition is; its writes and read-outs, behind the first `;`, refuse no form
         regions = [region for region in self.classified.regions if region.recurrence]
         classes = {state: str(region.recurrence).split(";")[0] for region in regions for state in region.states}
-        remembered = (self.remembered, self.remembered_adjoint) if self.remembered is not self.discrete else None
-        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes, remembered=remembered)
+        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes, remembered=self._recalled)
+
+    @cached_property
+    def _recalled(self) -> tuple[Program, Program] | None:
+        """The step and its adjoint with all memories that products of matrices can read, if there are any."""
+        if self.remembered is self.discrete:
+            return None
+        # discrete → discrete: vectors beside them are memories too
+        wide = run(TO_WIDENED, self.remembered, self._fused[0])
+        if wide is self.remembered:
+            return self.remembered, self.remembered_adjoint
+        return wide, run(SIMPLIFIED, differentiate(wide), Trace())
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import triton.language as tl
+from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from scanc_runtime.errors import ArgumentError
@@ -188,6 +189,22 @@ class RecallTiling:
         """
         matrices = sum(len(axes) > 0 for axes in self.reads)
         return block > 64 and (block * keys <= _HALF or matrices > 3)
+
+
+def with_axes(call: Call, *axes: str) -> Call:
+    """A call that knows axes of size one besides those of its spec."""
+    call.sizes = call.sizes | dict.fromkeys(axes, 1)
+    return call
+
+
+def column(state: Tensor | None) -> Tensor | None:
+    """A vector as a matrix of one column."""
+    return None if state is None else state.unsqueeze(-1)
+
+
+def flat(state: Tensor | None) -> Tensor | None:
+    """A matrix of one column as a vector."""
+    return None if state is None else state.squeeze(-1)
 
 
 def chunks(call: Call, steps: int) -> int:

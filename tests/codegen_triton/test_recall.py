@@ -71,8 +71,8 @@ def module(text: str, folder: Path) -> tuple[Compiled, ModuleType]:
             out.line(line) if line else out.blank()
     for line in (line for act in acts for line in act.tilings(program.name)):
         out.line(line)
-    write_forward_memories(out, forward, program)
-    write_backward_memories(out, backward, program, adjoint)
+    write_forward_memories(out, forward, program, program)
+    write_backward_memories(out, backward, program, adjoint, program)
     imports = "\nfrom scanc_runtime import recall\nfrom scanc_runtime.recall import RecallTiling\n"
     path = folder / f"memory_{compiled.digest}.py"
     path.write_text(compiled.module_source("triton") + imports + out.text())

@@ -137,9 +137,9 @@ def emit_functions(
         write_chunked(out)
     if recalls and remembered is not None:
         out.blank(2)
-        write_forward_memories(out, recalls[0], remembered[0])
+        write_forward_memories(out, recalls[0], remembered[0], discrete)
         out.blank(2)
-        write_backward_memories(out, recalls[1], *remembered)
+        write_backward_memories(out, recalls[1], *remembered, discrete)
     out.blank(2)
     if single is not None:
         write_forward(out, single.forward, discrete, kept, PARALLEL)

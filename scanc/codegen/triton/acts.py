@@ -42,7 +42,7 @@ class _Acts:
         self.program = program
         self.made = {instr.name: instr for instr in program.instrs}
         self.types = program.types
-        self.acts = [_Act(recalls, self._axes_of(recalls[0])) for recalls in _order(self.made)]
+        self.acts = [_Act(recalls, self._axes_of(recalls[0])) for recalls in _order(program, self.made)]
         self.home = {name: i for i, act in enumerate(self.acts) for name in act.recalls}
         self.reached: dict[str, frozenset[str]] = {}  # the axes of what a value is made of inputs with
         self.known: dict[str, int] = {}  # the first act in which a value can be known; -1: it is made of inputs
@@ -168,8 +168,12 @@ class _Acts:
         return int(_SIZE ** sum(not self.program.axis(axis).batch for axis in axes))
 
 
-def _order(made: dict[str, Instr]) -> list[Sequence[str]]:
+def _order(program: Program, made: dict[str, Instr]) -> list[Sequence[str]]:
     """The recalls of each act: as many of one kind of memory as can be together, small memories first."""
+
+    def size(kind: tuple[tuple[str, ...], ...]) -> int:
+        return sum(program.axis(axis).size != 1 for axis in kind[0])
+
     recalls: dict[str, Memory] = {}
     needs: dict[str, frozenset[str]] = {}  # what must be recalled before a value is known
     for name, instr in made.items():
@@ -188,7 +192,7 @@ def _order(made: dict[str, Instr]) -> list[Sequence[str]]:
                 kinds.setdefault((memory.axes, memory.rows, memory.columns), []).append(name)
         ready = {kind: [name for name in names if needs[name] <= {*done, name}] for kind, names in kinds.items()}
         whole = [kind for kind, names in kinds.items() if len(ready[kind]) == len(names)]
-        kind = min(whole or [kind for kind, names in ready.items() if names], key=lambda kind: len(kind[0]))
+        kind = min(whole or [kind for kind, names in ready.items() if names], key=size)
         found.append(ready[kind])
         done |= {*ready[kind]}
     return found

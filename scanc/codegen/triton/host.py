@@ -79,6 +79,10 @@ class Host:
             self._variables[key] = self._names.fresh(name + self._suffixes.get(role, ""))
         return self._variables[key]
 
+    def reads(self, key: str) -> bool:
+        """Whether a kernel has an argument of a key."""
+        return key in self._buffers
+
     def unpack(self, source: str, keys: Sequence[tuple[str, Kind]]) -> None:
         """Names the tensors of a tuple; a complex one that the kernel reads is taken apart."""
         used = [any(part in self._buffers for part in parts_of(key, kind)) for key, kind in keys]

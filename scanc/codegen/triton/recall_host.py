@@ -84,8 +84,11 @@ def memories(program: Program, way: str) -> list[Memories]:
     return [Memories(plan(act), f"{way}_{i}" if i > 1 else way) for i, act in enumerate(acts(program), 1)]
 
 
-def write_forward_memories(out: Writer, found: Sequence[Memories], program: Program) -> None:
-    """`forward_chunked` of a program whose states are memories; it saves nothing."""
+def write_forward_memories(out: Writer, found: Sequence[Memories], program: Program, narrow: Program) -> None:
+    """`forward_chunked` of a program whose states are memories; it saves nothing.
+
+    `narrow`: the program as users know it, whose vectors have an axis less.
+    """
     with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
         out.docstring("The same, chunks as products of queries, keys and values; not in fp64.")
         *beside, last = (kernel for act in found for kernel in act.all)
@@ -93,15 +96,19 @@ def write_forward_memories(out: Writer, found: Sequence[Memories], program: Prog
         host.unpack("inputs", tensor_keys("in", program.inputs))
         host.unpack("params", tensor_keys("in", program.params))
         host.unpack("states", tensor_keys("start", program.states))
+        columns = _columns(program, narrow)
+        _widen(host, [f"start:{name}" for name in columns])
         dtypes = {f"out:{o.name}": f"call.output({i})" for i, o in enumerate(program.outputs)}
-        _write_launches(host, found, dtypes, {s.name: "final" for s in program.states})
+        _write_launches(host, found, dtypes, {s.name: "final" for s in program.states}, [*columns.values()])
         outputs = [host.result(f"out:{output.name}", Kind.REAL) for output in program.outputs]
-        ends = [host.variable(f"end:{state.name}") for state in program.states]
+        ends = [_narrowed(host, f"end:{state.name}", state.name in columns) for state in program.states]
         out.line(f"return {tuple_of(outputs)}, {only_if('final', ends)}, ()")
 
 
-def write_backward_memories(out: Writer, found: Sequence[Memories], program: Program, adjoint: Program) -> None:
-    """`backward_chunked`: `adjoint` is that of `program`, whose states are memories."""
+def write_backward_memories(
+    out: Writer, found: Sequence[Memories], program: Program, adjoint: Program, narrow: Program
+) -> None:
+    """`backward_chunked`: `adjoint` is that of `program`, whose states are memories; `narrow` as in forward."""
     header = "def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
     with out.block(header):
         out.docstring("Gradients of inputs, params and initial states.")
@@ -113,22 +120,45 @@ def write_backward_memories(out: Writer, found: Sequence[Memories], program: Pro
         cotangents = [(f"in:dy.{o.name}", program.types[o.value].kind) for o in program.outputs]
         host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
         host.unpack("grad_final", [(f"start:d.{s.name}", s.type.kind) for s in program.states])
+        columns = _columns(program, narrow)
+        _widen(host, [key for name in columns for key in (f"start:{name}", f"start:d.{name}")])
         smooth = [t for t in program.inputs if t.type.kind in DIFFERENTIABLE]
         positions = {tensor.name: i for i, tensor in enumerate(program.inputs)}
         dtypes = {f"out:d.{t.name}": f"inputs[{positions[t.name]}].dtype" for t in smooth}
         given = there(program)
-        _write_launches(host, found, dtypes, {f"d.{name}": when for name, when in given.items()})
+        ends = {f"d.{name}": when for name, when in given.items()}
+        _write_launches(host, found, dtypes, ends, [*columns.values()])
         params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
         groups = [
             [host.result(f"out:d.{tensor.name}", Kind.REAL) for tensor in smooth],
             [host.result(f"out:total.d.{tensor.name}", Kind.REAL, 2) for tensor in params],
-            [host.variable(f"end:d.{state.name}") for state in program.states],
+            [_narrowed(host, f"end:d.{state.name}", state.name in columns) for state in program.states],
         ]
         out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
 
 
-def _write_launches(host: Host, acts: Sequence[Memories], dtypes: dict[str, str], ends: dict[str, str]) -> None:
-    host.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
+def _columns(program: Program, narrow: Program) -> dict[str, str]:
+    """The states that have an axis of size one more than users know of, and that axis."""
+    known = {state.name: state.type for state in narrow.states}
+    return {state.name: state.type.axes[-1] for state in program.states if state.type != known[state.name]}
+
+
+def _widen(host: Host, keys: Sequence[str]) -> None:
+    for name in dict.fromkeys(host.variable(key) for key in keys if host.reads(key)):
+        host.out.line(f"{name} = recall.column({name})")
+
+
+def _narrowed(host: Host, key: str, column: bool) -> str:
+    return f"recall.flat({host.variable(key)})" if column else host.variable(key)
+
+
+def _write_launches(
+    host: Host, acts: Sequence[Memories], dtypes: dict[str, str], ends: dict[str, str], single: Sequence[str]
+) -> None:
+    """The launches of all acts; `single`: axes of size one that users know nothing of."""
+    call = "launch.Call(SPEC, (*inputs, *params, *states))"
+    axes = ", ".join(map(quoted, dict.fromkeys(single)))
+    host.out.line(f"call = {f'recall.with_axes({call}, {axes})' if single else call}")
     prepared: set[str] = set()
     for found in acts:
         _Launches(host, found, dtypes, ends, prepared).write()
