@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from scanc.analysis.factors import Apart
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Axis, Instr, Kind, Level, Map, Memory, Program, State, TensorType
+from scanc.ir.nodes import Axis, Instr, Kind, Level, Map, Memory, Program, State, Tensor, TensorType
 from scanc.ir.rewrite import dependent, live, one_region
 from scanc.passes.base import Pass, Remark, Rewrite
 from scanc.passes.memorize import memorized
+
 
 def run(program: Program) -> Rewrite:
     memories = {instr.op.state for instr in program.instrs if isinstance(instr.op, Memory)}
@@ -47,7 +48,8 @@ def _widened(program: Program, state: State, axis: Axis) -> Program:
     type_ = TensorType((*state.type.axes, axis.name), state.type.kind)
     wide = replace(state, dims=(*state.dims, (axis.name,)), type=type_)
     states = tuple(wide if each is state else each for each in program.states)
-    types = {decl.name: decl.type for decl in (*program.inputs, *program.params, *states)}
+    declared: tuple[Tensor | State, ...] = (*program.inputs, *program.params, *states)
+    types = {decl.name: decl.type for decl in declared}
     builder = Builder(axes, types, reserved=[instr.name for instr in program.instrs])
     narrow: dict[str, str] = {}
 

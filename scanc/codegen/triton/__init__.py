@@ -117,7 +117,10 @@ def emit_functions(
     for each in chain(*recalls):
         for line in each.tilings(discrete.name):
             out.line(line)
-    others = [*([single.forward, single.backward] if single else []), *(k for each in chain(*recalls) for k in each.all)]
+    others = [
+        *([single.forward, single.backward] if single else []),
+        *(k for each in chain(*recalls) for k in each.all),
+    ]
     for kernel in (*kernels.values(), *others):
         out.blank(2)
         for line in kernel.source.splitlines():
