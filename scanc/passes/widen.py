@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from scanc.analysis.factors import Apart
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Axis, Instr, Kind, Level, Map, Memory, Program, State, Tensor, TensorType
+from scanc.ir.nodes import Axis, Kind, Level, Map, Memory, Program, State, Tensor, TensorType
 from scanc.ir.rewrite import dependent, live, one_region
 from scanc.passes.base import Pass, Remark, Rewrite
 from scanc.passes.memorize import memorized

@@ -29,10 +29,17 @@ from scanc.codegen.triton.host import (
     write_saved,
 )
 from scanc.codegen.triton.lookback import lookback
-from scanc.codegen.triton.recall_host import Memories, memories, write_backward_memories, write_forward_memories
 from scanc.codegen.triton.recall_plan import NoRecall
+from scanc.codegen.triton.scenes import (
+    Scene,
+    backward_scenes,
+    forward_scenes,
+    write_backward_memories,
+    write_forward_memories,
+)
 from scanc.codegen.triton.summary import NoSummary, Summary, summary
 from scanc.codegen.triton.tilings import LOOKBACK_SEGMENTS, SEGMENTS, lookback_tiling, tiling
+from scanc.codegen.triton.walk import Walk
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
 from scanc.passes.schedule import schedule
@@ -55,6 +62,11 @@ _LOOKBACK_IMPORTS = (
     "from scanc_runtime import lookback",
     "from scanc_runtime import triton_scan as tlscan",
     "from scanc_runtime.lookback import LookbackTiling",
+)
+
+_WALK_IMPORTS = (
+    "from scanc_runtime import triton_walk as tlwalk",
+    "from scanc_runtime.walk import WalkTiling",
 )
 
 _MEMORY_IMPORTS = ("from scanc_runtime import recall", "from scanc_runtime.recall import RecallTiling")
@@ -114,12 +126,13 @@ def emit_functions(
         out.line(f"{PARALLEL.segment} = {lookback_segment}", "the same, of the form parallel")
         for way, kernel in (("forward", single.forward), ("backward", single.backward)):
             out.line(lookback_tiling(way, kernel, single, discrete))
-    for each in chain(*recalls):
+    scenes = [scene.kernels for scene in chain(*recalls)]
+    for each in scenes:
         for line in each.tilings(discrete.name):
             out.line(line)
     others = [
         *([single.forward, single.backward] if single else []),
-        *(k for each in chain(*recalls) for k in each.all),
+        *(k for each in scenes for k in each.all),
     ]
     for kernel in (*kernels.values(), *others):
         out.blank(2)
@@ -157,19 +170,20 @@ def emit_functions(
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = [*([] if single else [_NO_PARALLEL["chunked" in forms]])]
     refused += [] if "chunked" in forms else [("chunked", "; ".join(filter(None, (why, no_products))))]
-    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if recalls else ()))
+    walks = _WALK_IMPORTS if any(isinstance(each, Walk) for each in scenes) else ()
+    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if recalls else ()), *walks)
     long = ("parallel", _LONG[single.light]) if single else None
     narrow = ("chunked",) if recalls else ()
     imports = (*_IMPORTS, *own, *_step_imports(out.text()))
     return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow)
 
 
-def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[list[Memories]], str]:
+def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[list[Scene]], str]:
     """The acts of a program's memories, forward and backward; none, and the reason, where they have no kernels."""
     if remembered is None:
         return [], ""
     try:
-        return [memories(program, way) for program, way in zip(remembered, ("forward", "backward"), strict=True)], ""
+        return [forward_scenes(remembered[0]), backward_scenes(*remembered)], ""
     except NoRecall as error:
         return [], f"nor a memory in products: {error}"
 

@@ -1,8 +1,9 @@
 """A program with memories as acts: programs that run one after the other, each with memories of the same axes.
 
-What an act recalls with is known when it begins: it is made of inputs and of what earlier acts recalled.  What a later
-act needs of an earlier one is handed on through memory; what is made of that elementwise is made again where it is
-needed, if that is less to store.
+What an act recalls with is known when it begins: it is made of inputs and of what earlier acts left.  Any other state,
+such as a stabiliser, is an act of its own, which leaves what the state was before each step.  What a later act needs of
+an earlier one is handed on through memory; what is made of that elementwise is made again where it is needed, if that
+is less to store.
 """
 
 from __future__ import annotations
@@ -13,28 +14,62 @@ from dataclasses import dataclass, field, replace
 import networkx as nx
 
 from scanc.codegen.triton.recall_plan import NoRecall
-from scanc.ir.nodes import Broadcast, Instr, Map, Meet, Memory, Output, Program, Recall, Tensor
-from scanc.ir.rewrite import one_region
+from scanc.ir.nodes import Broadcast, Instr, Kind, Map, Meet, Memory, Output, Program, Recall, Tensor
+from scanc.ir.rewrite import live, one_region
 
 LATER = "later."
 """Prefix of the outputs of an act that later acts read."""
-_SIZE = 64  # of an axis, as far as what is stored is compared
+_SIZE, _NEVER = 64, 1 << 60  # of an axis, as far as what is stored is compared; what is not stored
+
+
+@dataclass(frozen=True)
+class Act:
+    """A program whose states are memories; or that of one other state, which is `walked`."""
+
+    program: Program
+    walked: bool
 
 
 @dataclass
 class _Act:
-    """What is recalled in an act, the axes of its memories, what leaves it, and which states it computes."""
+    """What an act leaves: recalls or a state, and outputs; its values have the given axes."""
 
-    recalls: Sequence[str]
+    anchors: Sequence[str]
     axes: frozenset[str]
+    walked: bool
     leaves: list[Output] = field(default_factory=list)
     totals: list[Output] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
 
 
-def acts(program: Program) -> list[Program]:
-    """The acts of a program whose states are memories, in order. Raises NoRecall."""
+def acts(program: Program) -> list[Act]:
+    """The acts of a program, in order. Raises NoRecall."""
     return _Acts(program).result()
+
+
+def primal_acts(primal: Program, adjoint: Program) -> list[Act]:
+    """The acts of the states of a program that its adjoint reads, as they were before each step. Raises NoRecall."""
+    used = {arg for instr in adjoint.instrs for arg in instr.args}
+    wanted = [state for state in primal.states if state.name in used]
+    if not wanted:
+        return []
+    memories = {instr.op.state for instr in primal.instrs if isinstance(instr.op, Memory)}
+    outputs = tuple(Output(LATER + state.name, state.name, state.dims) for state in wanted)
+    following = primal.next_of
+    needed, pending = set[str](), [state.name for state in wanted]
+    while pending:
+        name = pending.pop()
+        if name in memories:
+            raise NoRecall(f"a state that {name} goes into is read by the gradient")
+        if name not in needed:
+            needed.add(name)
+            read = live(primal.instrs, [following[name]])
+            args = {following[name], *(arg for instr in read for arg in instr.args)}
+            pending += [state.name for state in primal.states if state.name in args]
+    states = tuple(state for state in primal.states if state.name in needed)
+    pairs = tuple(pair for pair in primal.next if pair[0] in needed)
+    reduced = replace(primal, states=states, next=pairs, outputs=outputs, totals=())
+    return acts(one_region(reduced, live(primal.instrs, [value for _, value in pairs])))
 
 
 class _Acts:
@@ -42,16 +77,19 @@ class _Acts:
         self.program = program
         self.made = {instr.name: instr for instr in program.instrs}
         self.types = program.types
-        self.acts = [_Act(recalls, self._axes_of(recalls[0])) for recalls in _order(program, self.made)]
-        self.home = {name: i for i, act in enumerate(self.acts) for name in act.recalls}
+        self.acts = [_Act(anchors, self._axes_of(anchors[0]), anchors[0] not in self.made) for anchors in self._order()]
+        self.home = {name: i for i, act in enumerate(self.acts) for name in act.anchors}
         self.reached: dict[str, frozenset[str]] = {}  # the axes of what a value is made of inputs with
-        self.known: dict[str, int] = {}  # the first act in which a value can be known; -1: it is made of inputs
+        # the first act in which a value can be known; -1: it is made of inputs
+        self.known: dict[str, int] = {name: i for name, i in self.home.items() if name not in self.made}
         for instr in program.instrs:
             if not isinstance(instr.op, Memory):
                 self.known[instr.name] = self._when(instr)
 
-    def _axes_of(self, recall: str) -> frozenset[str]:
-        memory = self.made[self.made[recall].args[0]].op
+    def _axes_of(self, anchor: str) -> frozenset[str]:
+        if anchor not in self.made:
+            return frozenset(axis.name for axis in self.program.axes)
+        memory = self.made[self.made[anchor].args[0]].op
         assert isinstance(memory, Memory)
         return frozenset(memory.axes)
 
@@ -77,32 +115,39 @@ class _Acts:
     def _is_memory(self, name: str) -> bool:
         return name in self.made and isinstance(self.made[name].op, Memory)
 
-    def result(self) -> list[Program]:
+    def result(self) -> list[Act]:
         for output in self.program.outputs:
             self.acts[self._first(output.value)].leaves.append(output)
         for total in self.program.totals:
             self.acts[self._first(total.value)].totals.append(total)
-        recalled = [(self.made[name].args[0], act) for act in self.acts for name in act.recalls]
-        for state, memory in self.program.next:
-            act = next((act for name, act in recalled if name == memory), None)
-            if act is None:
+        first: dict[str, _Act] = {}
+        for act in self.acts:
+            for name in act.anchors:
+                first.setdefault(name if act.walked else self.made[name].args[0], act)
+        for state, value in self.program.next:
+            own = first.get(state) or first.get(value)
+            if own is None:
                 raise NoRecall(f"nothing is recalled of {state}")
-            act.states.append(state)
-        return [self._program(i) for i in range(len(self.acts) - 1, -1, -1)][::-1]
+            own.states.append(state)
+        programs = [self._program(i) for i in range(len(self.acts) - 1, -1, -1)]
+        return [Act(program, act.walked) for program, act in zip(programs[::-1], self.acts, strict=True)]
 
     def _program(self, act: int) -> Program:
         """The program of an act; earlier acts are told what they hand on to it."""
         own = self.acts[act]
-        instrs, handed = self._needed(act, [*own.recalls, *(o.value for o in (*own.leaves, *own.totals))])
+        anchors = [self.program.next_of[own.anchors[0]]] if own.walked else own.anchors
+        instrs, handed = self._needed(act, [*anchors, *(o.value for o in (*own.leaves, *own.totals))])
         for name in handed:
             earlier = self.acts[self._first(name)].leaves
             if all(output.name != LATER + name for output in earlier):
-                earlier.append(Output(LATER + name, name, tuple((axis,) for axis in self.made[name].type.axes)))
-        read = {self.made[name].args[0] for name in own.recalls}
+                earlier.append(Output(LATER + name, name, tuple((axis,) for axis in self.types[name].axes)))
+        read = set() if own.walked else {self.made[name].args[0] for name in own.anchors}
         for instr in instrs:
             if isinstance(instr.op, Meet) and not {*instr.args[:2]} <= read:
                 raise NoRecall("a decay's gradient is known later than what it is made of")
-        types = ((name, self.made[name].type) for name in handed)
+        if any(self.types[name].kind is not Kind.REAL for name in handed):
+            raise NoRecall("what is no real number goes on to what recalls")
+        types = ((name, self.types[name]) for name in handed)
         inputs = tuple(Tensor(name, tuple((axis,) for axis in type_.axes), type_) for name, type_ in types)
         program = replace(
             self.program,
@@ -127,13 +172,13 @@ class _Acts:
         pending = list(wanted)
         while pending:
             name = pending.pop()
-            if name in needed or name in stopped or name not in self.made:
+            if name in needed or name in stopped or not (name in self.made or name in self.home):
                 continue
             if not self._is_memory(name) and stops(name):
                 stopped.add(name)
                 continue
             needed.add(name)
-            pending += self.made[name].args
+            pending += self.made[name].args if name in self.made else ()
         return needed, stopped
 
     def _is_foreign(self, name: str, act: int) -> bool:
@@ -153,9 +198,10 @@ class _Acts:
                 continue
             seen.add(name)
             graph.add_edge((name, "in"), (name, "out"), capacity=self._size(name))
-            instr = self.made[name]
-            known = [arg for arg in instr.args if not self._is_memory(arg) and self.known.get(arg, -1) >= 0]
-            if not isinstance(instr.op, Map | Broadcast) or not known:
+            instr = self.made.get(name)
+            args = instr.args if instr is not None and isinstance(instr.op, Map | Broadcast) else ()
+            known = [arg for arg in args if self.known.get(arg, -1) >= 0]
+            if not known:
                 graph.add_edge("recalled", (name, "in"))
                 continue
             graph.add_edges_from(((arg, "out"), (name, "in")) for arg in known)
@@ -164,35 +210,41 @@ class _Acts:
         return {name for name in seen if (name, "out") in behind and (name, "in") not in behind}
 
     def _size(self, name: str) -> int:
-        axes = self.made[name].type.axes
-        return int(_SIZE ** sum(not self.program.axis(axis).batch for axis in axes))
+        type_ = self.types[name]
+        if type_.kind is not Kind.REAL:  # what is compared is handed on, not the answer
+            return _NEVER
+        return int(_SIZE ** sum(not self.program.axis(axis).batch for axis in type_.axes))
 
+    def _order(self) -> list[Sequence[str]]:
+        """The anchors of each act: a state, or all recalls of one kind of memory that can be together, small first."""
+        memories = {instr.op.state for instr in self.made.values() if isinstance(instr.op, Memory)}
+        walked = [state.name for state in self.program.states if state.name not in memories]
+        needs: dict[str, frozenset[str]] = {name: frozenset({name}) for name in walked}  # what comes before a value
+        recalls: dict[str, tuple[tuple[str, ...], ...]] = {}
+        for name, instr in self.made.items():
+            needs[name] = frozenset[str]().union(*(needs.get(arg, frozenset()) for arg in instr.args))
+            if isinstance(instr.op, Recall):
+                memory = self.made[instr.args[0]].op
+                assert isinstance(memory, Memory)
+                recalls[name] = memory.axes, memory.rows, memory.columns
+                needs[name] |= {name}
 
-def _order(program: Program, made: dict[str, Instr]) -> list[Sequence[str]]:
-    """The recalls of each act: as many of one kind of memory as can be together, small memories first."""
+        def size(kind: tuple[tuple[str, ...], ...]) -> int:
+            return sum(self.program.axis(axis).size != 1 for axis in kind[0])
 
-    def size(kind: tuple[tuple[str, ...], ...]) -> int:
-        return sum(program.axis(axis).size != 1 for axis in kind[0])
-
-    recalls: dict[str, Memory] = {}
-    needs: dict[str, frozenset[str]] = {}  # what must be recalled before a value is known
-    for name, instr in made.items():
-        needs[name] = frozenset[str]().union(*(needs.get(arg, frozenset()) for arg in instr.args))
-        if isinstance(instr.op, Recall):
-            memory = made[instr.args[0]].op
-            assert isinstance(memory, Memory)
-            recalls[name] = memory
-            needs[name] |= {name}
-    done: set[str] = set()
-    found: list[Sequence[str]] = []
-    while len(done) < len(recalls):
-        kinds: dict[tuple[tuple[str, ...], ...], list[str]] = {}
-        for name, memory in recalls.items():
-            if name not in done:
-                kinds.setdefault((memory.axes, memory.rows, memory.columns), []).append(name)
-        ready = {kind: [name for name in names if needs[name] <= {*done, name}] for kind, names in kinds.items()}
-        whole = [kind for kind, names in kinds.items() if len(ready[kind]) == len(names)]
-        kind = min(whole or [kind for kind, names in ready.items() if names], key=size)
-        found.append(ready[kind])
-        done |= {*ready[kind]}
-    return found
+        done: set[str] = set()
+        found: list[Sequence[str]] = []
+        while len(done) < len(recalls) + len(walked):
+            states = [s for s in walked if s not in done and needs.get(self.program.next_of[s], set()) <= {*done, s}]
+            kinds: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+            for name, kind in recalls.items():
+                if name not in done:
+                    kinds.setdefault(kind, []).append(name)
+            ready = {kind: [name for name in names if needs[name] <= {*done, name}] for kind, names in kinds.items()}
+            whole = [kind for kind, names in kinds.items() if len(ready[kind]) == len(names)]
+            begun = whole or [kind for kind, names in ready.items() if names]
+            if not states and not begun:
+                raise NoRecall("what recalls, or decays, is made of what is recalled")
+            found.append(states[:1] or ready[min(begun, key=size)])
+            done |= {*found[-1]}
+        return found

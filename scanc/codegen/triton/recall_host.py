@@ -1,21 +1,19 @@
-"""The Python functions of a module that launch the kernels of memories."""
+"""The kernels of an act of memories, and the statements that launch them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scanc.codegen.triton.acts import LATER, acts
-from scanc.codegen.triton.host import Host, computed, dims_in_call, only_if, quoted, tensor_keys, there, tuple_of
+from scanc.codegen.triton.host import Host, computed, dims_in_call, tuple_of
 from scanc.codegen.triton.kernel import Kernel
+from scanc.codegen.triton.launches import Launches
 from scanc.codegen.triton.recall import recall_kernel
-from scanc.codegen.triton.recall_plan import First, Last, Part, Plan, plan
+from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
 from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
 from scanc.codegen.triton.recall_span import span_kernel
 from scanc.codegen.triton.recall_steps import steps_kernel
-from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Kind, Output, Program
-from scanc.passes.differentiate import DIFFERENTIABLE
+from scanc.ir.nodes import Kind
 
 
 @dataclass
@@ -79,100 +77,14 @@ class Memories:
         return found
 
 
-def memories(program: Program, way: str) -> list[Memories]:
-    """The kernels of the acts of a program; `way`: forward or backward. Raises NoRecall."""
-    return [Memories(plan(act), f"{way}_{i}" if i > 1 else way) for i, act in enumerate(acts(program), 1)]
-
-
-def write_forward_memories(out: Writer, found: Sequence[Memories], program: Program, narrow: Program) -> None:
-    """`forward_chunked` of a program whose states are memories; it saves nothing.
-
-    `narrow`: the program as users know it, whose vectors have an axis less.
-    """
-    with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
-        out.docstring("The same, chunks as products of queries, keys and values; not in fp64.")
-        *beside, last = (kernel for act in found for kernel in act.all)
-        host = Host(out, last, {"end": "_end", "out": ""}, beside=beside)
-        host.unpack("inputs", tensor_keys("in", program.inputs))
-        host.unpack("params", tensor_keys("in", program.params))
-        host.unpack("states", tensor_keys("start", program.states))
-        columns = _columns(program, narrow)
-        _widen(host, [f"start:{name}" for name in columns])
-        dtypes = {f"out:{o.name}": f"call.output({i})" for i, o in enumerate(program.outputs)}
-        _write_launches(host, found, dtypes, {s.name: "final" for s in program.states}, [*columns.values()])
-        outputs = [host.result(f"out:{output.name}", Kind.REAL) for output in program.outputs]
-        ends = [_narrowed(host, f"end:{state.name}", state.name in columns) for state in program.states]
-        out.line(f"return {tuple_of(outputs)}, {only_if('final', ends)}, ()")
-
-
-def write_backward_memories(
-    out: Writer, found: Sequence[Memories], program: Program, adjoint: Program, narrow: Program
-) -> None:
-    """`backward_chunked`: `adjoint` is that of `program`, whose states are memories; `narrow` as in forward."""
-    header = "def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
-    with out.block(header):
-        out.docstring("Gradients of inputs, params and initial states.")
-        *beside, last = (kernel for act in found for kernel in act.all)
-        host = Host(out, last, {"end": "_start", "start": "_end", "out": ""}, beside=beside)
-        host.unpack("inputs", tensor_keys("in", program.inputs))
-        host.unpack("params", tensor_keys("in", program.params))
-        host.unpack("states", tensor_keys("start", program.states))
-        cotangents = [(f"in:dy.{o.name}", program.types[o.value].kind) for o in program.outputs]
-        host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
-        host.unpack("grad_final", [(f"start:d.{s.name}", s.type.kind) for s in program.states])
-        columns = _columns(program, narrow)
-        _widen(host, [key for name in columns for key in (f"start:{name}", f"start:d.{name}")])
-        smooth = [t for t in program.inputs if t.type.kind in DIFFERENTIABLE]
-        positions = {tensor.name: i for i, tensor in enumerate(program.inputs)}
-        dtypes = {f"out:d.{t.name}": f"inputs[{positions[t.name]}].dtype" for t in smooth}
-        given = there(program)
-        ends = {f"d.{name}": when for name, when in given.items()}
-        _write_launches(host, found, dtypes, ends, [*columns.values()])
-        params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
-        groups = [
-            [host.result(f"out:d.{tensor.name}", Kind.REAL) for tensor in smooth],
-            [host.result(f"out:total.d.{tensor.name}", Kind.REAL, 2) for tensor in params],
-            [_narrowed(host, f"end:d.{state.name}", state.name in columns) for state in program.states],
-        ]
-        out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
-
-
-def _columns(program: Program, narrow: Program) -> dict[str, str]:
-    """The states that have an axis of size one more than users know of, and that axis."""
-    known = {state.name: state.type for state in narrow.states}
-    return {state.name: state.type.axes[-1] for state in program.states if state.type != known[state.name]}
-
-
-def _widen(host: Host, keys: Sequence[str]) -> None:
-    for name in dict.fromkeys(host.variable(key) for key in keys if host.reads(key)):
-        host.out.line(f"{name} = recall.column({name})")
-
-
-def _narrowed(host: Host, key: str, column: bool) -> str:
-    return f"recall.flat({host.variable(key)})" if column else host.variable(key)
-
-
-def _write_launches(
-    host: Host, acts: Sequence[Memories], dtypes: dict[str, str], ends: dict[str, str], single: Sequence[str]
-) -> None:
-    """The launches of all acts; `single`: axes of size one that users know nothing of."""
-    call = "launch.Call(SPEC, (*inputs, *params, *states))"
-    axes = ", ".join(map(quoted, dict.fromkeys(single)))
-    host.out.line(f"call = {f'recall.with_axes({call}, {axes})' if single else call}")
-    prepared: set[str] = set()
-    for found in acts:
-        _Launches(host, found, dtypes, ends, prepared).write()
-
-
-class _Launches:
-    """The launches of one act, in order.  `prepared`: sums of logarithms, and memories whose time is shared out."""
+class RecallLaunches(Launches):
+    """The launches of one act of memories.  `prepared`: sums of logarithms, and memories whose time is shared out."""
 
     def __init__(
         self, host: Host, found: Memories, dtypes: dict[str, str], ends: dict[str, str], prepared: set[str]
     ) -> None:
-        self.host, self.found, self.out = host, found, host.out
-        self.dtypes, self.ends, self.prepared = dtypes, ends, prepared
-        self.types = found.plan.program.types
+        super().__init__(host, found.plan.program, found.plan.clock, dtypes)
+        self.found, self.ends, self.prepared = found, ends, prepared
 
     def write(self) -> None:
         for first, kernel in zip(self.found.plan.first, self.found.first, strict=True):
@@ -204,7 +116,7 @@ class _Launches:
                 self.prepared.add(name)
                 own = self.found.sums[part.memory.name]
                 out.line(f"{sums} = {tiling}.room(call, blocks)")
-                given = f"{own.name}, {tiling}.of_steps(call, blocks.unroll), {self._tensors(own)}, [{sums}]"
+                given = f"{own.name}, {tiling}.of_steps(call, blocks.unroll), {self.tensors(own)}, [{sums}]"
                 given += ", tiles=recall.chunks(call, blocks.unroll), apart=recall.apart(call)"
                 out.line(f"call.run({given}, reverse={self._reverse(part)})")
             scratch += self._sums(part)
@@ -214,19 +126,19 @@ class _Launches:
         flags.append(f"split={self._segments(part)}")
         walked = [*scratch, *ranges]
         scratch += [*halves, *ranges]
-        self._allocate(part.leaves, kernel)
+        self.allocate(part.leaves, kernel)
         if part.ends:
             state = part.made.state
             dims = ["call.batch", *dims_in_call(part.made.axes)]
             host.new(f"end:{state}", Kind.REAL, dims, computed(Kind.REAL), self.ends[state])
-        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
+        given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         out.line(f"call.run({given}, {', '.join(flags)})")
         if part.sides:
             own = self.found.steps[i]
-            given = f"{own.name}, {tiling}.stepwise(call), {self._tensors(own)}, [{', '.join(walked)}]"
+            given = f"{own.name}, {tiling}.stepwise(call), {self.tensors(own)}, [{', '.join(walked)}]"
             flags = [f"reverse={self._reverse(part)}", *(["marks=recall.STRETCH"] if part.marks else [])]
             out.line(f"call.run({given}, span=blocks.unroll, {', '.join(flags)})")
-        self._hand_on(part.leaves)
+        self.hand_on(part.leaves)
 
     def _write_first(self, first: First, kernel: Kernel) -> None:
         out, host = self.out, self.host
@@ -236,10 +148,10 @@ class _Launches:
         out.line(f"blocks = {tiling}.blocks(call)")
         out.line(f'{halves}, {ranges} = {tiling}.tilts(call, blocks, "{first.axis}")')
         out.line(f"blocks = {tiling}.of_steps(call, blocks.unroll{_along(first.axis, kernel)})")
-        self._allocate(first.leaves, kernel, f"{tiling}.tilted_dtype(call)")
-        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{halves}, {ranges}]"
+        self.allocate(first.leaves, kernel, f"{tiling}.tilted_dtype(call)")
+        given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{halves}, {ranges}]"
         out.line(f"call.run({given}, tiles=recall.chunks(call, blocks.unroll), reverse=reverse)")
-        self._hand_on(first.leaves)
+        self.hand_on(first.leaves)
 
     def _sums(self, part: Part) -> list[str]:
         """The sums of logarithms of what decays all, and the same as rows for a descriptor."""
@@ -275,7 +187,7 @@ class _Launches:
             scratch = ", ".join([*sums, *halves, *kept.values(), *ranges])
             flags = f"**{own}.flags(call), reverse={self._reverse(part)}, split={segments}"
             flags += ", apart=recall.apart(call)" if sums else ""
-            given = f"{own}.blocks(call), {self._tensors(kernel)}, [{scratch}]"
+            given = f"{own}.blocks(call), {self.tensors(kernel)}, [{scratch}]"
             out.line(f"call.run({kernel.name}, {given}, {flags})")
             out.line(f"{segments}.carry(call, {start}, {starts}, {', '.join(sides)}, reverse={self._reverse(part)})")
         host.alias(f"given:{made.state}", start)
@@ -286,46 +198,15 @@ class _Launches:
         tiling = self.found.tiling(self.found.kernels[0])
         steps = "blocks.unroll" if last.axis else "recall.STRETCH"
         out.line(f"blocks = {tiling}.of_steps(call, {steps}{_along(last.axis, kernel)})")
-        self._allocate(last.leaves, kernel)
+        self.allocate(last.leaves, kernel)
         tilted = any(first.axis == last.axis for first in plan.first)
         scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
         if last.meet is not None:
             scratch += [host.variable(f"scratch:marks.{made.state}") for made in plan.marked(last)]
-        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
+        given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
         out.line(f"call.run({given}, {tiles}, reverse=reverse)")
-        self._hand_on(last.leaves)
-
-    def _tensors(self, kernel: Kernel) -> str:
-        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in kernel.arguments])
-        return f"[{', '.join(self.host.variable(argument.host) for argument in kernel.arguments)}], {ranks}"
-
-    def _allocate(self, leaves: Sequence[Output], kernel: Kernel, dtype: str = computed(Kind.REAL)) -> None:
-        clock = self.found.plan.clock
-        for output in leaves:
-            key = f"out:{output.name}"
-            axes = self.types[output.value].axes
-            dims = ["call.time" if axis == clock else dim for axis, dim in zip(axes, dims_in_call(axes), strict=True)]
-            lead = ["call.batch", *(["recall.chunks(call, blocks.unroll)"] if output.name.startswith("total.") else [])]
-            given = self.dtypes.get(key, dtype)
-            over = kernel.schedule.partial_over(output.value)
-            if over:
-                programs = f"blocks.along({', '.join(map(quoted, over))})"
-                made = f"call.shares({programs}, {tuple_of([*lead, *dims])}, {given}, narrow=True)"
-                self.out.line(f"{self.host.variable(key)} = {made}")
-            else:
-                self.host.new(key, Kind.REAL, [*lead, *dims], given)
-
-    def _hand_on(self, leaves: Sequence[Output]) -> None:
-        """What later kernels read, its partial sums added."""
-        for output in leaves:
-            if output.name.startswith(("handed.", LATER)):
-                key = f"out:{output.name}"
-                whole = self.host.result(key, Kind.REAL)
-                name = self.host.variable(key)
-                if whole != name:
-                    self.out.line(f"{name} = {whole}")
-                self.host.alias(f"in:{output.name.partition('.')[2]}", name)
+        self.hand_on(last.leaves)
 
 
 def _along(axis: str | None, kernel: Kernel) -> str:
