@@ -75,6 +75,19 @@ class Problem:
         of = self.wanted
         return {name: share_beside(found[name], x, of[name], self._axis(name)) for name, x in theirs.items()}
 
+    def missed(self, shares: dict[str, float]) -> tuple[set[str], set[str]]:
+        """Results that use up more than there is: those that are known to in 16 bits, and all others."""
+        over = {name for name, share in shares.items() if not share <= 1}
+        coarse = set(self.suite.coarse) if self.case.dtype.itemsize == 2 else set()
+        return over & coarse, over - coarse
+
+    def line(self, found: Tensors, shares: dict[str, float], theirs: Tensors | None = None) -> str:
+        """A row of the table: errors, and the worst share of the published tolerance, or of what the peer allows."""
+        ours, peer = self.row(found), self.row(theirs) if theirs else None
+        most = max(shares, key=lambda name: (shares[name] != shares[name], shares[name]))
+        errors = " | ".join(f"{row.values:.1e} | {row.gradients:.1e}" if row else "– | –" for row in (ours, peer))
+        return f"| {ours.name} | {ours.dtype} | {errors} | {shares[most]:.2f} {most} |"
+
     def _axis(self, result: str) -> int:
         """Where a result has its heads or channels: after batch and time, after batch, or first."""
         name = result.removeprefix("d ")

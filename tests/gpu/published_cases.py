@@ -41,9 +41,12 @@ class Case:
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
+    def __str__(self) -> str:
+        return f"{self.label} {self.dtype_name}"
+
     @property
     def label(self) -> str:
-        """What tells it from all others."""
+        """What tells it from all others of its dtype."""
         sizes = "x".join(map(str, (self.batch, self.time, self.heads, self.keys, self.values)))
         options = {"normalizer": (self.normalizer, 1), "masked": (self.masked, 0), "groups": (self.groups, 1)}
         options["scale"] = self.scale, None
