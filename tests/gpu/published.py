@@ -13,6 +13,7 @@ from gpu.published_tolerances import ratio, share_beside
 from torch import Tensor
 
 import scanc
+from scanc.op import Target
 
 Call = Callable[[Tensors, Tensors], Tensors]
 """The output and final states, of inputs and params, and of initial states."""
@@ -32,7 +33,7 @@ class Problem:
         self.given = {name: source.normal(*values[name].shape).to(case.dtype) for name in ("output", *finals)}
         self.wanted = self._with_gradients(values, *leaves)
 
-    def ours(self, target: str) -> Tensors:
+    def ours(self, target: Target) -> Tensors:
         """Results of a target, in the form that it takes by itself."""
         return self._results(_ours(self.suite.spec, target, "auto"))
 
@@ -96,7 +97,7 @@ class Problem:
         return 1 if name in self.states or name.startswith("final ") else 0
 
 
-def _ours(spec: str, target: str, form: str) -> Call:
+def _ours(spec: str, target: Target, form: str) -> Call:
     operator = scanc.compile(spec, target=target)
 
     def call(tensors: Tensors, states: Tensors) -> Tensors:

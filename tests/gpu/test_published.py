@@ -31,6 +31,13 @@ def header() -> Iterator[None]:
     print()
 
 
+@pytest.fixture(autouse=True)
+def room() -> Iterator[None]:
+    """The oracle keeps every state for backward: a test gives its gigabytes back to those of other processes."""
+    yield
+    torch.cuda.empty_cache()
+
+
 def hold(problem: Problem, shares: dict[str, float]) -> None:
     """No result is off by more than is allowed; what is known to be is an expected failure."""
     known, others = problem.missed(shares)
