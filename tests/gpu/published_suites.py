@@ -215,7 +215,7 @@ SUITES = {
     "simple_gla": Suite(_SIMPLE_GLA, _simple_gla, _AND_OUTPUT, coarse=("d g",)),
     "gla": Suite(_example("gla"), _gla, _AND_OUTPUT, coarse=("d g",)),
     "rwkv6": Suite(_example("rwkv6", "exp(-exp(w))", "exp(w)"), _rwkv6, _AND_OUTPUT, final=False, coarse=("d w",)),
-    "gsa": Suite(_GSA, _gsa, _OF_ALL | {"d s": Ratio(0.008), "d g": Ratio(0.008)}),
+    "gsa": Suite(_GSA, _gsa, _OF_ALL | {"d s": Ratio(0.008), "d g": Ratio(0.008)}, coarse=("d g",)),
     "based": Suite(_example("based"), _based, _OF_BASED, final=False),
     "hgrn": Suite(_HGRN, _hgrn, _OF_ALL),
     "ssd": Suite(
