@@ -15,8 +15,9 @@ def s4d_legs(N: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """S4D-LegS: the eigenvalues [N/2] of HiPPO-LegS' normal part, complex, the low rank dropped.
 
     S4D (Gu et al., 2022, arXiv:2206.11893), section 4 and theorem 3: with half of HiPPO's B, which is half of
-    `dplr("legs", N).B`, the system without the low rank has the response of HiPPO-LegS as N grows. The real parts
-    are -1/2. Imaginary parts are positive and ascending, the conjugates left out.
+    `dplr("legs", N).B`, the system without the low rank nears HiPPO-LegS as N grows. Its transfer function does: the
+    impulse responses differ by ripples, which smooth inputs do not see. The real parts are -1/2. Imaginary parts are
+    positive and ascending, the conjugates left out.
 
     Raises:
         ArgumentError: N, the number of real states, is odd.

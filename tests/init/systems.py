@@ -27,7 +27,8 @@ def quadrature(low: float, high: float, panels: int = 40) -> tuple[Tensor, Tenso
 
 def legendre_basis(N: int, z: Tensor) -> Tensor:
     """√(2n+1) P_n(z), [N, *z]: orthonormal under the uniform probability on [-1, 1]."""
-    return tensor(legendre.legvander(z.numpy(), N - 1)).movedim(-1, 0) * (2 * torch.arange(N) + 1).sqrt()[:, None]
+    norms = (2 * torch.arange(N, dtype=F64) + 1).rsqrt()
+    return tensor(legendre.legvander(z.numpy(), N - 1)).mT / norms[:, None]
 
 
 def fourier_basis(N: int, s: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def run(A: Tensor, B: Tensor, signal: Sinusoids | Polynomial, x: Tensor, begin: 
 
 def run_scaled(A: Tensor, B: Tensor, f: Callable[[Tensor], Tensor], x: Tensor, begin: float, end: float) -> Tensor:
     """x(end) of x' = (A x + B f(t)) / t, by Runge and Kutta's method in log t, fourth order."""
-    steps = 2000
+    steps = 4000
     h = math.log(end / begin) / steps
 
     def slope(log_t: float, x: Tensor) -> Tensor:
@@ -102,4 +103,4 @@ def run_scaled(A: Tensor, B: Tensor, f: Callable[[Tensor], Tensor], x: Tensor, b
 
 def response(A: Tensor, B: Tensor, times: Tensor) -> Tensor:
     """The impulse response exp(tA) B, [N, times]."""
-    return (torch.linalg.matrix_exp(times[:, None, None] * A) @ B).mT
+    return torch.stack([torch.linalg.matrix_exp(t * A) @ B for t in times], dim=-1)

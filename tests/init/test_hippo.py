@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,15 +24,15 @@ from .systems import (
 )
 
 
-def legendre_window(f: object, N: int, t: float, window: float) -> Tensor:
+def legendre_window(f: Callable[[Tensor], Tensor], N: int, t: float, window: float) -> Tensor:
     """The coefficients [N] of f on [t - window, t] in orthonormal Legendre polynomials."""
     x, w = quadrature(t - window, t)
-    return legendre_basis(N, 2 * (x - t) / window + 1) @ (w * f(x)) / window  # type: ignore[operator]
+    return legendre_basis(N, 2 * (x - t) / window + 1) @ (w * f(x)) / window
 
 
-def fourier_window(f: object, N: int, t: float, window: float) -> Tensor:
+def fourier_window(f: Callable[[Tensor], Tensor], N: int, t: float, window: float) -> Tensor:
     x, w = quadrature(t - window, t)
-    return fourier_basis(N, (t - x) / window) @ (w * f(x)) / window  # type: ignore[operator]
+    return fourier_basis(N, (t - x) / window) @ (w * f(x)) / window
 
 
 # LegS: all of the history
@@ -40,7 +41,7 @@ def fourier_window(f: object, N: int, t: float, window: float) -> Tensor:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_legs_projects_all_of_the_history(seed: int) -> None:
     N, begin, end = 16, 0.05, 2.0
-    f = Sinusoids(seed, [2.0, 5.0, 9.0])
+    f = Sinusoids(seed, [2.0, 4.0, 7.0])
     A, B = hippo("legs", N, dtype=F64)
     x = run_scaled(A, B, f, legendre_window(f, N, begin, begin), begin, end)
     torch.testing.assert_close(x, legendre_window(f, N, end, end), rtol=0, atol=1e-8)
@@ -52,7 +53,7 @@ def test_legs_projects_all_of_the_history(seed: int) -> None:
 def test_legs_follows_any_time_scale() -> None:
     A, B = hippo("legs", 8, dtype=F64)
     slow, fast = Sinusoids(2, [3.0, 4.0]), Sinusoids(2, [3000.0, 4000.0])
-    start = torch.randn(8, dtype=F64)
+    start = torch.randn(8, dtype=F64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(run_scaled(A, B, slow, start, 0.1, 1), run_scaled(A, B, fast, start, 1e-4, 1e-3))
 
 
@@ -145,15 +146,16 @@ def test_fout_is_exact_for_whole_periods(window: float) -> None:
     torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
 
 
-def test_fout_nears_the_window_as_it_grows() -> None:
-    errors = []
-    inside, outside = torch.linspace(0.1, 0.9, 81, dtype=F64), torch.linspace(1.1, 3, 96, dtype=F64)
+def test_fout_remembers_the_window_as_it_grows() -> None:
+    """Of signals without a period too, with an error that falls as 1/N."""
+    f, errors = Sinusoids(7, [1.0, 4.0, 9.0]), []
     for N in (16, 64, 256):
-        kernels = response(*hippo("fout", N, dtype=F64), torch.cat([inside, outside]))[:8]
-        wanted = torch.cat([fourier_basis(8, inside), torch.zeros(8, len(outside))], dim=1)
-        errors.append((kernels - wanted).square().mean().sqrt().item())
-    assert errors[1] < errors[0] / 2
-    assert errors[2] < errors[1] / 2
+        A, B = hippo("fout", N, dtype=F64)
+        x = run(A, B, f, torch.zeros(N, dtype=F64), 0, 5)
+        errors.append((x - fourier_window(f, N, 5.0, 1.0)).norm().item())
+    assert errors[0] < 0.1
+    assert errors[1] < errors[0] / 3
+    assert errors[2] < errors[1] / 3
 
 
 def test_a_sine_of_frequency_zero_stays_zero() -> None:
