@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
+from init.systems import F64, response
 
 from scanc.init import dplr, hippo, nplr, s4d_inv, s4d_legs, s4d_lin, s4d_real
-
-from .systems import F64, response
 
 
 @pytest.mark.parametrize("s", [0.5 + 0j, 1 + 2j, 3 - 10j])

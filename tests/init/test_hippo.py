@@ -7,11 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
-
-from scanc.init import hippo
-
-from .systems import (
+from init.systems import (
     F64,
     Polynomial,
     Sinusoids,
@@ -22,6 +18,9 @@ from .systems import (
     run,
     run_scaled,
 )
+from torch import Tensor
+
+from scanc.init import hippo
 
 
 def legendre_window(f: Callable[[Tensor], Tensor], N: int, t: float, window: float) -> Tensor:

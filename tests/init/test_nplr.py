@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from init.systems import F64
 from torch import Tensor
 
 from scanc.init import DPLR, dplr, hippo, nplr
-
-from .systems import F64
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("legs", {}),

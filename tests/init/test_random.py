@@ -6,12 +6,11 @@ import math
 
 import pytest
 import torch
+from init.systems import F64
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from scanc.init import log_step, lru, step_bias
-
-from .systems import F64
 
 MANY = 20_000
 

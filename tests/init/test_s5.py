@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from init.systems import F64
 
 from scanc.init import dplr, nplr, s5
-
-from .systems import F64
 
 
 @pytest.mark.parametrize("blocks", [1, 4])
