@@ -144,6 +144,9 @@ class _Memorizing:
                 raise Apart("its decay is no plain product")
             for over, log in self.splitter.logs(factor.value):
                 logs[over].append(log)
+        beside: Side = "rows" if logs["rows"] else "columns"
+        if logs["both"] and logs[beside] and not any(log.raw for log in (*logs["both"], *logs[beside])):
+            logs[beside] += logs.pop("both")  # one decay of a side, and none of all
         found: list[tuple[Side, str, bool]] = []
         for over, parts in logs.items():
             if not parts:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import networkx as nx
 
 from scanc.codegen.triton.recall_plan import NoRecall
+from scanc.ir.build import Builder
 from scanc.ir.nodes import Broadcast, Instr, Kind, Map, Meet, Memory, Output, Program, Recall, Tensor
 from scanc.ir.rewrite import live, one_region
 
@@ -24,10 +25,14 @@ _SIZE, _NEVER = 64, 1 << 60  # of an axis, as far as what is stored is compared;
 
 @dataclass(frozen=True)
 class Act:
-    """A program whose states are memories; or that of one other state, which is `walked`."""
+    """A program whose states are memories; or that of one other state, which is `walked`.
+
+    `marked`: the memories of which a later act reads the states that are written down now and then.
+    """
 
     program: Program
     walked: bool
+    marked: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -40,6 +45,7 @@ class _Act:
     leaves: list[Output] = field(default_factory=list)
     totals: list[Output] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    marked: set[str] = field(default_factory=set)
 
 
 def acts(program: Program) -> list[Act]:
@@ -47,29 +53,30 @@ def acts(program: Program) -> list[Act]:
     return _Acts(program).result()
 
 
-def primal_acts(primal: Program, adjoint: Program) -> list[Act]:
-    """The acts of the states of a program that its adjoint reads, as they were before each step. Raises NoRecall."""
-    used = {arg for instr in adjoint.instrs for arg in instr.args}
-    wanted = [state for state in primal.states if state.name in used]
-    if not wanted:
-        return []
+def with_states(primal: Program, adjoint: Program) -> Program:
+    """The adjoint of a program with the states that it reads of that as states of its own. Raises NoRecall."""
     memories = {instr.op.state for instr in primal.instrs if isinstance(instr.op, Memory)}
-    outputs = tuple(Output(LATER + state.name, state.name, state.dims) for state in wanted)
-    following = primal.next_of
-    needed, pending = set[str](), [state.name for state in wanted]
+    used = {arg for instr in adjoint.instrs for arg in instr.args}
+    given, following = {state.name for state in primal.states}, primal.next_of
+    needed, pending = set[str](), sorted(given & used)
     while pending:
         name = pending.pop()
         if name in memories:
-            raise NoRecall(f"a state that {name} goes into is read by the gradient")
+            raise NoRecall(f"the gradient reads a state that {name} goes into")
         if name not in needed:
             needed.add(name)
-            read = live(primal.instrs, [following[name]])
-            args = {following[name], *(arg for instr in read for arg in instr.args)}
-            pending += [state.name for state in primal.states if state.name in args]
+            read = {arg for instr in live(primal.instrs, [following[name]]) for arg in instr.args}
+            pending += sorted(given & {following[name], *read})
+    builder = Builder.extending(adjoint)
+    again: dict[str, str] = {}
+    for instr in live(primal.instrs, [following[name] for name in needed]):
+        again[instr.name] = builder.fresh(f"again.{instr.name}")
+        builder.append(replace(instr, name=again[instr.name], args=tuple(again.get(arg, arg) for arg in instr.args)))
+    pairs = tuple((name, again.get(value, value)) for name, value in primal.next if name in needed)
     states = tuple(state for state in primal.states if state.name in needed)
-    pairs = tuple(pair for pair in primal.next if pair[0] in needed)
-    reduced = replace(primal, states=states, next=pairs, outputs=outputs, totals=())
-    return acts(one_region(reduced, live(primal.instrs, [value for _, value in pairs])))
+    inputs = tuple(tensor for tensor in adjoint.inputs if tensor.name not in needed)
+    whole = replace(adjoint, inputs=inputs, states=(*states, *adjoint.states), next=(*pairs, *adjoint.next))
+    return one_region(whole, [*builder.take(), *adjoint.instrs])
 
 
 class _Acts:
@@ -89,7 +96,10 @@ class _Acts:
     def _axes_of(self, anchor: str) -> frozenset[str]:
         if anchor not in self.made:
             return frozenset(axis.name for axis in self.program.axes)
-        memory = self.made[self.made[anchor].args[0]].op
+        return self._axes_of_memory(self.made[anchor].args[0])
+
+    def _axes_of_memory(self, name: str) -> frozenset[str]:
+        memory = self.made[name].op
         assert isinstance(memory, Memory)
         return frozenset(memory.axes)
 
@@ -103,6 +113,9 @@ class _Acts:
             self.reached[instr.name] = axes.union(*(self.reached.get(arg, frozenset()) for arg in values))
             return -1
         first = max(map(self._first, values))
+        if isinstance(instr.op, Meet):
+            axes = self._axes_of_memory(instr.args[0])
+            return next(i for i in range(first, len(self.acts)) if axes == self.acts[i].axes)
         return next((i for i in range(first, len(self.acts)) if axes <= self.acts[i].axes), first)
 
     def _first(self, name: str) -> int:
@@ -130,7 +143,8 @@ class _Acts:
                 raise NoRecall(f"nothing is recalled of {state}")
             own.states.append(state)
         programs = [self._program(i) for i in range(len(self.acts) - 1, -1, -1)]
-        return [Act(program, act.walked) for program, act in zip(programs[::-1], self.acts, strict=True)]
+        pairs = zip(programs[::-1], self.acts, strict=True)
+        return [Act(program, act.walked, frozenset(act.marked)) for program, act in pairs]
 
     def _program(self, act: int) -> Program:
         """The program of an act; earlier acts are told what they hand on to it."""
@@ -142,9 +156,10 @@ class _Acts:
             if all(output.name != LATER + name for output in earlier):
                 earlier.append(Output(LATER + name, name, tuple((axis,) for axis in self.types[name].axes)))
         read = set() if own.walked else {self.made[name].args[0] for name in own.anchors}
-        for instr in instrs:
-            if isinstance(instr.op, Meet) and not {*instr.args[:2]} <= read:
-                raise NoRecall("a decay's gradient is known later than what it is made of")
+        for memory in (arg for instr in instrs if isinstance(instr.op, Meet) for arg in instr.args[:2]):
+            if memory not in read:
+                others = (each for each in self.acts[:act] if not each.walked)
+                next(o for o in others if memory in {self.made[name].args[0] for name in o.anchors}).marked.add(memory)
         if any(self.types[name].kind is not Kind.REAL for name in handed):
             raise NoRecall("what is no real number goes on to what recalls")
         types = ((name, self.types[name]) for name in handed)
@@ -186,34 +201,38 @@ class _Acts:
         return self.known[name] < 0 and self._first(name) < act and not self.reached[name] <= self.acts[act].axes
 
     def _kept(self, wanted: set[str]) -> set[str]:
-        """What to keep of earlier acts so that `wanted` values can be made of it: as few numbers as there can be."""
+        """What to keep of earlier acts so that `wanted` values can be made of it.
+
+        As few numbers as there can be, and what is made last of them; numbers of each step alone do not count.
+        """
         graph = nx.DiGraph()
         graph.add_nodes_from(("recalled", "wanted"))
         pending, seen = list(wanted), set[str]()
         for name in wanted:
-            graph.add_edge((name, "out"), "wanted")
+            graph.add_edge("wanted", (name, "out"))
         while pending:
             name = pending.pop()
             if name in seen:
                 continue
             seen.add(name)
-            graph.add_edge((name, "in"), (name, "out"), capacity=self._size(name))
+            graph.add_edge((name, "out"), (name, "in"), capacity=self._size(name))
             instr = self.made.get(name)
             args = instr.args if instr is not None and isinstance(instr.op, Map | Broadcast) else ()
             known = [arg for arg in args if self.known.get(arg, -1) >= 0]
             if not known:
-                graph.add_edge("recalled", (name, "in"))
+                graph.add_edge((name, "in"), "recalled")
                 continue
-            graph.add_edges_from(((arg, "out"), (name, "in")) for arg in known)
+            graph.add_edges_from(((name, "in"), (arg, "out")) for arg in known)
             pending += known
-        _, (_, behind) = nx.minimum_cut(graph, "recalled", "wanted")
-        return {name for name in seen if (name, "out") in behind and (name, "in") not in behind}
+        _, (made, _) = nx.minimum_cut(graph, "wanted", "recalled")
+        return {name for name in seen if (name, "out") in made and (name, "in") not in made}
 
     def _size(self, name: str) -> int:
         type_ = self.types[name]
         if type_.kind is not Kind.REAL:  # what is compared is handed on, not the answer
             return _NEVER
-        return int(_SIZE ** sum(not self.program.axis(axis).batch for axis in type_.axes))
+        own = sum(not self.program.axis(axis).batch for axis in type_.axes)
+        return int(_SIZE**own) if own else 0
 
     def _order(self) -> list[Sequence[str]]:
         """The anchors of each act: a state, or all recalls of one kind of memory that can be together, small first."""

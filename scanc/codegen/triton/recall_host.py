@@ -202,7 +202,7 @@ class RecallLaunches(Launches):
         tilted = any(first.axis == last.axis for first in plan.first)
         scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
         if last.meet is not None:
-            scratch += [host.variable(f"scratch:marks.{made.state}") for made in plan.marked(last)]
+            scratch += [host.variable(f"scratch:marks.{plan.memory(name).state}") for name in last.memories]
         given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
         out.line(f"call.run({given}, {tiles}, reverse=reverse)")

@@ -164,13 +164,18 @@ class Plan:
     tilts: dict[str, Tilt]
     rounded: set[str]
 
-    def marked(self, last: Last) -> list[Memory]:
-        """The memories that are written down now and then for a last kernel."""
-        return [part.made for part in self.parts if part.marks and part.memory.name in last.memories]
+    def memory(self, name: str) -> Memory:
+        """A memory of the program."""
+        op = next(instr.op for instr in self.program.instrs if instr.name == name)
+        assert isinstance(op, Memory)
+        return op
 
 
-def plan(program: Program) -> Plan:
-    """The kernels of a program whose states are memories. Raises NoRecall."""
+def plan(program: Program, marked: Collection[str] = ()) -> Plan:
+    """The kernels of a program whose states are memories; `marked`: those that are written down for others.
+
+    Raises NoRecall.
+    """
     _check(program)
     before = summed_last(program)
     program, clock = timed(fluxes(before))
@@ -186,7 +191,7 @@ def plan(program: Program) -> Plan:
             last.append(Last(None, axis))
     stops = {i.name for i in program.instrs if i.op == Map("stop")} - {i.name for i in before.instrs}
     found = Plan(program, clock, first, parts, last, [], tilts, stops)
-    _Assignment(found, backs).run()
+    _Assignment(found, backs, marked).run()
     return found
 
 
@@ -257,8 +262,8 @@ class _Assignment:
     `backs`: what was recalled of a tilted side → the same brought back.
     """
 
-    def __init__(self, found: Plan, backs: Mapping[str, str]) -> None:
-        self.found = found
+    def __init__(self, found: Plan, backs: Mapping[str, str], marked: Collection[str]) -> None:
+        self.found, self.marked = found, marked
         self.made = {instr.name: instr for instr in found.program.instrs}
         self.types = found.program.types
         self.stages: list[First | Part | Last] = [*found.first, *found.parts, *found.last]
@@ -301,7 +306,7 @@ class _Assignment:
             self._hand(i, [*own, *(output.value for output in stage.leaves)])
         seen: set[str] = set()
         states = {state.name for state in found.program.states}
-        met = {name for last in found.last for name in last.memories}
+        met = {*self.marked, *(name for last in found.last for name in last.memories)}
         for part in found.parts:
             name = part.memory.name
             part.ends = name not in seen and part.made.state in states

@@ -165,12 +165,12 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
     ranges = [kernel.scratch(f"{log}_ranges", f"scratch:ranges.{log}", "[rows, chunks]").pointer for log in told]
     marks, sizes = [], list[str]()
     if meet is not None:
-        states = [each.state for each in found.marked(last)]
+        states = [found.memory(name).state for name in last.memories]
         marks = [kernel.scratch(f"{n}_marks", f"scratch:marks.{n}", "[rows, marks, *sides]").pointer for n in states]
     if ranges:
         write_tame(out, ranges)
     if meet is not None:
-        made = found.marked(last)[0]
+        made = found.memory(last.memories[0])
         (rows,), (columns,) = made.rows, made.columns
         _write_ends(out, axis, rows, columns, marks)
         sizes = [f"size_{each}" for each in (rows, columns) if each != axis]
@@ -202,7 +202,7 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
 
 def _log(found: Plan, meet: Instr) -> str:
     """The logarithm whose gradient a meet is."""
-    op, memory = meet.op, next(each.memory for each in found.parts if each.memory.name == meet.args[0])
+    op, memory = meet.op, next(instr for instr in found.program.instrs if instr.name == meet.args[0])
     assert isinstance(op, Meet)
     assert isinstance(memory.op, Memory)
     return next(log for (over, _), log in zip(memory.op.decays, memory.args, strict=False) if over == op.over)

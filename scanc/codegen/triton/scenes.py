@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scanc.codegen.triton.acts import Act, acts, primal_acts
+from scanc.codegen.triton.acts import Act, acts, with_states
 from scanc.codegen.triton.host import Host, computed, dims_in_call, only_if, quoted, tensor_keys, there, tuple_of
 from scanc.codegen.triton.launches import Launches
 from scanc.codegen.triton.recall_host import Memories, RecallLaunches
@@ -14,6 +14,7 @@ from scanc.codegen.triton.walk import Walk
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Kind, Program
 from scanc.passes.differentiate import DIFFERENTIABLE
+from scanc.passes.pipeline import SIMPLIFIED, Trace, run
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,18 @@ def forward_scenes(program: Program) -> list[Scene]:
 
 
 def backward_scenes(program: Program, adjoint: Program) -> list[Scene]:
-    """The kernels of the acts of the adjoint of a program, behind those of states that it reads. Raises NoRecall."""
-    primal = [Scene(_kernels(act, "again", i)) for i, act in enumerate(primal_acts(program, adjoint), 1)]
-    return primal + [Scene(_kernels(act, "backward", i), act.walked) for i, act in enumerate(acts(adjoint), 1)]
+    """The kernels of the acts of an adjoint, and of the states of its program that it reads. Raises NoRecall."""
+    whole = run(SIMPLIFIED, with_states(program, adjoint), Trace())
+    given = {state.name for state in program.states}
+    return [
+        Scene(_kernels(act, "backward", i), act.walked and act.program.states[0].name not in given)
+        for i, act in enumerate(acts(whole), 1)
+    ]
 
 
 def _kernels(act: Act, way: str, number: int) -> Memories | Walk:
     way = f"{way}_{number}" if number > 1 else way
-    return Walk(act.program, way) if act.walked else Memories(plan(act.program), way)
+    return Walk(act.program, way) if act.walked else Memories(plan(act.program, act.marked), way)
 
 
 def write_forward_memories(out: Writer, found: Sequence[Scene], program: Program, narrow: Program) -> None:
