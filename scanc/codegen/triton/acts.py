@@ -15,7 +15,7 @@ import networkx as nx
 
 from scanc.codegen.triton.recall_plan import NoRecall
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Broadcast, Instr, Kind, Map, Meet, Memory, Output, Program, Recall, Tensor
+from scanc.ir.nodes import Broadcast, Contract, Instr, Kind, Map, Meet, Memory, Output, Program, Recall, Tensor
 from scanc.ir.rewrite import live, one_region
 
 LATER = "later."
@@ -95,7 +95,7 @@ class _Acts:
 
     def _axes_of(self, anchor: str) -> frozenset[str]:
         if anchor not in self.made:
-            return frozenset(axis.name for axis in self.program.axes)
+            return frozenset(self.types[anchor].axes)
         return self._axes_of_memory(self.made[anchor].args[0])
 
     def _axes_of_memory(self, name: str) -> frozenset[str]:
@@ -116,14 +116,20 @@ class _Acts:
         if isinstance(instr.op, Meet):
             axes = self._axes_of_memory(instr.args[0])
             return next(i for i in range(first, len(self.acts)) if axes == self.acts[i].axes)
-        return next((i for i in range(first, len(self.acts)) if axes <= self.acts[i].axes), first)
+        return self._fitting(axes, first)
 
     def _first(self, name: str) -> int:
         """The first act that can compute a value."""
         if self.known.get(name, -1) >= 0:
             return self.known[name]
         axes = self.reached.get(name, frozenset(self.types[name].axes))
-        return next((i for i, act in enumerate(self.acts) if axes <= act.axes), 0)
+        return self._fitting(axes, 0)
+
+    def _fitting(self, axes: frozenset[str], first: int) -> int:
+        """The first act, from one on, whose axes are enough; else one that walks, which may have any."""
+        rest = range(first, len(self.acts))
+        fits = [i for i in rest if axes <= self.acts[i].axes] or [i for i in rest if self.acts[i].walked]
+        return min(fits, default=first)
 
     def _is_memory(self, name: str) -> bool:
         return name in self.made and isinstance(self.made[name].op, Memory)
@@ -176,10 +182,25 @@ class _Acts:
 
     def _needed(self, act: int, wanted: Sequence[str]) -> tuple[list[Instr], list[str]]:
         """The instructions of an act, and what it reads of earlier ones."""
-        _, crossing = self._walk(wanted, lambda name: self._is_foreign(name, act) or -1 < self.known[name] < act)
+        scores = self._scores(act)
+
+        def crosses(name: str) -> bool:
+            return name not in scores and (self._is_foreign(name, act) or -1 < self.known[name] < act)
+
+        _, crossing = self._walk(wanted, crosses)
         kept = self._kept({name for name in crossing if not self._is_foreign(name, act)})
         needed, handed = self._walk(wanted, lambda name: self._is_foreign(name, act) or name in kept)
         return [instr for instr in self.program.instrs if instr.name in needed], sorted(handed)
+
+    def _scores(self, act: int) -> set[str]:
+        """Products of queries and their own steps' keys, which an act has anyway."""
+        pairs: list[set[str]] = []
+        for name in () if self.acts[act].walked else self.acts[act].anchors:
+            recall = self.made[name]
+            memory = self.made[recall.args[0]]
+            assert isinstance(memory.op, Memory)
+            pairs += [{recall.args[1], key} for key in memory.args[len(memory.op.decays) :]]
+        return {i.name for i in self.made.values() if isinstance(i.op, Contract) and {*i.args} in pairs}
 
     def _walk(self, wanted: Sequence[str], stops: Callable[[str], bool]) -> tuple[set[str], set[str]]:
         """What `wanted` values are made of, as far as nothing stops; and what stopped."""
@@ -209,23 +230,23 @@ class _Acts:
         graph.add_nodes_from(("recalled", "wanted"))
         pending, seen = list(wanted), set[str]()
         for name in wanted:
-            graph.add_edge("wanted", (name, "out"))
+            graph.add_edge((name, "out"), "wanted")
         while pending:
             name = pending.pop()
             if name in seen:
                 continue
             seen.add(name)
-            graph.add_edge((name, "out"), (name, "in"), capacity=self._size(name))
+            graph.add_edge((name, "in"), (name, "out"), capacity=self._size(name))
             instr = self.made.get(name)
             args = instr.args if instr is not None and isinstance(instr.op, Map | Broadcast) else ()
             known = [arg for arg in args if self.known.get(arg, -1) >= 0]
             if not known:
-                graph.add_edge((name, "in"), "recalled")
+                graph.add_edge("recalled", (name, "in"))
                 continue
-            graph.add_edges_from(((name, "in"), (arg, "out")) for arg in known)
+            graph.add_edges_from(((arg, "out"), (name, "in")) for arg in known)
             pending += known
-        _, (made, _) = nx.minimum_cut(graph, "wanted", "recalled")
-        return {name for name in seen if (name, "out") in made and (name, "in") not in made}
+        _, (_, behind) = nx.minimum_cut(graph, "recalled", "wanted")  # of several the one that is nearest to the end
+        return {name for name in seen if (name, "out") in behind and (name, "in") not in behind}
 
     def _size(self, name: str) -> int:
         type_ = self.types[name]

@@ -44,7 +44,9 @@ class _RowsWriter:
         self.wanted = [*wanted, *(output.value for output in leaves)]
         self.program = own_program(found, self.wanted, given, leaves)
         split = () if axis is None else (axis,)
-        if any({*i.type.axes} - {self.clock, *batch, *split} for i in self.program.instrs):
+        types = self.program.types
+        read = {axis for instr in self.program.instrs for arg in instr.args for axis in types[arg].axes}
+        if any({*i.type.axes, *read} - {self.clock, *batch, *split} for i in self.program.instrs):
             raise NoRecall("a decay is computed from values with other axes")
         spreads = [spread(self.program, each) for each in batch]
         if None in spreads:

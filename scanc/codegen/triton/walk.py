@@ -45,7 +45,7 @@ class Walk:
         given = Tensor(self.state.name, self.state.dims, self.state.type)
         totals = tuple(replace(total, name=f"total.{total.name}") for total in self.act.totals)
         program = replace(self.act, inputs=(*self.act.inputs, given), states=(), next=(), totals=totals)
-        self.program, self.clock = timed(one_region(program, live(program.instrs, _leaves(program))))
+        self.program, self.clock = timed(_needed(program))
         self.past, _ = timed(past)
         self.leaves = [*self.program.outputs, *self.program.totals]
         self.kernel = _WalkWriter(self).write()
@@ -69,8 +69,13 @@ class Walk:
         return [found.replace("'", '"')]
 
 
-def _leaves(program: Program) -> set[str]:
-    return {output.value for output in (*program.outputs, *program.totals)}
+def _needed(program: Program) -> Program:
+    """The program with what its outputs are made of alone."""
+    leaves = {output.value for output in (*program.outputs, *program.totals)}
+    instrs = live(program.instrs, leaves)
+    used = {arg for instr in instrs for arg in instr.args} | leaves
+    inputs, params = (tuple(t for t in group if t.name in used) for group in (program.inputs, program.params))
+    return one_region(replace(program, inputs=inputs, params=params), instrs)
 
 
 def _scanned(act: Program) -> tuple[State, Scan, Program]:
@@ -93,7 +98,7 @@ def _scanned(act: Program) -> tuple[State, Scan, Program]:
     if region.kind is RegionKind.DELAY:
         scan = replace(scan, semiring="delay")
     past = replace(classified, level=act.level, outputs=tuple(outputs), states=(), next=())
-    return state, scan, one_region(past, live(instrs, [output.value for output in outputs]))
+    return state, scan, _needed(one_region(past, instrs))
 
 
 class _WalkWriter:
