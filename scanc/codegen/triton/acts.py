@@ -109,10 +109,11 @@ class _Acts:
             return self.home[instr.name]
         values = [arg for arg in instr.args if not self._is_memory(arg)]
         axes = frozenset(instr.type.axes).union(*(self.types[arg].axes for arg in values))
-        if all(self.known.get(arg, -1) < 0 for arg in values):
-            self.reached[instr.name] = axes.union(*(self.reached.get(arg, frozenset()) for arg in values))
+        reached = axes.union(*(self.reached.get(arg, frozenset()) for arg in values))
+        if all(self.known.get(arg, -1) < 0 for arg in values) and any(reached <= act.axes for act in self.acts):
+            self.reached[instr.name] = reached
             return -1
-        first = max(map(self._first, values))
+        first = max(map(self._first, values), default=0)
         if isinstance(instr.op, Meet):
             axes = self._axes_of_memory(instr.args[0])
             return next(i for i in range(first, len(self.acts)) if axes == self.acts[i].axes)
@@ -284,7 +285,7 @@ class _Acts:
             whole = [kind for kind, names in kinds.items() if len(ready[kind]) == len(names)]
             begun = whole or [kind for kind, names in ready.items() if names]
             if not states and not begun:
-                raise NoRecall("what recalls, or decays, is made of what is recalled")
+                raise NoRecall("states beside memories depend on one another")
             found.append(states[:1] or ready[min(begun, key=size)])
             done |= {*found[-1]}
         return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scanc.codegen.triton.flux import fluxes, sum_with_own, summed_last, written
+from scanc.codegen.triton.flux import divided_last, fluxes, sum_with_own, summed_last, written
 from scanc.codegen.triton.tilts import Tilt, tilt
 from scanc.codegen.triton.timed import timed
 from scanc.ir.nodes import (
@@ -44,8 +44,9 @@ class Part:
     """One kernel: what is recalled in it, and what leaves it.
 
     `whole`: the sum of what is recalled and of what its step writes, if that is all that is wanted.  `peeled`: query,
-    key and value, of which query and key are without their `factors` of each step alone.  `marks`: the state is written
-    down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key and value (0, 1, 2).
+    key and value without their `factors` of each step alone, those of queries and those of what is written.
+    `marks`: the state is written down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key
+    and value (0, 1, 2).
     """
 
     recall: Instr
@@ -177,7 +178,7 @@ def plan(program: Program, marked: Collection[str] = ()) -> Plan:
     Raises NoRecall.
     """
     _check(program)
-    before = summed_last(program)
+    before = summed_last(divided_last(program))
     program, clock = timed(fluxes(before))
     made = {instr.name: instr for instr in program.instrs}
     parts = [_part(program, instr, made, clock) for instr in made.values() if isinstance(instr.op, Recall)]
@@ -207,8 +208,10 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     (axis,) = op.axes
     query, of_query = peeled(program.types, made, recall.args[1], axis, {clock, axis})
     key, of_key = peeled(program.types, made, key, axis, {clock, axis})
+    (other,) = memory.op.side("columns" if op.over == "rows" else "rows")
+    value, of_value = peeled(program.types, made, value, other, {clock, other})
     whole = sum_with_own(program, recall, made)
-    return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key))
+    return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
 
 
 def peeled(
@@ -242,8 +245,6 @@ def _check(program: Program) -> None:
         raise NoRecall("it has other states than memories")
     if any(instr.type.kind not in (Kind.REAL, Kind.BOOL, Kind.INT) for instr in program.instrs):
         raise NoRecall("it has complex values")
-    if len({(op.axes, op.rows, op.columns) for op in memories}) > 1:
-        raise NoRecall("memories have different axes")
     for op in memories:
         if len(op.rows) != 1 or len(op.columns) != 1:
             raise NoRecall(f"{op.state} has several axes on one side")
