@@ -20,8 +20,6 @@ from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, TO_REMEMBERED, Trace, run
 from scanc.semantics.lower import analyse
 
-TARGETS = ("torch", "triton")
-
 
 @dataclass(frozen=True)
 class Compiled:
