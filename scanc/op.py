@@ -7,10 +7,12 @@ until something asks for more than the module.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
@@ -115,10 +117,11 @@ class ScanOperator:
     @cached_property
     def compiled(self) -> Compiled:
         """What the compiler makes of the spec for all targets. Raises CompileError for a wrong one."""
-        from scanc.driver import compile_text
-
         text, source, root, *_ = self._origin
-        return compile_text(text, source=source, root=root)
+        with _without_collections():
+            from scanc.driver import compile_text
+
+            return compile_text(text, source=source, root=root)
 
     @property
     def name(self) -> str:
@@ -179,9 +182,10 @@ class ScanOperator:
         if target not in self._operators:
             if target == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
                 ahead.prepare()
-            source, path = self._source(target)
-            name = f"scanc_generated_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-            self._operators[target] = load_module(source, name, path).operator
+            with _without_collections():
+                source, path = self._source(target)
+                name = f"scanc_generated_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+                self._operators[target] = load_module(source, name, path).operator
         return self._operators[target]
 
     def __repr__(self) -> str:
@@ -295,6 +299,18 @@ def _target(target: str) -> Any:
             hint=did_you_mean(str(target), ("auto", *TARGETS)),
         )
     return str(target)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Within, no garbage is collected: what is imported stays, and all that torch made is walked at each collection."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @cache
