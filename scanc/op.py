@@ -204,7 +204,8 @@ class ScanOperator:
         if form == "interpret":
             return self._interpreted
         target = self._target_of(chain(tensors, named.values()))
-        _prepare(self._token, target)
+        if target not in self._operators or torch.compiler.is_compiling():
+            _prepare(self._token, target)
         if target == "torch" and self._precision != "default":
             _require(self._token, _device(chain(tensors, named.values())) or "cpu")
         return self._operators[target]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
@@ -81,6 +81,14 @@ _DIRECT = torch.version.hip is None
 """Whether what Triton compiles a kernel for follows from strides, dtypes and alignment; AMD's backend asks for more."""
 
 
+class Ready(NamedTuple):
+    """What Triton compiled, over a grid: all its arguments but those in some places, where tensors go."""
+
+    launcher: Callable[..., None]
+    arguments: list[Any]
+    places: list[int]
+
+
 @dataclass(frozen=True)
 class Kind:
     """What all launches of a kernel with the same blocks and flags have in common.
@@ -91,7 +99,7 @@ class Kind:
     kernel: Any
     blocks: Blocks
     constants: dict[str, Any]
-    ready: dict[Any, tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=dict)
+    ready: dict[Any, Ready] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -291,40 +299,39 @@ class Call:
         times = split.times if split else {"T": self.time}
         if tiles is not None:
             times = {**times, "batch": self.batch}
-        arguments: list[Any] = []
-        special: list[Any] = [programs, self._like.get_device(), *times.values()]
-        for tensor, rank in zip(tensors, ranks, strict=True):
-            if tensor is None:
-                arguments += (None, *(0,) * rank)
-                special.append(None)
-                continue
-            strides = tensor.stride()
-            if len(strides) == rank:
-                arguments += (tensor, *strides)
-            else:
-                arguments += (tensor, *(0,) * (rank - len(strides)), *strides)
-            special += (strides, tensor.dtype, tensor.data_ptr() % _POINTER)
-        for each in scratch:
-            special.append(each.data_ptr() % _POINTER if isinstance(each, Tensor) else each is None)
-        arguments += scratch
+        key = (
+            *(programs, self._like.get_device(), *times.values()),
+            *[None if x is None else (x.stride(), x.dtype, x.data_ptr() % _POINTER) for x in tensors],
+            *[x.data_ptr() % _POINTER if isinstance(x, Tensor) else x is None for x in scratch],
+        )
         kind = self._kinds.get((id(kernel), id(blocks), self.real, *flags.values()))
         if kind is None:
             kind = self._learn(kernel, blocks, flags)
-        key = tuple(special)
         ready = kind.ready.get(key)
         if ready is not None:
-            launcher, rest = ready
+            arguments = ready.arguments.copy()
+            for place, tensor in zip(ready.places, (*tensors, *scratch), strict=True):
+                arguments[place] = tensor
             with self.on_device():
-                launcher(*arguments, *rest)
+                ready.launcher(*arguments)
             return
+        arguments, places = [], []
+        for tensor, rank in zip(tensors, ranks, strict=True):
+            strides = () if tensor is None else tensor.stride()
+            places.append(len(arguments))
+            arguments += (tensor, *(0,) * (rank - len(strides)), *strides)
+        places += range(len(arguments), len(arguments) + len(scratch))
+        arguments += scratch
         named = {**times, **kind.constants}
         compiled = self.launch(kernel, (programs,), *arguments, **named)
         if _DIRECT and isinstance(kernel, JITFunction) and compiled is not None:
+            for place in places:
+                arguments[place] = None
+            arguments += [named[name] for name in kernel.arg_names[len(arguments) :]]
             if len(kind.ready) >= _MOST_READY:
                 kind.ready.clear()
-            rest = tuple([named[name] for name in kernel.arg_names[len(arguments) :]])
             with self.on_device():
-                kind.ready[key] = compiled[programs, 1, 1], rest
+                kind.ready[key] = Ready(compiled[programs, 1, 1], arguments, places)
 
     def launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **named: Any) -> Any:
         """Launches a kernel by Triton's own means, or notes that it would be; returns what Triton compiled."""
