@@ -1027,5 +1027,7 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked, "parallel": forward_parallel}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked, "parallel": backward_parallel}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, long=("parallel", 8.0))
+operator = Operator(
+    SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, long=("parallel", 8.0)
+)
 ema = operator

@@ -2961,5 +2961,14 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, narrow=("chunked",))
+operator = Operator(
+    SPEC,
+    step=step,
+    forward=FORWARD,
+    backward=BACKWARD,
+    saved=saved,
+    absent=True,
+    short=("recurrent", 64),
+    narrow=("chunked",),
+)
 gla = operator
