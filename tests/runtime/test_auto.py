@@ -109,6 +109,33 @@ def test_a_tuned_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "form parallel" in MINGRU.explain(*given)
 
 
+# --- short calls of memories ---
+
+GLA = scanc.load(EXAMPLES / "gla.scan", target="triton")
+STEPS = 64
+
+
+def gla(batch: int, time: int, width: int = 128, dtype: torch.dtype = torch.float32) -> str:
+    return GLA.operator("triton")._auto(plan(batch, time, {"h": 4, "i": width, "j": width}, dtype))
+
+
+def test_short_calls_of_memories_walk_their_steps() -> None:
+    assert GLA.operator("triton").short == ("recurrent", STEPS)
+    assert [gla(2, time) for time in (1, 8, STEPS - 1, STEPS, 4096)] == ["recurrent"] * 3 + ["chunked"] * 2
+    assert gla(2, 4096, dtype=torch.float64) == "recurrent"
+
+
+def test_states_that_a_gpu_does_not_hold_at_once_are_walked_for_fewer_steps() -> None:
+    waves = 1024 * 4 / 132  # a multiprocessor holds one state of 128 keys and 128 values
+    assert gla(1024, int(STEPS / waves)) == "recurrent"
+    assert gla(1024, int(STEPS / waves) + 1) == "chunked"
+    assert gla(1024, STEPS - 1, width=16) == "recurrent"
+
+
+def test_explain_says_which_calls_are_short() -> None:
+    assert "(auto for less than 64 steps)" in GLA.explain()
+
+
 # --- under torch.compile and torch.export ---
 
 
