@@ -77,7 +77,7 @@ def rehearse() -> None:
         here.rehearsal = None
     prepare()
     for launch in found:
-        special = _specialization(launch)
+        special = specialization(launch)
         if special not in _begun:
             _begun.add(special)
             pending.setdefault(id(launch.kernel), []).append(_pool().submit(_compile, launch))
@@ -90,16 +90,28 @@ def await_kernel(kernel: Any) -> None:
     pending.pop(id(kernel), None)
 
 
-def _specialization(launch: Launch) -> Hashable:
-    tensors = [(x.dtype, x.data_ptr() % 16) if isinstance(x, torch.Tensor) else repr(x) for x in launch.arguments]
-    return id(launch.kernel), *tensors, *launch.named.items()
+def specialization(launch: Launch) -> Hashable:
+    """What launches have in common that Triton compiles one kernel for, and maybe more."""
+    return id(launch.kernel), *map(_seen, launch.arguments), *launch.named.items()
+
+
+def _seen(argument: Any) -> Hashable:
+    """What Triton looks at: of a number, of a tensor, of a descriptor of one."""
+    if isinstance(argument, int):
+        return argument == 1, argument % 16 == 0, argument.bit_length() > 31
+    if isinstance(argument, torch.Tensor):
+        return argument.dtype, argument.data_ptr() % 16 == 0
+    return argument if argument is None else (argument.base.dtype, *argument.block_shape)
 
 
 def _compile(launch: Launch) -> None:
     prepare().exception()  # begun before, so that a thread is at it
     with suppress(Exception), launch.within():
         compiled = launch.kernel.warmup(*launch.arguments, **launch.named, grid=(1,))
-        compiled.run  # noqa: B018  # loads the kernel, and its launcher, which some versions of Triton compile too
+        # Some versions of Triton compile a launcher too.  Nothing is loaded here: another thread may capture a graph.
+        from triton.runtime import driver
+
+        driver.active.launcher_cls(compiled.src, compiled.metadata)
 
 
 @cache
