@@ -204,7 +204,7 @@ class ScanOperator:
         if form == "interpret":
             return self._interpreted
         target = self._target_of(chain(tensors, named.values()))
-        if target not in self._operators or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or target not in self._operators:
             _prepare(self._token, target)
         if target == "torch" and self._precision != "default":
             _require(self._token, _device(chain(tensors, named.values())) or "cpu")
