@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -16,6 +17,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+
+from scanc_runtime.errors import ArgumentError
 
 _MOST_THREADS = 16
 
@@ -64,7 +67,7 @@ def _prepare() -> None:
 def rehearse() -> None:
     """Begins to compile all that the running function launches, and what is to run after it.
 
-    Raises what laying out the kernels raises.
+    Raises ArgumentError if a kernel cannot be laid out; else no call fails because of its rehearsal.
     """
     if here.running is None or here.rehearsal is not None:
         return
@@ -73,6 +76,10 @@ def rehearse() -> None:
     here.rehearsal = found
     try:
         function(*arguments)
+    except ArgumentError:
+        raise
+    except Exception as error:
+        warnings.warn(f"scanc compiles kernels one after the other: {error}", RuntimeWarning, stacklevel=2)
     finally:
         here.rehearsal = None
     prepare()
@@ -92,16 +99,17 @@ def await_kernel(kernel: Any) -> None:
 
 def specialization(launch: Launch) -> Hashable:
     """What launches have in common that Triton compiles one kernel for, and maybe more."""
-    return id(launch.kernel), *map(_seen, launch.arguments), *launch.named.items()
+    given = zip(launch.arguments, launch.kernel.params, strict=False)
+    return id(launch.kernel), *[_seen(argument, parameter) for argument, parameter in given], *launch.named.items()
 
 
-def _seen(argument: Any) -> Hashable:
+def _seen(argument: Any, parameter: Any) -> Hashable:
     """What Triton looks at: of a number, of a tensor, of a descriptor of one."""
-    if isinstance(argument, int):
+    if isinstance(argument, int) and not parameter.is_constexpr:
         return argument == 1, argument % 16 == 0, argument.bit_length() > 31
     if isinstance(argument, torch.Tensor):
         return argument.dtype, argument.data_ptr() % 16 == 0
-    return argument if argument is None else (argument.base.dtype, *argument.block_shape)
+    return (argument.base.dtype, *argument.block_shape) if hasattr(argument, "block_shape") else argument
 
 
 def _compile(launch: Launch) -> None:
