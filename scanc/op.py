@@ -82,6 +82,8 @@ class ScanOperator:
         self._token = id(self)
         self._operators: dict[str, Operator] = {}
         self._sources: dict[str, tuple[str, Path | None]] = {}
+        if target != "torch" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            _begin_triton()
         if not any(map(self._found, TARGETS if target == "auto" else (target,))):
             self.compiled  # noqa: B018  # raises CompileError for a wrong spec
         _living[self._token] = self
@@ -180,8 +182,8 @@ class ScanOperator:
     def operator(self, target: str) -> Operator:
         """The operator of one target's module."""
         if target not in self._operators:
-            if target == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
-                ahead.prepare()
+            if target == "triton":
+                _begin_triton()
             with _without_collections():
                 source, path = self._source(target)
                 name = f"scanc_generated_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
@@ -300,6 +302,12 @@ def _target(target: str) -> Any:
             hint=did_you_mean(str(target), ("auto", *TARGETS)),
         )
     return str(target)
+
+
+def _begin_triton() -> None:
+    """Has a thread do what Triton does once in a process, while this one reads or generates a module."""
+    if os.environ.get("TRITON_INTERPRET") != "1" and _has_triton():
+        ahead.prepare()
 
 
 @contextmanager

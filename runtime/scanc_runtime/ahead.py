@@ -52,7 +52,7 @@ _begun: set[Hashable] = set()
 @cache
 def prepare() -> Future[None]:
     """Begins what Triton does once in a process: it hashes its own files, half a GB, and loads its driver."""
-    return _pool().submit(_prepare)
+    return _submit(_prepare)
 
 
 def _prepare() -> None:
@@ -87,7 +87,7 @@ def rehearse() -> None:
         special = specialization(launch)
         if special not in _begun:
             _begun.add(special)
-            pending.setdefault(id(launch.kernel), []).append(_pool().submit(_compile, launch))
+            pending.setdefault(id(launch.kernel), []).append(_submit(_compile, launch))
 
 
 def await_kernel(kernel: Any) -> None:
@@ -120,6 +120,15 @@ def _compile(launch: Launch) -> None:
         from triton.runtime import driver
 
         driver.active.launcher_cls(compiled.src, compiled.metadata)
+
+
+def _submit(function: Callable[..., None], *arguments: Any) -> Future[None]:
+    try:
+        return _pool().submit(function, *arguments)
+    except RuntimeError:  # Python is about to end and begins no threads: who launches compiles
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 @cache
