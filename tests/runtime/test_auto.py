@@ -188,3 +188,31 @@ def test_what_is_exported_for_any_size_takes_one_form(strict: bool, least: int, 
         Module(), given, strict=strict, dynamic_shapes={"given": tuple({1: time} for _ in given)}
     )
     assert forms_in(exported.graph) == [form]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_and_exported_calls_are_short_by_their_sizes(dynamic: bool) -> None:
+    def given(time: int) -> list[Tensor]:
+        return [torch.randn(2, time, 3, 5, device="meta") for _ in GLA.spec.inputs]
+
+    found: list[str] = []
+
+    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
+        found.extend(forms_in(module.graph))
+        return module.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *tensors: GLA(*tensors), fullgraph=True, backend=backend, dynamic=dynamic)
+    with torch.no_grad():
+        for time in (8, 100, 9):
+            compiled(*given(time))
+    assert found == ["recurrent", "chunked", *([] if dynamic else ["recurrent"])]
+
+    class Call(torch.nn.Module):
+        def forward(self, *tensors: Tensor) -> Any:
+            return GLA(*tensors)
+
+    time = torch.export.Dim("T", min=2, max=1 << 20)
+    shapes = {"tensors": tuple({1: time} if dynamic else {} for _ in GLA.spec.inputs)}
+    exported = torch.export.export(Call(), tuple(given(8)), dynamic_shapes=shapes)
+    assert forms_in(exported.graph) == ["chunked" if dynamic else "recurrent"]
