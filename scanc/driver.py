@@ -29,8 +29,6 @@ from scanc.passes.pipeline import (
 )
 from scanc.semantics.lower import analyse
 
-TARGETS = ("torch", "triton")
-
 
 @dataclass(frozen=True)
 class Compiled:
@@ -76,8 +74,8 @@ class Compiled:
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
         admitted = {
-            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None),
-            "triton": (self._triton.forms, self._triton.refused, self._triton.long),
+            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None, None),
+            "triton": (self._triton.forms, self._triton.refused, self._triton.long, self._triton.short),
         }
         remarks = self.trace.remarks, self.adjoint_trace.remarks
         triton_remarks = [trace.remarks for trace in self._fused] if form is None else []

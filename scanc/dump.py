@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scanc.driver import TARGETS, Compiled
+from scanc.driver import Compiled
+from scanc.targets import TARGETS
 
 _STAGE = re.compile(r"\d\d_[a-z_]+\.ir")
 

@@ -40,6 +40,10 @@ class Functions(Protocol):
         """The form for few long sequences on a GPU, if the functions have one, as `Operator` takes it."""
 
     @property
+    def short(self) -> tuple[str, int] | None:
+        """The form for short calls, if another is better for long ones, and the steps from which they are long."""
+
+    @property
     def narrow(self) -> Sequence[str]:
         """The forms that compute in float32 alone."""
 
@@ -69,7 +73,7 @@ def assemble(text: str, discrete: Program, classified: Program, functions: Funct
         out.line(line)
     out.blank()
     source = "\n".join((out.text(), spec_literal(spec), "", functions.source.strip("\n"), "", ""))
-    return source + _operator(spec.name, functions.long, functions.narrow, absent=target == "triton")
+    return source + _operator(spec.name, functions, absent=target == "triton")
 
 
 def spec_of(
@@ -285,12 +289,16 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(name: str, long: tuple[str, float] | None, narrow: Sequence[str], *, absent: bool) -> str:
+def _operator(name: str, functions: Functions, *, absent: bool) -> str:
     given = "SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved"
     if absent:
         given += ", absent=True"
-    if long is not None:
-        given += f", long=({_text(long[0])}, {long[1]})"
-    if narrow:
-        given += f", narrow={_strings(narrow)}"
-    return f"operator = Operator({given})\n{Names().of(name)} = operator\n"
+    for field in ("long", "short"):
+        if (found := getattr(functions, field)) is not None:
+            given += f", {field}=({_text(found[0])}, {found[1]})"
+    if functions.narrow:
+        given += f", narrow={_strings(functions.narrow)}"
+    out = Writer()
+    out.line(f"operator = Operator({given})")
+    out.line(f"{Names().of(name)} = operator")
+    return out.text()

@@ -50,6 +50,15 @@ _LONG = SPREAD[0], 8.0
 A light step is worked through twice in the time that its rows take to come: it was no slower up to there.
 """
 
+_SHORT = "recurrent", 64
+"""The steps of a memory from which products pay for their launches.
+
+With all gradients they take some ten launches more than the one that walks the steps each way.  A launch keeps the host
+for 15 to 50 µs and the GPU for 2 to 4; a step that is walked takes it .5 to 1 µs forward, and two to three times that
+backward.  So walking is done first up to a hundred steps and more where the host is waited for, and up to ten or twenty
+where it is not, as in a CUDA graph.
+"""
+
 _IMPORTS = (
     "import triton",
     "import triton.language as tl",
@@ -82,6 +91,7 @@ class TritonFunctions:
     refused: tuple[tuple[str, str], ...]
     long: tuple[str, float] | None
     narrow: tuple[str, ...] = ()
+    short: tuple[str, int] | None = None
 
 
 def emit_functions(
@@ -175,7 +185,7 @@ def emit_functions(
     long = ("parallel", _LONG[single.light]) if single else None
     narrow = ("chunked",) if recalls else ()
     imports = (*_IMPORTS, *own, *_step_imports(out.text()))
-    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow)
+    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow, _SHORT if memories else None)
 
 
 def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[list[Scene]], str]:

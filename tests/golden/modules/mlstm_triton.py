@@ -53,7 +53,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="614fd688e227",
+    digest="1615d20aa71a",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1105,16 +1105,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"]), call.dtype("real"), when=save
     )
     m_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["h"]), call.dtype("real"), when=save)
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,
