@@ -185,7 +185,7 @@ def emit_functions(
     long = ("parallel", _LONG[single.light]) if single else None
     narrow = ("chunked",) if recalls else ()
     imports = (*_IMPORTS, *own, *_step_imports(out.text()))
-    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow, _SHORT if memories else None)
+    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow, _SHORT if recalls else None)
 
 
 def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[list[Scene]], str]:
