@@ -53,7 +53,7 @@ class RecallTiling:
 
     A program has one index of each `grid` axis, all `keys`, and a block of `values`, or all of them if `whole`.  `rows`
     and `columns` are the state's axes, `reads` those of what is read of each step.  `tilted`: of operands that decays
-    of a side tilt.
+    of a side tilt.  `single`: the axis of a side that is one number, of which no matrix is multiplied.
     """
 
     name: str
@@ -65,6 +65,7 @@ class RecallTiling:
     whole: bool
     reads: tuple[tuple[str, ...], ...]
     tilted: bool = False
+    single: str = ""
     _known: dict[Any, Blocks] = field(default_factory=dict)
 
     def blocks(self, call: Call) -> Blocks:
@@ -151,7 +152,8 @@ class RecallTiling:
         return {"dtype": _DTYPES[dtype], "precision": "tf32x3" if wide else "tf32"}
 
     def _choose(self, call: Call) -> Blocks:
-        keys, values = (max(_LEAST, _power(call.sizes[axis])) for axis in (self.keys, self.values))
+        sides = self.keys, self.values
+        keys, values = (1 if axis == self.single else max(_LEAST, _power(call.sizes[axis])) for axis in sides)
         wide = call.stored == torch.float32
         most = _MOST // (4 if wide else 1)
         block = values

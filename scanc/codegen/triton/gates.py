@@ -79,7 +79,8 @@ def _write_weight(out: Writer, part: Part, written: Sequence[str]) -> None:
         shape = f"[{part.clock}]"
         out.line(f"weight = tl.where(in_{part.clock}, {' * '.join(written)}, 0.0)", shape)
         out.line(f"left = {'left * ' if gated else ''}weight", shape)
-    out.line(f"written = {'(value * left[:, None]).to(dtype)' if gated or written else 'value'}")
+    exact = "" if part.single else ".to(dtype)"
+    out.line(f"written = {f'(value * left[:, None]){exact}' if gated or written else 'value'}")
 
 
 def _write_kept(out: Writer) -> None:

@@ -30,6 +30,22 @@ from scanc.ir.nodes import Contract, Program
 from scanc.ir.rewrite import live
 from scanc.passes.schedule import Schedule, spread
 
+_DOT = "tl.dot({}, {}, input_precision=precision)"
+_PRODUCTS: dict[str | None, tuple[str, str, str]] = {
+    None: (
+        _DOT.format("key", "tl.trans(query)"),
+        _DOT.format("state.to(dtype)", "tl.trans(query)"),
+        _DOT.format("tl.trans(written)", "key, state"),
+    ),
+    "values": (
+        _DOT.format("key", "tl.trans(query)"),
+        "tl.sum(query.to(acc) * state, 1)[None, :]",
+        "state + tl.sum(written * key.to(acc), 0)[None, :]",
+    ),
+    "keys": ("key * tl.trans(query)", "state * tl.trans(query)", "state + tl.sum(written * key, 0)[:, None]"),
+}
+"""Scores, what the state gives, and the state behind a chunk; a side of one number is summed as it is, in fp32."""
+
 
 class RecallWriter:
     """Writes the kernel of one part."""
@@ -266,14 +282,16 @@ class RecallWriter:
         for name, value in zip(("query", "key", "value"), self.operands, strict=True):
             out.line(f"{name} = {self._operand(value, raw)}", self.frame.comment(self.types[value].axes))
         self._write_halves()
-        out.line("scores = tl.dot(key, tl.trans(query), input_precision=precision)", "[written, read]")
+        scores, found, _ = _PRODUCTS[part.single]
+        out.line(f"scores = {scores}", "[written, read]")
         self._write_own(raw)
-        out.line(
-            "found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)", f"[{part.values}, read]"
-        )
+        out.line(f"found = {found}", f"[{part.values}, read]")
         of_read, of_written = ([self.number(name) for name in names] for names in part.factors)
         gates.write_gates(out, part, of_read, of_written, self.sum_rows)
-        out.line("found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)")
+        if part.single == "values":
+            out.line("found = found + tl.sum(scores * value, 0)[None, :]")
+        else:
+            out.line("found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)")
         comment = self.frame.comment(self.types[part.result].axes)
         out.line(f"{step.define(part.result)} = tl.trans(found)", comment)
 
@@ -294,7 +312,7 @@ class RecallWriter:
         part, out = self.part, self.out
         if part.log("all") is not None:
             out.line("state = state * kept")
-        out.line("state = tl.dot(tl.trans(written), key, state, input_precision=precision)")
+        out.line(f"state = {_PRODUCTS[part.single][2]}")
         for where, _ in part.sides:
             out.line(f"state = state * {self._along(where)}")
 
@@ -338,9 +356,11 @@ class RecallWriter:
 
     def _operand(self, name: str, raw: dict[str, str]) -> str:
         """An operand of a product: an input as it is stored, or what was computed, zero outside."""
+        axes = self.types[name].axes
+        if self.part.single is not None and self.axis(self.part.single) in axes:
+            return f"tl.where({self.frame.inside(axes, self.frame.tile(axes))}, {self.step.tensor(name)}, 0.0)"
         if name in raw:
             return f"{raw[name]}.to(dtype)"
-        axes = self.types[name].axes
         inside = self.frame.inside(axes, self.frame.tile(axes))
         return f"tl.where({inside}, {self.step.tensor(name)}, 0.0).to(dtype)"
 

@@ -72,6 +72,8 @@ class Memories:
                 "reads": reads,
                 "tilted": bool(part.sides),
             }
+            if part.single is not None:
+                fields["single"] = part.keys if part.single == "keys" else part.values
             text = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in fields.items())])
             found.append(f"{self.tiling(kernel)} = RecallTiling({text})".replace("'", '"'))
         return found

@@ -46,7 +46,7 @@ class Part:
     `whole`: the sum of what is recalled and of what its step writes, if that is all that is wanted.  `peeled`: query,
     key and value without their `factors` of each step alone, those of queries and those of what is written.
     `marks`: the state is written down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key
-    and value (0, 1, 2).
+    and value (0, 1, 2).  `ones`: the axes of size one.
     """
 
     recall: Instr
@@ -59,6 +59,7 @@ class Part:
     marks: bool = False
     ends: bool = False
     tilted: dict[int, str] = field(default_factory=dict)
+    ones: frozenset[str] = frozenset()
 
     @property
     def op(self) -> Recall:
@@ -91,6 +92,12 @@ class Part:
     def batch(self) -> tuple[str, ...]:
         """The axes of which a program has one index."""
         return tuple(axis for axis in self.made.axes if axis not in (self.keys, self.values))
+
+    @property
+    def single(self) -> str | None:
+        """The side that has one number, if one has: `keys` or `values`."""
+        sides = (("keys", self.keys), ("values", self.values))
+        return next((where for where, axis in sides if axis in self.ones), None)
 
     def log(self, where: str) -> str | None:
         """The logarithm of what decays keys, values or all."""
@@ -211,7 +218,9 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     (other,) = memory.op.side("columns" if op.over == "rows" else "rows")
     value, of_value = peeled(program.types, made, value, other, {clock, other})
     whole = sum_with_own(program, recall, made)
-    return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
+    part = Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
+    part.ones = frozenset(each.name for each in program.axes if each.size == 1)
+    return part
 
 
 def peeled(
