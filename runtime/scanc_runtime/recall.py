@@ -219,6 +219,14 @@ def apart(call: Call) -> bool:
     return call.stored == torch.float32
 
 
+def by_time(numbers: Tensor, steps: int) -> Tensor:
+    """Numbers of each step, [B, T, *axes], as rows of whole chunks of steps, with zeros at their ends."""
+    batch, time, *axes = numbers.shape
+    rows = numbers.new_zeros((batch, *axes, max(1, -(-time // steps)) * steps))
+    rows[..., :time] = numbers.movedim(1, -1)
+    return rows
+
+
 def rows(sums: Any, steps: int) -> TensorDescriptor:
     """Sums as rows of which a kernel loads some steps."""
     long = max(1, sums.shape[-1])

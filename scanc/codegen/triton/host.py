@@ -69,7 +69,7 @@ class Host:
         self._variables: dict[str, str] = {}
         self._suffixes = suffixes
         arguments = [argument for one in (*beside, kernel) for argument in (*one.arguments, *one.scratches)]
-        self._buffers = {argument.host: argument.buffer for argument in arguments}
+        self._buffers = {argument.host.replace("scratch:rows.", "in:"): argument.buffer for argument in arguments}
         self._ranks = {argument.host: len(argument.buffer.dims) for argument in arguments}
 
     def variable(self, key: str) -> str:

@@ -26,10 +26,12 @@ from scanc.codegen.triton.recall_frame import (
 from scanc.codegen.triton.recall_plan import NoRecall, Part, Plan, own_program
 from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, NOTHING, SEGMENT, Buffer
-from scanc.ir.nodes import Contract, Program
+from scanc.ir.nodes import Contract, Kind, Program
 from scanc.ir.rewrite import live
 from scanc.passes.schedule import Schedule, spread
 
+ROWS = "scratch:rows."
+"""Prefix of the host keys of numbers of each step that a descriptor loads: plainly, each layout loads them again."""
 _DOT = "tl.dot({}, {}, input_precision=precision)"
 _PRODUCTS: dict[str | None, tuple[str, str, str]] = {
     None: (
@@ -53,6 +55,7 @@ class RecallWriter:
     flags: Sequence[str] = ("stages", "dtype", "precision")
     walk = "a segment of the time, a chunk after the other"
     splits = True
+    rowed = True  # numbers of each step are read as rows
 
     def __init__(self, found: Plan, part: Part, name: str) -> None:
         self.found, self.part, self.name = found, part, name
@@ -77,6 +80,7 @@ class RecallWriter:
         self.step = Step(self.out, self.frame, self.program, self.schedule)
         self.halves: dict[str, str] = {}
         self.sums = self.sum_rows = ""
+        self.rows: dict[str, str] = {}
 
     def axis(self, where: str) -> str:
         """The axis of keys or of values."""
@@ -100,7 +104,9 @@ class RecallWriter:
     def write(self) -> Kernel:
         part, out, kernel = self.part, self.out, self.kernel
         reads = reads_of(self.program, [*self.needed, *(o.value for o in part.leaves)], {part.recall.name, part.result})
-        declare(kernel, reads, self.clock)
+        numbers = [read for read in reads if self.frame.tile(read.axes) == (self.clock,)]
+        shared = [read for read in numbers if self._is_row(read)]
+        declare(kernel, [read for read in reads if read not in shared], self.clock)
         state, axes = part.made.state, part.made.axes
         start = self._declare_start()
         leaving = leaving_of(kernel, self.step, part.leaves)
@@ -110,19 +116,25 @@ class RecallWriter:
             self.marks = kernel.scratch(f"{state}_marks", f"scratch:marks.{state}", about).pointer
         self._declare()
         ranges = [kernel.scratch(f"{log}_ranges", f"scratch:ranges.{log}", "[rows, chunks]") for log in self._logs()]
+        about = "[rows, steps]"
+        self.rows = {r.value: kernel.scratch(f"{r.tensor}_rows", f"{ROWS}{r.tensor}", about).pointer for r in shared}
         self.step.write_params([read for read in reads if self.clock not in read.axes], kernel.buffers)
         self._write_begin(start)
         self._write_guard([each.pointer for each in ranges])
-        numbers = [read for read in reads if self.frame.tile(read.axes) == (self.clock,)]
-        ahead = self._write_ahead_first(numbers)
+        ahead = self._write_ahead_first([read for read in numbers if read not in shared])
         first, past = self._range()
         with out.block(f"for n in tl.range({first}, {past}, num_stages=stages):"):
-            self._write_chunk([read for read in reads if read not in numbers], numbers, ahead, leaving)
+            others = [read for read in reads if read not in numbers]
+            self._write_chunk(others, [read for read in numbers if read not in shared], ahead, leaving)
         self._write_end(end)
         gated = ["apart"] if part.log("all") is not None else []
         flags = [*gated, *self.flags, "reverse", *(["marks"] if part.marks else []), "acc"]
         doc = f"Each program: one sequence, {part.values} or a block; {self.walk}."
         return kernel.finish(self.name, doc, flags, [self.program], reads)
+
+    def _is_row(self, read: Read) -> bool:
+        """Whether a number of each step, which each sequence has its own of."""
+        return self.rowed and read.kind is Kind.REAL and {*read.axes} == {self.clock, *self.part.batch}
 
     def _declare_start(self) -> Buffer | None:
         """The argument for what the state holds before the first step, of each segment where there are several."""
@@ -173,7 +185,7 @@ class RecallWriter:
             out.line("until = tl.minimum(begun + span // steps, chunks)")
         out.line("u = tl.arange(0, steps)")
         self._write_pairs()
-        if part.log("all") is not None or part.marks or part.sides:
+        if part.log("all") is not None or part.marks or part.sides or self.rows:
             blocks = f"tl.cdiv(size_{part.values}, block_{part.values})"
             out.line(f"blocks = {f'segments * {blocks}' if self.splits else blocks}")
             out.line("row = tl.program_id(0).to(tl.int64) // blocks")
@@ -256,7 +268,10 @@ class RecallWriter:
         if part.marks and part.made.dual:
             self._write_mark("not reverse")
         out.line(f"at_{clock} = (chunk * steps + u).to(tl.int64)")
-        out.line(f"in_{clock} = at_{clock} < T")
+        out.line(f"in_{clock} = chunk * steps + u < T")
+        for value, rows in self.rows.items():
+            load = f"tl.reshape({rows}.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)"
+            out.line(f"{step.define(value)} = {load}", f"[{clock}]")
         raw: dict[str, str] = {}
         for read in reads:
             if clock in read.axes:

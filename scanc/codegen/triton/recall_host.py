@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from scanc.codegen.triton.host import Host, computed, dims_in_call, tuple_of
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.launches import Launches
-from scanc.codegen.triton.recall import recall_kernel
+from scanc.codegen.triton.recall import ROWS, recall_kernel
 from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
 from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
 from scanc.codegen.triton.recall_span import span_kernel
@@ -127,7 +127,7 @@ class RecallLaunches(Launches):
         self._share_out(part, tiling, halves, ranges)
         flags.append(f"split={self._segments(part)}")
         walked = [*scratch, *ranges]
-        scratch += [*halves, *ranges]
+        scratch += [*halves, *ranges, *self._rows(kernel)]
         self.allocate(part.leaves, kernel)
         if part.ends:
             state = part.made.state
@@ -162,6 +162,18 @@ class RecallLaunches(Launches):
         sums = self.host.variable(f"scratch:{part.made.state}.sums")
         return [sums, f"recall.rows({sums}, blocks.unroll)"]
 
+    def _rows(self, kernel: Kernel) -> list[str]:
+        """Numbers of each step as rows, for descriptors."""
+        found = []
+        for key in (argument.host for argument in kernel.scratches if argument.host.startswith(ROWS)):
+            rows = self.host.variable(key)
+            if key not in self.prepared:
+                self.prepared.add(key)
+                given = self.host.variable(f"in:{key.removeprefix(ROWS)}")
+                self.out.line(f"{rows} = recall.by_time({given}, blocks.unroll)")
+            found.append(f"recall.rows({rows}, blocks.unroll)")
+        return found
+
     def _segments(self, part: Part) -> str:
         return self.host.variable(f"scratch:{part.made.state}.segments")
 
@@ -179,6 +191,7 @@ class RecallLaunches(Launches):
         along = [*("" for _ in sums[:1]), *(part.keys if where == "keys" else part.values for where, _ in part.sides)]
         kept = {axis: host.variable(f"scratch:{made.state}.kept{'.' if axis else ''}{axis}") for axis in along}
         sides = [kept.get(axis, "None") for axis in ("", *made.rows, *made.columns)]
+        rows = self._rows(kernel)
         out.line(f"{segments} = {tiling}.segments(call, blocks)")
         out.line(f"{starts} = {start}")
         with out.block(f"if {segments}.chunks > 1:"):
@@ -186,7 +199,7 @@ class RecallLaunches(Launches):
             for axis, name in kept.items():
                 dims = ", ".join(map(tuple_of, (dims_in_call(part.batch), dims_in_call([axis] if axis else []))))
                 out.line(f"{name} = {segments}.kept(call, {dims})")
-            scratch = ", ".join([*sums, *halves, *kept.values(), *ranges])
+            scratch = ", ".join([*sums, *halves, *kept.values(), *ranges, *rows])
             flags = f"**{own}.flags(call), reverse={self._reverse(part)}, split={segments}"
             flags += ", apart=recall.apart(call)" if sums else ""
             given = f"{own}.blocks(call), {self.tensors(kernel)}, [{scratch}]"

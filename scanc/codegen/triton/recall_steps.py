@@ -21,7 +21,7 @@ class _StepsWriter(RecallWriter):
 
     flags = ("span", "stages")
     walk = "the time, step by step"
-    splits = False
+    splits = rowed = False
 
     def _needs(self) -> tuple[Sequence[str], Sequence[str]]:
         return self.part.raw, [*self.part.raw, *(log for _, log in self.part.sides)]
