@@ -93,8 +93,8 @@ def fits(x: Tensor, *dims: int) -> None:
 
 def chunk_linear_attn(q, k, v, scale=None, initial_state=None, output_final_state=False, normalize=True):  # type: ignore[no-untyped-def]
     assert scale == 1
-    assert not normalize
-    return walk(q, k, v, torch.ones(BATCH, TIME, 1, 1)), None
+    y = walk(q, k, v, torch.ones(BATCH, TIME, 1, 1))
+    return (y / (q * k.cumsum(1)).sum(-1, keepdim=True) if normalize else y), None
 
 
 def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None):  # type: ignore[no-untyped-def]
@@ -120,6 +120,33 @@ def chunk_rwkv6(r, k, v, w, u, scale=None):  # type: ignore[no-untyped-def]
     return walk(r, k, v, w.exp(), u), None
 
 
+def chunk_gsa(q, k, v, s, g, scale=None):  # type: ignore[no-untyped-def]
+    assert scale == 1
+    for each in (s, g):
+        fits(each, BATCH, TIME, HEADS, matrix_cases.SLOTS)
+    keys = torch.zeros(BATCH, HEADS, matrix_cases.SLOTS, KEYS)
+    values, rows = torch.zeros(BATCH, HEADS, matrix_cases.SLOTS, VALUES), []
+    for t in range(TIME):
+        decay, write = g[:, t, ..., None].exp(), s[:, t, ..., None]
+        keys = decay * keys + write * k[:, t, :, None]
+        values = decay * values + write * v[:, t, :, None]
+        rows.append(torch.einsum("bhm,bhmj->bhj", torch.einsum("bhi,bhmi->bhm", q[:, t], keys).softmax(-1), values))
+    return torch.stack(rows, 1), None
+
+
+def mlstm_chunkwise__xl_chunk(q, k, v, i, f, autocast_kernel_dtype):  # type: ignore[no-untyped-def]
+    """The quadratic form: heads come first."""
+    fits(q, BATCH, HEADS, TIME, KEYS)
+    fits(i, BATCH, HEADS, TIME)
+    assert autocast_kernel_dtype == q.dtype
+    since = torch.nn.functional.logsigmoid(f).cumsum(-1)
+    weight = since[..., :, None] - since[..., None, :] + i[..., None, :]
+    weight = weight.masked_fill(torch.ones(TIME, TIME, dtype=torch.bool).triu(1), float("-inf"))
+    top = weight.amax(-1, keepdim=True)
+    scores = (q @ k.mT) * KEYS**-0.5 * (weight - top).exp()
+    return scores @ v / torch.maximum(scores.sum(-1, keepdim=True).abs(), (-top).exp())
+
+
 def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, dt_softplus=False):  # type: ignore[no-untyped-def]
     assert dt_softplus
     assert chunk_size == 256
@@ -134,7 +161,15 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
     return walk(C.expand(spread), step * B, x, torch.exp(step * A[:, None])) + D[:, None] * x
 
 
-FAKES = (chunk_linear_attn, chunk_simple_gla, chunk_gla, chunk_rwkv6, mamba_chunk_scan_combined)
+FAKES = (
+    chunk_linear_attn,
+    chunk_simple_gla,
+    chunk_gla,
+    chunk_rwkv6,
+    chunk_gsa,
+    mlstm_chunkwise__xl_chunk,
+    mamba_chunk_scan_combined,
+)
 
 
 @pytest.fixture
