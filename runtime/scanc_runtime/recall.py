@@ -19,7 +19,7 @@ from scanc_runtime.launch import Call
 from scanc_runtime.recall_segments import Segments, segments
 from scanc_runtime.tiling import Blocks, warps_of
 
-STRETCH = 256
+STRETCH = 512
 """Steps over which flux is summed before it begins anew from a state and its cotangent."""
 _ALONG, _EACH, _LANES = 32, 16, 32
 """Of an axis along which decays differ in a program that tilts or sums flux; numbers of a thread; threads of a warp."""
@@ -138,7 +138,8 @@ class RecallTiling:
     def marks(self, call: Call) -> Any:
         """Memory for states at the ends of stretches of steps: [rows, stretches, rows of the state, columns]."""
         sizes = call.sizes[self.rows], call.sizes[self.columns]
-        dtype = torch.float32 if call.stored == torch.float16 else call.stored  # sums may be past the largest half
+        # sums may be past the largest half; flux over decays of a side is as exact as what it begins from
+        dtype = torch.float32 if self.tilted or call.stored == torch.float16 else call.stored
         return call.new((self._rows(call), chunks(call, STRETCH), *sizes), dtype)
 
     def _rows(self, call: Call) -> int:

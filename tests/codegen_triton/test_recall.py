@@ -17,8 +17,13 @@ from scanc_runtime.recall import forced_recall
 from scanc_runtime.spec import TensorSpec
 from torch import Tensor
 
-from scanc.codegen.triton.recall_host import memories, write_backward_memories, write_forward_memories
 from scanc.codegen.triton.recall_plan import NoRecall, plan
+from scanc.codegen.triton.scenes import (
+    backward_scenes,
+    forward_scenes,
+    write_backward_memories,
+    write_forward_memories,
+)
 from scanc.codegen.writer import Writer
 from scanc.driver import Compiled, compile_text
 from scanc.interpreter import interpret, random_arguments
@@ -61,9 +66,9 @@ def module(text: str, folder: Path) -> tuple[Compiled, ModuleType]:
     compiled = compile_text(text)
     program = run(TO_REMEMBERED, compiled.discrete, Trace())
     adjoint = run(SIMPLIFIED, differentiate(program), Trace())
-    forward, backward = memories(program, "forward"), memories(adjoint, "backward")
+    forward, backward = forward_scenes(program), backward_scenes(program, adjoint)
     out = Writer()
-    acts = (*forward, *backward)
+    acts = [scene.kernels for scene in (*forward, *backward)]
     for kernel in (kernel for act in acts for kernel in act.all):
         out.blank(2)
         for line in kernel.source.splitlines():

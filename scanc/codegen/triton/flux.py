@@ -49,7 +49,7 @@ def _dot(builder: Builder, value: str, gradient: str, side: tuple[str, ...], giv
     Flux cancels as far as kernels multiply the same numbers: a factor is taken as rounded as products have it.
     """
     if not side:
-        return builder.map("mul", value, gradient, hint="flux")
+        return builder.map("mul", builder.map("stop", value, hint="rounded"), gradient, hint="flux")
     rounded = value if value in given else builder.map("stop", value, hint="rounded")
     return builder.contract(rounded, gradient, side, hint="flux")
 

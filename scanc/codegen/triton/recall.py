@@ -21,6 +21,7 @@ from scanc.codegen.triton.recall_frame import (
     leaving_of,
     reads_of,
     write_leave,
+    write_rounded,
     write_tame,
 )
 from scanc.codegen.triton.recall_plan import NoRecall, Part, Plan, own_program
@@ -271,6 +272,10 @@ class RecallWriter:
         out.line(
             "found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)", f"[{part.values}, read]"
         )
+        if part.finer:
+            with out.block("if dtype != acc:"):
+                out.line("rest = (state - state.to(dtype).to(acc)).to(dtype)", f"[{part.values}, {part.keys}]")
+                out.line("found = tl.dot(rest, tl.trans(query), found, input_precision=precision)")
         of_read, of_written = ([self.number(name) for name in names] for names in part.factors)
         gates.write_gates(out, part, of_read, of_written, self.sum_rows)
         out.line("found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)")
@@ -314,12 +319,7 @@ class RecallWriter:
 
     def _write_rounded(self) -> None:
         """Values as products of matrices have them."""
-        step = self.step
-        for instr in self.program.instrs:
-            if instr.name in self.found.rounded:
-                step.write(live(self.program.instrs, instr.args))
-                line = f"{step.define(instr.name)} = {step.tensor(instr.args[0])}.to(dtype).to(acc)"
-                self.out.line(line, self.frame.comment(instr.type.axes))
+        write_rounded(self.step, [instr.name for instr in self.program.instrs], self.found.rounded)
 
     def _write_mark(self, backward: str) -> None:
         """The state at a stretch's end, as the primal memory walks; `backward`: whether that walks back."""

@@ -9,6 +9,7 @@ from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, Frame
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Output, Program
+from scanc.ir.rewrite import live
 from scanc.passes.schedule import Axes, Schedule
 
 _OWN = """
@@ -19,7 +20,7 @@ half after range worst tame flux cell stretches stretch span fade_keys fade_valu
 segments begun until total total_keys total_values
 weak_all_ahead strong_all_ahead coming at_coming in_coming weight
 place product ending carry
-last rows whole weak_sum strong_sum since scale apart sum_rows
+last rows whole weak_sum strong_sum since scale apart sum_rows rest
 """
 
 
@@ -123,6 +124,18 @@ def write_leave(kernel: KernelWriter, step: Step, leave: Leaving) -> None:
     address = kernel.write_address(leave.buffer, {SEGMENT: "chunk"})
     there = ("(chunk < chunks)",) if SEGMENT in leave.buffer.dims else ()
     kernel.write_store(step, address, leave.value, step.tensor(leave.value), *there)
+
+
+def write_rounded(step: Step, wanted: Iterable[str], rounded: Collection[str], tame: str = "") -> None:
+    """Values as products of matrices have them, of all that is wanted; `tame`: where they are so."""
+    instrs = tuple(step.program.instrs)
+    for instr in live(instrs, wanted):
+        if instr.name in rounded:
+            step.write(live(instrs, instr.args))
+            value = step.tensor(instr.args[0])
+            text = f"{value}.to(dtype).to(acc)"
+            text = f"tl.where({tame}, {text}, {value})" if tame else text
+            step.out.line(f"{step.define(instr.name)} = {text}", step.frame.comment(instr.type.axes))
 
 
 def write_tame(out: Writer, ranges: Sequence[str], chunks: str = "chunks") -> None:

@@ -195,7 +195,9 @@ class RecallLaunches(Launches):
 
     def _write_last(self, last: Last, kernel: Kernel) -> None:
         out, host, plan = self.out, self.host, self.found.plan
-        tiling = self.found.tiling(self.found.kernels[0])
+        parts = zip(plan.parts, self.found.kernels, strict=True)
+        tiled = (kernel for part, kernel in parts if part.values == last.axis and part.sides)
+        tiling = self.found.tiling(next(tiled, self.found.kernels[0]))
         steps = "blocks.unroll" if last.axis else "recall.STRETCH"
         out.line(f"blocks = {tiling}.of_steps(call, {steps}{_along(last.axis, kernel)})")
         self.allocate(last.leaves, kernel)
@@ -205,6 +207,8 @@ class RecallLaunches(Launches):
             scratch += [host.variable(f"scratch:marks.{plan.memory(name).state}") for name in last.memories]
         given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
+        if "dtype" in kernel.flags:
+            tiles += f', dtype={tiling}.flags(call)["dtype"]'
         out.line(f"call.run({given}, {tiles}, reverse=reverse)")
         self.hand_on(last.leaves)
 

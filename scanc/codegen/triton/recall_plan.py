@@ -45,8 +45,8 @@ class Part:
 
     `whole`: the sum of what is recalled and of what its step writes, if that is all that is wanted.  `peeled`: query,
     key and value without their `factors` of each step alone, those of queries and those of what is written.
-    `marks`: the state is written down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key
-    and value (0, 1, 2).
+    `marks`: the state is written down now and then; `ends`: it is at the end; `finer`: it is multiplied with more
+    digits than operands have.  `tilted`: what stands for query, key and value (0, 1, 2).
     """
 
     recall: Instr
@@ -58,6 +58,7 @@ class Part:
     leaves: list[Output] = field(default_factory=list)
     marks: bool = False
     ends: bool = False
+    finer: bool = False
     tilted: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -274,6 +275,9 @@ class _Assignment:
             if isinstance(stage, Last):
                 if stage.meet is not None:
                     self.home[stage.meet.name] = i
+                    if stage.axis is not None:  # flux is made of what tilts
+                        met = live(found.program.instrs, stage.meet.args[2:])
+                        self.home |= {instr.name: i for instr in met if instr.name in found.rounded}
                 returned = [part for part in found.parts if part.values == stage.axis and part.result in backs]
                 for part in returned:
                     self.home.setdefault(backs[part.result], i)
@@ -312,6 +316,7 @@ class _Assignment:
             name = part.memory.name
             part.ends = name not in seen and part.made.state in states
             part.marks = name not in seen and name in met
+            part.finer = any(last.axis == part.values and name in last.memories for last in found.last)
             seen.add(name)
 
     def _stage(self, value: str) -> int:

@@ -19,6 +19,7 @@ from scanc.codegen.triton.recall_frame import (
     leaving_of,
     reads_of,
     write_leave,
+    write_rounded,
     write_tame,
 )
 from scanc.codegen.triton.recall_plan import First, Last, NoRecall, Plan, own_program
@@ -163,6 +164,7 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
     out, step, kernel = writer.out, writer.step, writer.kernel
     reads = writer.begin(set() if meet is None else {meet.name})
     leaving = leaving_of(kernel, step, last.leaves)
+    rounds = any(instr.name in found.rounded for instr in writer.program.instrs)
     told = [first.log for first in found.first] if logs else []
     ranges = [kernel.scratch(f"{log}_ranges", f"scratch:ranges.{log}", "[rows, chunks]").pointer for log in told]
     marks, sizes = [], list[str]()
@@ -185,6 +187,7 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
         for log in logs:
             writer.write_tilts(log, ", reverse=True", "tame")
         if meet is not None:
+            write_rounded(step, met, found.rounded, "tame" if logs else "")
             step.write([i for i in live(instrs, met) if i.name not in step.tiles])
             axes = writer.program.types[met[0]].axes
             inside = writer.frame.inside(axes, writer.frame.tile(axes))
@@ -199,7 +202,8 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
         for leave in leaving:
             write_leave(kernel, step, leave)
     doc = "Each program: a stretch of steps of one sequence, a chunk after the other."
-    return kernel.finish(name, doc, [*sizes, "stretch", "reverse", "acc"], [writer.program], reads)
+    flags = [*sizes, *(["dtype"] if rounds else []), "stretch", "reverse", "acc"]
+    return kernel.finish(name, doc, flags, [writer.program], reads)
 
 
 def _log(found: Plan, meet: Instr) -> str:
