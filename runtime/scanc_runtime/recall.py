@@ -27,6 +27,7 @@ _ALONE = 1 << 12  # numbers of a state in a program that walks step by step
 _SPARE = 7_448  # bytes of a multiprocessor's shared memory that the estimate leaves
 _HOPPER = 232_448  # bytes that a program may have there
 _WIDE = 128  # keys or values of fp32 with which registers are left for 32 steps
+_PIECE = 128  # steps of a stretch, and numbers of a side, of which all pairs are products at once
 _LEAST = 16  # of each dimension of a product of matrices
 _MOST = 1 << 14  # numbers of a state that a program holds
 _MANY = 16  # warps that a program has at most
@@ -97,6 +98,25 @@ class RecallTiling:
                 programs[axis] = -(-sizes[axis] // block)
                 warps = min(_MANY, max(1, steps * block // (_LANES * _EACH)))
             self._known[key] = Blocks(constants, programs, steps, warps)
+        return self._known[key]
+
+    def pairs(self, call: Call, *whole: str) -> Blocks:
+        """How the kernel of all pairs of a stretch is laid out; `whole`: axes that are not taken in blocks."""
+        sizes = {axis: call.sizes[axis] for axis in (*self.grid, self.rows, self.columns)}
+        key: Any = tuple(sizes.values()), call.stored, _forced, "pairs"
+        if key not in self._known:
+            wide = call.stored == torch.float32
+            most = _forced.block or (_PIECE // 2 if wide else _PIECE)
+            blocks = {axis: max(_LEAST, _power(sizes[axis])) for axis in (self.rows, self.columns)}
+            blocks = {axis: size if axis in whole else min(size, most) for axis, size in blocks.items()}
+            written = _forced.steps or min(_PIECE, _PIECE * most // max(blocks.values())) // (4 if wide else 1)
+            written = min(STRETCH, max(_LEAST, written))
+            constants = {f"size_{axis}": size for axis, size in sizes.items()}
+            constants |= {f"block_{axis}": block for axis, block in blocks.items()}
+            constants |= {"steps": STRETCH, "steps_written": written, "steps_read": max(_LEAST, written // 2)}
+            constants["stages"] = _forced.stages or 2
+            warps = warps_of(8 if max(blocks.values()) > 64 else 4, wide=torch.version.hip is not None)
+            self._known[key] = Blocks(constants, {axis: sizes[axis] for axis in self.grid}, STRETCH, warps)
         return self._known[key]
 
     def stepwise(self, call: Call) -> Blocks:

@@ -238,7 +238,8 @@ class RecallWriter:
         for read in numbers:
             stored = self.frame.names.of(f"{read.value}#stored")
             out.line(f"{step.define(read.value)} = {stored}.to({self.frame.dtype(read.kind)})")
-        if part.marks and part.made.dual:
+        early = part.made.dual or part.log("all") is not None
+        if part.marks and early:
             self._write_mark("not reverse")
         out.line(f"at_{clock} = (chunk * steps + u).to(tl.int64)")
         out.line(f"in_{clock} = at_{clock} < T")
@@ -258,7 +259,7 @@ class RecallWriter:
         for leave in leaving:
             self._write_leave(leave)
         self._write_onward()
-        if part.marks and not part.made.dual:
+        if part.marks and not early:
             self._write_mark("reverse")
 
     def _write_products(self, raw: dict[str, str]) -> None:
@@ -322,7 +323,9 @@ class RecallWriter:
         write_rounded(self.step, [instr.name for instr in self.program.instrs], self.found.rounded)
 
     def _write_mark(self, backward: str) -> None:
-        """The state at a stretch's end, as the primal memory walks; `backward`: whether that walks back."""
+        """The state at one end of a stretch: of a side's decays, at its end as the primal memory walks; else at the
+        end that the memory begins with.  `backward`: whether the walk on from there is back.
+        """
         out, part = self.out, self.part
         out.line(f"at_mark = chunk % marks == 0 if {backward} else (chunk + 1) % marks == 0 or chunk == chunks - 1")
         with out.block("if at_mark:"):

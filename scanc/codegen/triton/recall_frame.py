@@ -21,6 +21,9 @@ segments begun until total total_keys total_values
 weak_all_ahead strong_all_ahead coming at_coming in_coming weight
 place product ending carry
 last rows whole weak_sum strong_sum since scale apart sum_rows rest
+strong_written strong_read written read at_written at_read in_written in_read u_written u_read steps_written
+steps_read weak_written weak_read weak_w strong_w weak_r strong_r pieces piece slots taken given later pairs
+cotangent r w part crossed
 """
 
 
@@ -37,6 +40,9 @@ MOST = 80.0
 class TimedFrame(Frame):
     """Tiles [steps, …] of what varies with time."""
 
+    inner: tuple[str, ...] = ()
+    """Axes along which the kernel itself writes the indices."""
+
     def __init__(self, program: Program, schedule: Schedule, clock: str) -> None:
         self.clock = clock
         super().__init__(program, schedule, chunked=False, own=_OWN.split())
@@ -50,7 +56,7 @@ class TimedFrame(Frame):
 
     def _write_lanes(self, out: Writer, lanes: Iterable[str]) -> None:
         for axis in self.tile(self.axes):
-            if axis == self.clock:
+            if axis == self.clock or axis in self.inner:
                 continue
             index = f"tl.arange(0, block_{axis})"
             index = f"part_{axis} * block_{axis} + {index}" if axis in self.schedule.split else index

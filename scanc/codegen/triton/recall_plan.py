@@ -211,7 +211,7 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     key, of_key = peeled(program.types, made, key, axis, {clock, axis})
     (other,) = memory.op.side("columns" if op.over == "rows" else "rows")
     value, of_value = peeled(program.types, made, value, other, {clock, other})
-    whole = sum_with_own(program, recall, made)
+    whole = sum_with_own(program, recall, made, {instr.name for instr in made.values() if isinstance(instr.op, Meet)})
     return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
 
 
@@ -228,6 +228,22 @@ def peeled(
         factors.append(factor)
         name = rest
     return name, tuple(factors)
+
+
+def operands_of(program: Program, clock: str, meet: Instr) -> list[tuple[tuple[str, str], Factors]]:
+    """What a memory is written with, and what its dual is, over rows and columns; and factors of each step alone.
+
+    `meet`: the gradient of what decays the memory as a whole.
+    """
+    made = {instr.name: instr for instr in program.instrs}
+    found = []
+    for instr in (made[name] for name in meet.args[:2]):
+        op = instr.op
+        assert isinstance(op, Memory)
+        values = zip(instr.args[len(op.decays) :], (op.rows[0], op.columns[0]), strict=True)
+        (x, of_x), (y, of_y) = (peeled(program.types, made, value, axis, {clock, axis}) for value, axis in values)
+        found.append(((x, y), (*of_x, *of_y)))
+    return found
 
 
 def _axis(meet: Instr, made: Mapping[str, Instr]) -> str | None:
@@ -306,6 +322,8 @@ class _Assignment:
                 late = (name for name in own if self.level.get(name, -1) > self.home.get(name, i - 1))
                 if any(late):
                     raise NoRecall("what is recalled is needed to recall again")
+            elif isinstance(stage, Last) and stage.meet is not None and stage.axis is None:
+                self._hand_pairs(i, stage.meet)
             elif isinstance(stage, Last) and stage.meet is not None:
                 own = stage.meet.args[2:]
             self._hand(i, [*own, *(output.value for output in stage.leaves)])
@@ -328,10 +346,19 @@ class _Assignment:
             return next((i for i, last in later if last.axis == part.values), known)
         return known
 
-    def _hand(self, stage: int, wanted: Iterable[str]) -> None:
-        """What a stage needs of earlier ones, or cannot compute itself, is left by those."""
+    def _hand_pairs(self, stage: int, meet: Instr) -> None:
+        """What a memory is written and read with is left by earlier stages, or computed again."""
+        memory = self.found.memory(meet.args[0])
+        for operands, factors in operands_of(self.found.program, self.found.clock, meet):
+            self._hand(stage, [*operands, *factors], (*memory.rows, *memory.columns))
+
+    def _hand(self, stage: int, wanted: Iterable[str], beside: Collection[str] = ()) -> None:
+        """What a stage needs of earlier ones, or cannot compute itself, is left by those.
+
+        `beside`: axes that its values may have besides those of a sequence, and of a side.
+        """
         rows = self.stages[stage]
-        allowed = {self.found.clock, *self.found.parts[0].batch}
+        allowed = {self.found.clock, *self.found.parts[0].batch, *beside}
         if not isinstance(rows, Part):
             allowed |= {rows.axis} if rows.axis is not None else set()
         last = stage >= self.end
