@@ -107,16 +107,19 @@ class RecallTiling:
         if key not in self._known:
             wide = call.stored == torch.float32
             most = _forced.block or (_PIECE // 2 if wide else _PIECE)
-            blocks = {axis: max(_LEAST, _power(sizes[axis])) for axis in (self.rows, self.columns)}
-            blocks = {axis: size if axis in whole else min(size, most) for axis, size in blocks.items()}
-            written = _forced.steps or min(_PIECE, _PIECE * most // max(blocks.values())) // (4 if wide else 1)
-            written = min(STRETCH, max(_LEAST, written))
+            padded = {axis: max(_LEAST, _power(sizes[axis])) for axis in (self.rows, self.columns)}
+            blocks = {axis: size if axis in whole else min(size, most) for axis, size in padded.items()}
+            written, stages = _forced.steps or min(STRETCH, _PIECE // 4 if wide else _PIECE), _forced.stages or 2
+            numbers = (_shared(call.device) - _SPARE) // call.stored.itemsize - prod(blocks.values())
+            while written > _LEAST and (written + stages * written // 2) * sum(blocks.values()) > numbers:
+                written, stages = (written, 1) if stages > 1 else (written // 2, 2)
             constants = {f"size_{axis}": size for axis, size in sizes.items()}
             constants |= {f"block_{axis}": block for axis, block in blocks.items()}
             constants |= {"steps": STRETCH, "steps_written": written, "steps_read": max(_LEAST, written // 2)}
-            constants["stages"] = _forced.stages or 2
-            warps = warps_of(8 if max(blocks.values()) > 64 else 4, wide=torch.version.hip is not None)
-            self._known[key] = Blocks(constants, {axis: sizes[axis] for axis in self.grid}, STRETCH, warps)
+            constants["stages"] = stages
+            warps = warps_of(8 if written * max(blocks.values()) > 64 * 64 else 4, wide=torch.version.hip is not None)
+            programs = {axis: sizes[axis] for axis in self.grid}
+            self._known[key] = Blocks(constants, programs, STRETCH, _forced.num_warps or warps)
         return self._known[key]
 
     def stepwise(self, call: Call) -> Blocks:

@@ -270,13 +270,15 @@ class RecallWriter:
         self._write_halves()
         out.line("scores = tl.dot(key, tl.trans(query), input_precision=precision)", "[written, read]")
         self._write_own(raw)
-        out.line(
-            "found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)", f"[{part.values}, read]"
-        )
+        product = "tl.dot({}.to(dtype), tl.trans(query){}, input_precision=precision)"
         if part.finer:
+            out.line(f"found = tl.zeros([block_{part.values}, steps], acc)", f"[{part.values}, read]")
             with out.block("if dtype != acc:"):
-                out.line("rest = (state - state.to(dtype).to(acc)).to(dtype)", f"[{part.values}, {part.keys}]")
-                out.line("found = tl.dot(rest, tl.trans(query), found, input_precision=precision)")
+                out.line("rest = state - state.to(dtype).to(acc)", f"[{part.values}, {part.keys}]")
+                out.line(f"found = {product.format('rest', ', found')}")
+            out.line(f"found = {product.format('state', ', found')}")
+        else:
+            out.line(f"found = {product.format('state', '')}", f"[{part.values}, read]")
         of_read, of_written = ([self.number(name) for name in names] for names in part.factors)
         gates.write_gates(out, part, of_read, of_written, self.sum_rows)
         out.line("found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)")

@@ -23,7 +23,7 @@ place product ending carry
 last rows whole weak_sum strong_sum since scale apart sum_rows rest
 strong_written strong_read written read at_written at_read in_written in_read u_written u_read steps_written
 steps_read weak_written weak_read weak_w strong_w weak_r strong_r pieces piece slots taken given later pairs
-cotangent r w part crossed
+cotangent r w part crossed own across found_r
 """
 
 

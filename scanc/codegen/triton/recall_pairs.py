@@ -111,6 +111,7 @@ class _PairsWriter(RowsWriter):
         instrs = self.program.regions[0].instrs
         step.write(live(instrs, [self.log]))
         self._write_sums()
+        self._write_ends()
         self._write_blocks()
         self._write_gradient()
         step.write([instr for instr in instrs if instr.name not in step.tiles])
@@ -135,7 +136,28 @@ class _PairsWriter(RowsWriter):
         out.line("slots = tl.arange(0, steps // steps_read)")
         out.line("taken = tl.zeros([steps // steps_read, steps_read], acc)", "by what reads")
         out.line("given = tl.zeros([steps // steps_written, steps_written], acc)", "by what writes")
-        out.line("ends = 0.0")
+
+    def _write_ends(self) -> None:
+        """What the stretch leaves of the state that it begins with, times the cotangent that it ends with."""
+        out = self.out
+        out.line(f"numbers: tl.constexpr = size_{self.rows} * size_{self.columns}")
+        out.line("cells = tl.arange(0, 1024)")
+        out.line("product = tl.zeros([1024], acc)")
+        with out.block("for first in range(0, numbers, 1024):"):
+            out.line("place = (row * stretches + mark) * numbers + first + cells")
+            load = "tl.load({} + place, mask=first + cells < numbers, other=0.0).to(acc)"
+            out.line(f"product += {' * '.join(load.format(mark) for mark in self.marks)}")
+        self._write_power("kept", "tl.sum(#_all, 0)")
+        out.line("ends = tl.sum(product, 0) * tl.exp2(kept)")
+
+    def _write_mark(self, name: str, mark: str) -> None:
+        """A block of a state at an end of the stretch."""
+        rows, columns = self.rows, self.columns
+        above, beside = f"at_{rows}[:, None]", f"at_{columns}[None, :]"
+        self.out.line(f"place = ((row * stretches + mark) * size_{rows} + {above}) * size_{columns} + {beside}")
+        there = f"in_{rows}[:, None] & in_{columns}[None, :]"
+        load = f"tl.load({mark} + place, mask={there}, other=0.0).to(dtype)"
+        self.out.line(f"{name} = {load}", f"[{rows}, {columns}]")
 
     def _write_sum(self, what: str) -> None:
         out = self.out
@@ -161,30 +183,35 @@ class _PairsWriter(RowsWriter):
             for axis, part in ((rows, f"part % {parts}"), (columns, f"part // {parts}")):
                 out.line(f"at_{axis} = ({part} * block_{axis} + tl.arange(0, block_{axis})).to(tl.int64)")
                 out.line(f"in_{axis} = at_{axis} < size_{axis}")
-            above, beside = f"at_{rows}[:, None]", f"at_{columns}[None, :]"
-            out.line(f"place = ((row * stretches + mark) * size_{rows} + {above}) * size_{columns} + {beside}")
-            there = f"in_{rows}[:, None] & in_{columns}[None, :]"
-            for name, mark in zip(("state", "later"), self.marks, strict=True):
-                out.line(f"{name} = tl.load({mark} + place, mask={there}, other=0.0)", f"[{rows}, {columns}]")
-            self._write_power("kept", "tl.sum(#_all, 0)")
-            out.line("ends += tl.sum(state.to(acc) * later.to(acc)) * tl.exp2(kept)")
             written, read = self.sides
+            self._write_mark("state", self.marks[0])
             with out.block("for r in tl.range(0, steps // steps_read, num_stages=stages):"):
                 self._write_side(read)
                 out.line("piece = r * steps_read // steps_written")
                 self._write_power("since", "tl.sum(tl.where(pieces >= piece, #_all, 0.0), 0) - #_r")
                 self._write_state(read, "state", "cotangent", "query", "since")
                 out.line("taken += tl.where(slots[:, None] == r, found[None, :], 0.0)")
+            self._write_mark("later", self.marks[1])
             with out.block("for w in range(0, steps // steps_written):"):
                 self._write_side(written)
                 self._write_power("left", "tl.sum(tl.where(pieces < w, #_all, 0.0), 0) + #_w")
                 self._write_state(written, "later", "value", "key", "left")
                 out.line("ends += tl.sum(found, 0)")
-                out.line("given += tl.where(pieces[:, None] == w, found[None, :], 0.0)")
-                many = "(w + 1) * (steps_written // steps_read)"
-                with out.block(f"for r in tl.range(0, {many}, num_stages=stages):"):
+                out.line("own = tl.exp2(weak_w)", "[written]")
+                with out.block("if apart:"):
+                    out.line("own *= tl.exp2(strong_w)")
+                if written.factors:
+                    out.line("own = own * weight")
+                out.line("across = tl.zeros([steps_written], acc)")
+                with out.block("for r in tl.range(0, w * (steps_written // steps_read), num_stages=stages):"):
+                    self._write_side(read)
+                    self._write_pairs_apart()
+                out.line("found += across * own")
+                first, last = (f"{n} * (steps_written // steps_read)" for n in ("w", "(w + 1)"))
+                with out.block(f"for r in tl.range({first}, {last}, num_stages=stages):"):
                     self._write_side(read)
                     self._write_pairs()
+                out.line("given += tl.where(pieces[:, None] == w, found[None, :], 0.0)")
 
     def _write_side(self, side: _Side) -> None:
         """The operands of a piece, its factors, and its sums of logarithms."""
@@ -219,19 +246,34 @@ class _PairsWriter(RowsWriter):
     def _write_state(self, side: _Side, state: str, through: str, operand: str, power: str) -> None:
         """What a piece has in common with a state at an end of the stretch, of each step."""
         out = self.out
-        product = f"tl.dot({through}, tl.trans({state}.to(dtype)), input_precision=precision)"
+        product = f"tl.dot({through}, tl.trans({state}), input_precision=precision)"
         out.line(f"found = {product}", f"[{side.which}, {self.rows}]")
         scale = f" * {side.scale}" if side.factors else ""
         out.line(f"found = tl.sum(found * {operand}.to(acc), 1) * tl.exp2({power}){scale}", f"[{side.which}]")
 
-    def _write_pairs(self) -> None:
-        """What is read by each step of a piece of what each step of another has written."""
+    def _write_products(self) -> None:
         out = self.out
         out.line("pairs = tl.dot(key, tl.trans(query), input_precision=precision)", "[written, read]")
         out.line("pairs *= tl.dot(value, tl.trans(cotangent), input_precision=precision)")
+
+    def _write_pairs_apart(self) -> None:
+        """What is read by the steps of a piece of what an earlier one has written: decays fall in two factors."""
+        out = self.out
+        self._write_products()
         out.line("piece = r * steps_read // steps_written")
         out.line("crossed = (pieces >= piece) & (pieces < w)")
-        self._write_power("between", "(tl.sum(tl.where(crossed, #_all, 0.0), 0) + #_w)[:, None] - #_r[None, :]")
+        self._write_power("since", "tl.sum(tl.where(crossed, #_all, 0.0), 0) - #_r")
+        scale = " * scale" if self.sides[1].factors else ""
+        out.line(f"since = tl.exp2(since){scale}", "[read]")
+        out.line("across += tl.sum(pairs * since[None, :], 1)")
+        out.line("found_r = tl.sum(pairs * own[:, None], 0) * since", "[read]")
+        out.line("taken += tl.where(slots[:, None] == r, found_r[None, :], 0.0)")
+
+    def _write_pairs(self) -> None:
+        """What is read by the steps of a piece of what earlier steps of their own have written."""
+        out = self.out
+        self._write_products()
+        self._write_power("between", "#_w[:, None] - #_r[None, :]")
         later = "u_read[None, :] < u_written[:, None]"
         out.line(f'pairs *= tl.exp2(tl.where({later}, between, float("-inf")))')
         written, read = self.sides
@@ -239,8 +281,8 @@ class _PairsWriter(RowsWriter):
             out.line("pairs *= weight[:, None]")
         if read.factors:
             out.line("pairs *= scale[None, :]")
+        out.line("found += tl.sum(pairs, 1)")
         out.line("taken += tl.where(slots[:, None] == r, tl.sum(pairs, 0)[None, :], 0.0)")
-        out.line("given += tl.where(pieces[:, None] == w, tl.sum(pairs, 1)[None, :], 0.0)")
 
     def _write_gradient(self) -> None:
         out, step = self.out, self.step
