@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import reduce
 
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Contract, Instr, Kind, Map, Meet, Memory, Program, Recall, Reduce, Side
+from scanc.ir.nodes import Contract, Instr, Kind, Map, Meet, Memory, Program, Recall, Reduce, Side, TensorType
 from scanc.ir.rewrite import live, one_region, ordered, roots
+
+Factors = tuple[str, ...]
 
 
 def fluxes(program: Program) -> Program:
@@ -120,3 +122,18 @@ def sum_with_own(
     if found is None or found.op != Contract("real", op.axes) or {*found.args} != {recall.args[1], key}:
         return None
     return readers[0].name
+
+
+def peeled(
+    types: Mapping[str, TensorType], made: Mapping[str, Instr], name: str, side: str, kept: set[str]
+) -> tuple[str, Factors]:
+    """A product without its factors that lack the axis `side`, as long as what is left has those `kept`; and those."""
+    factors: list[str] = []
+    while (instr := made.get(name)) is not None and instr.op == Map("mul"):
+        order = sorted(instr.args, key=lambda arg: side in types[arg].axes)
+        factor, rest = order
+        if side in types[factor].axes or not kept <= {*types[rest].axes}:
+            break
+        factors.append(factor)
+        name = rest
+    return name, tuple(factors)

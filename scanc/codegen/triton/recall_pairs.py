@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from scanc.codegen.expressions import Level
 from scanc.codegen.names import Names
+from scanc.codegen.triton.flux import Factors
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.recall_frame import (
     CLOSED,
@@ -26,7 +27,7 @@ from scanc.codegen.triton.recall_frame import (
     reads_of,
     write_leave,
 )
-from scanc.codegen.triton.recall_plan import Factors, Last, Plan, operands_of, own_program
+from scanc.codegen.triton.recall_plan import Last, Plan, operands_of, own_program
 from scanc.codegen.triton.recall_rows import RowsWriter, log_of
 from scanc.codegen.triton.step import Read, Step
 from scanc.ir.nodes import Program

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scanc.codegen.triton.flux import divided_last, fluxes, sum_with_own, summed_last, written
+from scanc.codegen.triton.flux import Factors, divided_last, fluxes, peeled, sum_with_own, summed_last, written
 from scanc.codegen.triton.tilts import Tilt, tilt
 from scanc.codegen.triton.timed import timed
 from scanc.ir.nodes import (
@@ -28,11 +28,8 @@ from scanc.ir.nodes import (
     Program,
     Recall,
     Tensor,
-    TensorType,
 )
 from scanc.ir.rewrite import live, one_region
-
-Factors = tuple[str, ...]
 
 
 class NoRecall(Exception):
@@ -213,21 +210,6 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     value, of_value = peeled(program.types, made, value, other, {clock, other})
     whole = sum_with_own(program, recall, made, {instr.name for instr in made.values() if isinstance(instr.op, Meet)})
     return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
-
-
-def peeled(
-    types: Mapping[str, TensorType], made: Mapping[str, Instr], name: str, side: str, kept: set[str]
-) -> tuple[str, Factors]:
-    """A product without its factors that lack the axis `side`, as long as what is left has those `kept`; and those."""
-    factors: list[str] = []
-    while (instr := made.get(name)) is not None and instr.op == Map("mul"):
-        order = sorted(instr.args, key=lambda arg: side in types[arg].axes)
-        factor, rest = order
-        if side in types[factor].axes or not kept <= {*types[rest].axes}:
-            break
-        factors.append(factor)
-        name = rest
-    return name, tuple(factors)
 
 
 def operands_of(program: Program, clock: str, meet: Instr) -> list[tuple[tuple[str, str], Factors]]:

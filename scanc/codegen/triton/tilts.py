@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
+from scanc.codegen.triton.flux import peeled
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Instr, Map, Memory, Program, Tensor
 from scanc.ir.rewrite import live, one_region, roots
@@ -44,6 +46,7 @@ def tilt(program: Program, parts: Sequence[Part]) -> tuple[Program, dict[str, Ti
                 part.tilted[place] = found.tilted(part.peeled[place], Tilt(log, kind), part)
             if where == "values":
                 found.bring_back(part.result, Tilt(log, read))
+                found.along[part.result] = part.clock, part.values
     return found.program(), found.names, found.backs
 
 
@@ -59,6 +62,7 @@ class _Tilts:
         self.builder = Builder.extending(program)
         self.names: dict[str, Tilt] = {}
         self.backs: dict[str, str] = {}
+        self.along: dict[str, tuple[str, str]] = {}
         self.before: dict[str, list[Instr]] = {}
         self.behind: dict[str, list[Instr]] = {}
         self.made = {instr.name: instr for instr in program.instrs}
@@ -92,9 +96,12 @@ class _Tilts:
         value = self.made.get(instr.args[0]) if instr.args else None
         if instr.op == Map("mul") and value is not None and value.op == Map("stop") and instr.args[1] in self.backs:
             back = next(each for each in self.behind[instr.args[1]] if each.name == self.backs[instr.args[1]])
-            tilted = self.builder.map("mul", value.args[0], back.args[1], hint="flux_tilted")
+            clock, side = self.along[instr.args[1]]
+            factor, factors = peeled(self.whole.types, self.made, value.args[0], side, {clock, side})
+            tilted = self.builder.map("mul", factor, back.args[1], hint="flux_tilted")
             rounded = self.builder.map("stop", tilted, hint="rounded")
-            return [*self.builder.take(), replace(instr, args=(rounded, instr.args[1]))]
+            scaled = reduce(lambda a, b: self.builder.map("mul", a, b, hint="flux"), factors, instr.args[1])
+            return [*self.builder.take(), replace(instr, args=(rounded, scaled))]
         if isinstance(instr.op, Memory):
             return [instr]
         return [replace(instr, args=tuple(self.backs.get(arg, arg) for arg in instr.args))]
