@@ -181,7 +181,7 @@ class RecallTiling:
         block = values
         while not self.whole and block > _LEAST and (block * keys > most or self._halved(keys, block)):
             block //= 2
-        block = min(values, _forced.block or block)
+        block = values if self.whole else min(values, _forced.block or block)
         if block * keys > 2 * _MOST:
             raise ArgumentError(
                 f"{self.name}: one program of form chunked holds a state of {keys} keys and {block} values",
