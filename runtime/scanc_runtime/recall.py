@@ -19,7 +19,7 @@ from scanc_runtime.launch import Call
 from scanc_runtime.recall_segments import Segments, segments
 from scanc_runtime.tiling import Blocks, warps_of
 
-STRETCH = 256
+STRETCH = 512
 """Steps over which flux is summed before it begins anew from a state and its cotangent."""
 _ALONG, _EACH, _LANES = 32, 16, 32
 """Of an axis along which decays differ in a program that tilts or sums flux; numbers of a thread; threads of a warp."""
@@ -27,6 +27,7 @@ _ALONE = 1 << 12  # numbers of a state in a program that walks step by step
 _SPARE = 7_448  # bytes of a multiprocessor's shared memory that the estimate leaves
 _HOPPER = 232_448  # bytes that a program may have there
 _WIDE = 128  # keys or values of fp32 with which registers are left for 32 steps
+_PIECE = 128  # steps of a stretch, and numbers of a side, of which all pairs are products at once
 _LEAST = 16  # of each dimension of a product of matrices
 _MOST = 1 << 14  # numbers of a state that a program holds
 _MANY = 16  # warps that a program has at most
@@ -100,6 +101,28 @@ class RecallTiling:
             self._known[key] = Blocks(constants, programs, steps, warps)
         return self._known[key]
 
+    def pairs(self, call: Call, *whole: str) -> Blocks:
+        """How the kernel of all pairs of a stretch is laid out; `whole`: axes that are not taken in blocks."""
+        sizes = {axis: call.sizes[axis] for axis in (*self.grid, self.rows, self.columns)}
+        key: Any = tuple(sizes.values()), call.stored, _forced, "pairs"
+        if key not in self._known:
+            wide = call.stored == torch.float32
+            most = _forced.block or (_PIECE // 2 if wide else _PIECE)
+            padded = {axis: max(_LEAST, _power(sizes[axis])) for axis in (self.rows, self.columns)}
+            blocks = {axis: size if axis in whole else min(size, most) for axis, size in padded.items()}
+            written, stages = _forced.steps or min(STRETCH, _PIECE // 4 if wide else _PIECE), _forced.stages or 2
+            numbers = (_shared(call.device) - _SPARE) // call.stored.itemsize - prod(blocks.values())
+            while written > _LEAST and (written + stages * written // 2) * sum(blocks.values()) > numbers:
+                written, stages = (written, 1) if stages > 1 else (written // 2, 2)
+            constants = {f"size_{axis}": size for axis, size in sizes.items()}
+            constants |= {f"block_{axis}": block for axis, block in blocks.items()}
+            constants |= {"steps": STRETCH, "steps_written": written, "steps_read": max(_LEAST, written // 2)}
+            constants["stages"] = stages
+            warps = warps_of(8 if written * max(blocks.values()) > 64 * 64 else 4, wide=torch.version.hip is not None)
+            programs = {axis: sizes[axis] for axis in self.grid}
+            self._known[key] = Blocks(constants, programs, STRETCH, _forced.num_warps or warps)
+        return self._known[key]
+
     def stepwise(self, call: Call) -> Blocks:
         """How the kernel that walks step by step is laid out."""
         sizes = {axis: call.sizes[axis] for axis in (*self.grid, self.keys, self.values)}
@@ -139,7 +162,8 @@ class RecallTiling:
     def marks(self, call: Call) -> Any:
         """Memory for states at the ends of stretches of steps: [rows, stretches, rows of the state, columns]."""
         sizes = call.sizes[self.rows], call.sizes[self.columns]
-        dtype = torch.float32 if call.stored == torch.float16 else call.stored  # sums may be past the largest half
+        # sums may be past the largest half; flux over decays of a side is as exact as what it begins from
+        dtype = torch.float32 if self.tilted or call.stored == torch.float16 else call.stored
         return call.new((self._rows(call), chunks(call, STRETCH), *sizes), dtype)
 
     def _rows(self, call: Call) -> int:
@@ -159,7 +183,7 @@ class RecallTiling:
         block = values
         while not self.whole and block > _LEAST and (block * keys > most or self._halved(keys, block)):
             block //= 2
-        block = min(values, _forced.block or block)
+        block = values if self.whole else min(values, _forced.block or block)
         if block * keys > 2 * _MOST:
             raise ArgumentError(
                 f"{self.name}: one program of form chunked holds a state of {keys} keys and {block} values",

@@ -17,8 +17,13 @@ from scanc_runtime.recall import forced_recall
 from scanc_runtime.spec import TensorSpec
 from torch import Tensor
 
-from scanc.codegen.triton.recall_host import memories, write_backward_memories, write_forward_memories
 from scanc.codegen.triton.recall_plan import NoRecall, plan
+from scanc.codegen.triton.scenes import (
+    backward_scenes,
+    forward_scenes,
+    write_backward_memories,
+    write_forward_memories,
+)
 from scanc.codegen.writer import Writer
 from scanc.driver import Compiled, compile_text
 from scanc.interpreter import interpret, random_arguments
@@ -61,9 +66,9 @@ def module(text: str, folder: Path) -> tuple[Compiled, ModuleType]:
     compiled = compile_text(text)
     program = run(TO_REMEMBERED, compiled.discrete, Trace())
     adjoint = run(SIMPLIFIED, differentiate(program), Trace())
-    forward, backward = memories(program, "forward"), memories(adjoint, "backward")
+    forward, backward = forward_scenes(program), backward_scenes(program, adjoint)
     out = Writer()
-    acts = (*forward, *backward)
+    acts = [scene.kernels for scene in (*forward, *backward)]
     for kernel in (kernel for act in acts for kernel in act.all):
         out.blank(2)
         for line in kernel.source.splitlines():
@@ -145,6 +150,43 @@ def test_values_and_gradients(body: str, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.getbasetemp()
     compare(text, folder, 37, False)
     compare(text, folder, 16, True)
+
+
+WIDE = {
+    "a gate": "S = exp(-f*f)*S + f*k*v\no = q · S",
+    "a gate, read before": "o = q · S\nS = exp(-f*f)*S + k*v",
+    "keys normalised": "S = exp(-f*f)*S + k/(1 + sum[i](k*k))*v\no = (q + sum[i](q)) · S",
+}
+
+
+@pytest.mark.parametrize("body", WIDE.values(), ids=WIDE.keys())
+def test_pairs_of_several_blocks(body: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = f"scan s\n{HEAD}{body}\noutput o[h,j]"
+    compare(text, tmp_path_factory.getbasetemp(), 70, False, {"h": 1, "i": 20, "j": 40})
+    compare(text, tmp_path_factory.getbasetemp(), 33, True, {"h": 1, "i": 20, "j": 18}, segments=2)
+
+
+def test_gates_of_half_precision(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Their gradients lose no more than operands do, also summed over the time, where errors of a stretch add up."""
+    head = "scan s\naxes i, j\ninput q[i], k[i], v[j], f\nparam w\nstate S[i,j]\n"
+    text = f"{head}S = exp(w*f)*S + k*v\no = q · S\noutput o[j]"
+    compiled, made = module(text, tmp_path_factory.getbasetemp())
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"q": (32,), "k": (32,), "v": (32,), "f": ()}
+    given = {name: torch.randn(2, 300, *size, generator=generator) for name, size in sizes.items()}
+    given["f"] = -torch.rand(2, 300, generator=generator) / 8
+    inputs = {name: x.half().double().requires_grad_() for name, x in given.items()}
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(2, 300, 32, generator=generator).half()
+    outputs, _ = interpret(compiled.typed, inputs, {"w": w}, {})
+    wanted = torch.autograd.grad(outputs["o"], [*inputs.values(), w], cotangent.double())
+    half = tuple(x.detach().half().to(DEVICE) for x in inputs.values())
+    param = w.detach().float().to(DEVICE)
+    with forced_recall(steps=16):
+        found = made.backward_chunked(half, (param,), (None,), (), (cotangent.to(DEVICE),), (None,), False)
+    gradients, (d_w,), _ = found
+    for ours, right, bound in zip((*gradients, d_w), wanted, (5e-4,) * 5, strict=True):
+        assert float((ours.cpu().double() - right).norm() / right.norm()) < bound
 
 
 TWO = {

@@ -7,12 +7,14 @@ from dataclasses import replace
 from functools import reduce
 
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Contract, Instr, Kind, Map, Meet, Memory, Program, Recall, Reduce, Side
+from scanc.ir.nodes import Contract, Instr, Kind, Map, Meet, Memory, Program, Recall, Reduce, Side, TensorType
 from scanc.ir.rewrite import live, one_region, ordered, roots
+
+Factors = tuple[str, ...]
 
 
 def fluxes(program: Program) -> Program:
-    """Meets with the flux of each step as an argument, a value like any other.
+    """Meets over a side with the flux of each step as an argument, a value like any other.
 
     Gradients count with what the step itself writes where that is added anyway: in all pairs of a meet or in none,
     for it cancels.
@@ -22,15 +24,14 @@ def fluxes(program: Program) -> Program:
     given = {decl.name for decl in program.declared}
     instrs: list[Instr] = []
     for instr in program.instrs:
-        if isinstance(instr.op, Meet):
+        if isinstance(instr.op, Meet) and instr.op.over != "both":
             memory = made[instr.args[0]].op
             assert isinstance(memory, Memory)
             pairs = list(zip(instr.args[2::2], instr.args[3::2], strict=True))
             wholes = [sum_with_own(program, made.get(g), made, {instr.name}) for _, g in pairs]
             if all(wholes):
                 pairs = [(value, whole) for (value, _), whole in zip(pairs, wholes, strict=True) if whole]
-            side = memory.side(instr.op.side) if instr.op.over == "both" else ()
-            terms = [_dot(builder, value, gradient, side, given) for value, gradient in pairs]
+            terms = [_product(builder, value, gradient) for value, gradient in pairs]
             reads = instr.op.decayed + instr.op.before
             flux = terms[0] if reads else builder.map("neg", terms[0], hint="flux")
             for position, term in enumerate(terms[1:], 1):
@@ -43,15 +44,9 @@ def fluxes(program: Program) -> Program:
     return one_region(program, live(ordered(instrs, given), roots(program)))
 
 
-def _dot(builder: Builder, value: str, gradient: str, side: tuple[str, ...], given: set[str]) -> str:
-    """A factor times its gradient, summed over a side.
-
-    Flux cancels as far as kernels multiply the same numbers: a factor is taken as rounded as products have it.
-    """
-    if not side:
-        return builder.map("mul", value, gradient, hint="flux")
-    rounded = value if value in given else builder.map("stop", value, hint="rounded")
-    return builder.contract(rounded, gradient, side, hint="flux")
+def _product(builder: Builder, value: str, gradient: str) -> str:
+    """A factor, as rounded as products have it, times its gradient: flux cancels as far as the same is multiplied."""
+    return builder.map("mul", builder.map("stop", value, hint="rounded"), gradient, hint="flux")
 
 
 def divided_last(program: Program) -> Program:
@@ -127,3 +122,18 @@ def sum_with_own(
     if found is None or found.op != Contract("real", op.axes) or {*found.args} != {recall.args[1], key}:
         return None
     return readers[0].name
+
+
+def peeled(
+    types: Mapping[str, TensorType], made: Mapping[str, Instr], name: str, side: str, kept: set[str]
+) -> tuple[str, Factors]:
+    """A product without its factors that lack the axis `side`, as long as what is left has those `kept`; and those."""
+    factors: list[str] = []
+    while (instr := made.get(name)) is not None and instr.op == Map("mul"):
+        order = sorted(instr.args, key=lambda arg: side in types[arg].axes)
+        factor, rest = order
+        if side in types[factor].axes or not kept <= {*types[rest].axes}:
+            break
+        factors.append(factor)
+        name = rest
+    return name, tuple(factors)

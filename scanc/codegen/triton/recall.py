@@ -21,6 +21,7 @@ from scanc.codegen.triton.recall_frame import (
     leaving_of,
     reads_of,
     write_leave,
+    write_rounded,
     write_tame,
 )
 from scanc.codegen.triton.recall_plan import NoRecall, Part, Plan, own_program
@@ -265,7 +266,8 @@ class RecallWriter:
         for read in numbers:
             stored = self.frame.names.of(f"{read.value}#stored")
             out.line(f"{step.define(read.value)} = {stored}.to({self.frame.dtype(read.kind)})")
-        if part.marks and part.made.dual:
+        early = part.made.dual or part.log("all") is not None
+        if part.marks and early:
             self._write_mark("not reverse")
         out.line(f"at_{clock} = (chunk * steps + u).to(tl.int64)")
         out.line(f"in_{clock} = chunk * steps + u < T")
@@ -288,7 +290,7 @@ class RecallWriter:
         for leave in leaving:
             self._write_leave(leave)
         self._write_onward()
-        if part.marks and not part.made.dual:
+        if part.marks and not early:
             self._write_mark("reverse")
 
     def _write_products(self, raw: dict[str, str]) -> None:
@@ -300,7 +302,15 @@ class RecallWriter:
         scores, found, _ = _PRODUCTS[part.single]
         out.line(f"scores = {scores}", "[written, read]")
         self._write_own(raw)
-        out.line(f"found = {found}", f"[{part.values}, read]")
+        if part.finer and part.single is None:
+            product = _DOT.format("{}.to(dtype)", "tl.trans(query){}")
+            out.line(f"found = tl.zeros([block_{part.values}, steps], acc)", f"[{part.values}, read]")
+            with out.block("if dtype != acc:"):
+                out.line("rest = state - state.to(dtype).to(acc)", f"[{part.values}, {part.keys}]")
+                out.line(f"found = {product.format('rest', ', found')}")
+            out.line(f"found = {product.format('state', ', found')}")
+        else:
+            out.line(f"found = {found}", f"[{part.values}, read]")
         of_read, of_written = ([self.number(name) for name in names] for names in part.factors)
         gates.write_gates(out, part, of_read, of_written, self.sum_rows)
         if part.single == "values":
@@ -347,15 +357,12 @@ class RecallWriter:
 
     def _write_rounded(self) -> None:
         """Values as products of matrices have them."""
-        step = self.step
-        for instr in self.program.instrs:
-            if instr.name in self.found.rounded:
-                step.write(live(self.program.instrs, instr.args))
-                line = f"{step.define(instr.name)} = {step.tensor(instr.args[0])}.to(dtype).to(acc)"
-                self.out.line(line, self.frame.comment(instr.type.axes))
+        write_rounded(self.step, [instr.name for instr in self.program.instrs], self.found.rounded)
 
     def _write_mark(self, backward: str) -> None:
-        """The state at a stretch's end, as the primal memory walks; `backward`: whether that walks back."""
+        """The state at one end of a stretch: of a side's decays, at its end as the primal memory walks; else at the
+        end that the memory begins with.  `backward`: whether the walk on from there is back.
+        """
         out, part = self.out, self.part
         out.line(f"at_mark = chunk % marks == 0 if {backward} else (chunk + 1) % marks == 0 or chunk == chunks - 1")
         with out.block("if at_mark:"):

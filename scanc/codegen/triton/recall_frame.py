@@ -9,6 +9,7 @@ from scanc.codegen.triton.step import Read, Step
 from scanc.codegen.triton.tiles import BATCH, SEGMENT, Frame
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Output, Program
+from scanc.ir.rewrite import live
 from scanc.passes.schedule import Axes, Schedule
 
 _OWN = """
@@ -19,7 +20,10 @@ half after range worst tame flux cell stretches stretch span fade_keys fade_valu
 segments begun until total total_keys total_values
 weak_all_ahead strong_all_ahead coming at_coming in_coming weight
 place product ending carry
-last rows whole weak_sum strong_sum since scale apart sum_rows
+last rows whole weak_sum strong_sum since scale apart sum_rows rest
+strong_written strong_read written read at_written at_read in_written in_read u_written u_read steps_written
+steps_read weak_written weak_read weak_w strong_w weak_r strong_r pieces piece slots taken given later pairs
+cotangent r w part crossed own across found_r
 """
 
 
@@ -36,6 +40,9 @@ MOST = 80.0
 class TimedFrame(Frame):
     """Tiles [steps, …] of what varies with time."""
 
+    inner: tuple[str, ...] = ()
+    """Axes along which the kernel itself writes the indices."""
+
     def __init__(self, program: Program, schedule: Schedule, clock: str) -> None:
         self.clock = clock
         super().__init__(program, schedule, chunked=False, own=_OWN.split())
@@ -49,7 +56,7 @@ class TimedFrame(Frame):
 
     def _write_lanes(self, out: Writer, lanes: Iterable[str]) -> None:
         for axis in self.tile(self.axes):
-            if axis == self.clock:
+            if axis == self.clock or axis in self.inner:
                 continue
             index = f"tl.arange(0, block_{axis})"
             index = f"part_{axis} * block_{axis} + {index}" if axis in self.schedule.split else index
@@ -123,6 +130,18 @@ def write_leave(kernel: KernelWriter, step: Step, leave: Leaving) -> None:
     address = kernel.write_address(leave.buffer, {SEGMENT: "chunk"})
     there = ("(chunk < chunks)",) if SEGMENT in leave.buffer.dims else ()
     kernel.write_store(step, address, leave.value, step.tensor(leave.value), *there)
+
+
+def write_rounded(step: Step, wanted: Iterable[str], rounded: Collection[str], tame: str = "") -> None:
+    """Values as products of matrices have them, of all that is wanted; `tame`: where they are so."""
+    instrs = tuple(step.program.instrs)
+    for instr in live(instrs, wanted):
+        if instr.name in rounded:
+            step.write(live(instrs, instr.args))
+            value = step.tensor(instr.args[0])
+            text = f"{value}.to(dtype).to(acc)"
+            text = f"tl.where({tame}, {text}, {value})" if tame else text
+            step.out.line(f"{step.define(instr.name)} = {text}", step.frame.comment(instr.type.axes))
 
 
 def write_tame(out: Writer, ranges: Sequence[str], chunks: str = "chunks") -> None:

@@ -9,6 +9,7 @@ from scanc.codegen.triton.host import Host, computed, dims_in_call, tuple_of
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.launches import Launches
 from scanc.codegen.triton.recall import ROWS, recall_kernel
+from scanc.codegen.triton.recall_pairs import pairs_kernel, whole_axes
 from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
 from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
 from scanc.codegen.triton.recall_span import span_kernel
@@ -43,7 +44,8 @@ class Memories:
                 name = f"{self.way}_span_{len(self.spans)}_kernel"
                 self.spans[part.memory.name] = span_kernel(self.plan, part, name)
         for i, last in enumerate(self.plan.last):
-            self.last.append(meet_kernel(self.plan, last, f"{self.way}_flux_{i}_kernel"))
+            kernel = meet_kernel if last.axis is not None else pairs_kernel
+            self.last.append(kernel(self.plan, last, f"{self.way}_flux_{i}_kernel"))
 
     @property
     def all(self) -> list[Kernel]:
@@ -210,9 +212,14 @@ class RecallLaunches(Launches):
 
     def _write_last(self, last: Last, kernel: Kernel) -> None:
         out, host, plan = self.out, self.host, self.found.plan
-        tiling = self.found.tiling(self.found.kernels[0])
-        steps = "blocks.unroll" if last.axis else "recall.STRETCH"
-        out.line(f"blocks = {tiling}.of_steps(call, {steps}{_along(last.axis, kernel)})")
+        parts = zip(plan.parts, self.found.kernels, strict=True)
+        tiled = (kernel for part, kernel in parts if part.values == last.axis and part.sides)
+        tiling = self.found.tiling(next(tiled, self.found.kernels[0]))
+        if last.axis is not None:
+            out.line(f"blocks = {tiling}.of_steps(call, blocks.unroll{_along(last.axis, kernel)})")
+        else:
+            whole = "".join(f', "{axis}"' for axis in whole_axes(plan, last))
+            out.line(f"blocks = {tiling}.pairs(call{whole})")
         self.allocate(last.leaves, kernel)
         tilted = any(first.axis == last.axis for first in plan.first)
         scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
@@ -220,6 +227,10 @@ class RecallLaunches(Launches):
             scratch += [host.variable(f"scratch:marks.{plan.memory(name).state}") for name in last.memories]
         given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
+        if last.axis is None:
+            tiles += f", apart=recall.apart(call), **{tiling}.flags(call)"
+        elif "dtype" in kernel.flags:
+            tiles += f', dtype={tiling}.flags(call)["dtype"]'
         out.line(f"call.run({given}, {tiles}, reverse=reverse)")
         self.hand_on(last.leaves)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scanc.codegen.triton.flux import divided_last, fluxes, sum_with_own, summed_last, written
+from scanc.codegen.triton.flux import Factors, divided_last, fluxes, peeled, sum_with_own, summed_last, written
 from scanc.codegen.triton.tilts import Tilt, tilt
 from scanc.codegen.triton.timed import timed
 from scanc.ir.nodes import (
@@ -28,11 +28,8 @@ from scanc.ir.nodes import (
     Program,
     Recall,
     Tensor,
-    TensorType,
 )
 from scanc.ir.rewrite import live, one_region
-
-Factors = tuple[str, ...]
 
 
 class NoRecall(Exception):
@@ -45,8 +42,8 @@ class Part:
 
     `whole`: the sum of what is recalled and of what its step writes, if that is all that is wanted.  `peeled`: query,
     key and value without their `factors` of each step alone, those of queries and those of what is written.
-    `marks`: the state is written down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key
-    and value (0, 1, 2).  `ones`: the axes of size one.
+    `marks`: the state is written down now and then; `ends`: it is at the end; `finer`: it is multiplied with more
+    digits than operands have.  `tilted`: what stands for query, key and value (0, 1, 2).  `ones`: the axes of size one.
     """
 
     recall: Instr
@@ -58,6 +55,7 @@ class Part:
     leaves: list[Output] = field(default_factory=list)
     marks: bool = False
     ends: bool = False
+    finer: bool = False
     tilted: dict[int, str] = field(default_factory=dict)
     ones: frozenset[str] = frozenset()
 
@@ -217,25 +215,26 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     key, of_key = peeled(program.types, made, key, axis, {clock, axis})
     (other,) = memory.op.side("columns" if op.over == "rows" else "rows")
     value, of_value = peeled(program.types, made, value, other, {clock, other})
-    whole = sum_with_own(program, recall, made)
+    whole = sum_with_own(program, recall, made, {instr.name for instr in made.values() if isinstance(instr.op, Meet)})
     part = Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
     part.ones = frozenset(each.name for each in program.axes if each.size == 1)
     return part
 
 
-def peeled(
-    types: Mapping[str, TensorType], made: Mapping[str, Instr], name: str, side: str, kept: set[str]
-) -> tuple[str, Factors]:
-    """A product without its factors that lack the axis `side`, as long as what is left has those `kept`; and those."""
-    factors: list[str] = []
-    while (instr := made.get(name)) is not None and instr.op == Map("mul"):
-        order = sorted(instr.args, key=lambda arg: side in types[arg].axes)
-        factor, rest = order
-        if side in types[factor].axes or not kept <= {*types[rest].axes}:
-            break
-        factors.append(factor)
-        name = rest
-    return name, tuple(factors)
+def operands_of(program: Program, clock: str, meet: Instr) -> list[tuple[tuple[str, str], Factors]]:
+    """What a memory is written with, and what its dual is, over rows and columns; and factors of each step alone.
+
+    `meet`: the gradient of what decays the memory as a whole.
+    """
+    made = {instr.name: instr for instr in program.instrs}
+    found = []
+    for instr in (made[name] for name in meet.args[:2]):
+        op = instr.op
+        assert isinstance(op, Memory)
+        values = zip(instr.args[len(op.decays) :], (op.rows[0], op.columns[0]), strict=True)
+        (x, of_x), (y, of_y) = (peeled(program.types, made, value, axis, {clock, axis}) for value, axis in values)
+        found.append(((x, y), (*of_x, *of_y)))
+    return found
 
 
 def _axis(meet: Instr, made: Mapping[str, Instr]) -> str | None:
@@ -283,6 +282,9 @@ class _Assignment:
             if isinstance(stage, Last):
                 if stage.meet is not None:
                     self.home[stage.meet.name] = i
+                    if stage.axis is not None:  # flux is made of what tilts
+                        met = live(found.program.instrs, stage.meet.args[2:])
+                        self.home |= {instr.name: i for instr in met if instr.name in found.rounded}
                 returned = [part for part in found.parts if part.values == stage.axis and part.result in backs]
                 for part in returned:
                     self.home.setdefault(backs[part.result], i)
@@ -311,6 +313,8 @@ class _Assignment:
                 late = (name for name in own if self.level.get(name, -1) > self.home.get(name, i - 1))
                 if any(late):
                     raise NoRecall("what is recalled is needed to recall again")
+            elif isinstance(stage, Last) and stage.meet is not None and stage.axis is None:
+                self._hand_pairs(i, stage.meet)
             elif isinstance(stage, Last) and stage.meet is not None:
                 own = stage.meet.args[2:]
             self._hand(i, [*own, *(output.value for output in stage.leaves)])
@@ -321,6 +325,7 @@ class _Assignment:
             name = part.memory.name
             part.ends = name not in seen and part.made.state in states
             part.marks = name not in seen and name in met
+            part.finer = any(last.axis == part.values and name in last.memories for last in found.last)
             seen.add(name)
 
     def _stage(self, value: str) -> int:
@@ -332,10 +337,19 @@ class _Assignment:
             return next((i for i, last in later if last.axis == part.values), known)
         return known
 
-    def _hand(self, stage: int, wanted: Iterable[str]) -> None:
-        """What a stage needs of earlier ones, or cannot compute itself, is left by those."""
+    def _hand_pairs(self, stage: int, meet: Instr) -> None:
+        """What a memory is written and read with is left by earlier stages, or computed again."""
+        memory = self.found.memory(meet.args[0])
+        for operands, factors in operands_of(self.found.program, self.found.clock, meet):
+            self._hand(stage, [*operands, *factors], (*memory.rows, *memory.columns))
+
+    def _hand(self, stage: int, wanted: Iterable[str], beside: Collection[str] = ()) -> None:
+        """What a stage needs of earlier ones, or cannot compute itself, is left by those.
+
+        `beside`: axes that its values may have besides those of a sequence, and of a side.
+        """
         rows = self.stages[stage]
-        allowed = {self.found.clock, *self.found.parts[0].batch}
+        allowed = {self.found.clock, *self.found.parts[0].batch, *beside}
         if not isinstance(rows, Part):
             allowed |= {rows.axis} if rows.axis is not None else set()
         last = stage >= self.end

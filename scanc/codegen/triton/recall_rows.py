@@ -19,6 +19,7 @@ from scanc.codegen.triton.recall_frame import (
     leaving_of,
     reads_of,
     write_leave,
+    write_rounded,
     write_tame,
 )
 from scanc.codegen.triton.recall_plan import First, Last, NoRecall, Plan, own_program
@@ -29,7 +30,7 @@ from scanc.ir.rewrite import live
 from scanc.passes.schedule import Schedule, spread
 
 
-class _RowsWriter:
+class RowsWriter:
     """What the small kernels share: values of some steps of one sequence, with one axis of a side or none."""
 
     def __init__(
@@ -39,7 +40,9 @@ class _RowsWriter:
         wanted: Sequence[str],
         given: Collection[str],
         leaves: Sequence[Output],
+        inner: Sequence[str] = (),
     ) -> None:
+        """`inner`: axes that tiles may have besides, of which a kernel writes the indices itself."""
         self.found, self.clock, batch = found, found.clock, found.parts[0].batch
         self.wanted = [*wanted, *(output.value for output in leaves)]
         self.program = own_program(found, self.wanted, given, leaves)
@@ -52,7 +55,7 @@ class _RowsWriter:
         if None in spreads:
             raise NoRecall("a batch axis is not carried along")
         block = None if axis is None else spread(self.program, axis)  # else all of it in a program
-        full = (self.clock, *(split if block is None else ()))
+        full = (self.clock, *inner, *(split if block is None else ()))
         split = () if block is None else split
         leaving = frozenset(output.value for output in leaves)
         kept = tuple(each for each in (*spreads, block) if each is not None)
@@ -103,7 +106,7 @@ def sums_kernel(found: Plan, memory: Instr, name: str) -> Kernel:
     op = memory.op
     assert isinstance(op, Memory)
     (log,) = [value for (over, _), value in zip(op.decays, memory.args, strict=False) if over == "both"]
-    writer = _RowsWriter(found, None, [log], [], [])
+    writer = RowsWriter(found, None, [log], [], [])
     out, step = writer.out, writer.step
     reads = writer.begin()
     sums = writer.kernel.scratch("sums", "scratch:sums", ABOUT_SUMS).pointer
@@ -125,7 +128,7 @@ def sums_kernel(found: Plan, memory: Instr, name: str) -> Kernel:
 
 def first_kernel(found: Plan, first: First, name: str) -> Kernel:
     """The kernel of what decays of a side do to a chunk: what they tilt, what they leave of the state, their range."""
-    writer = _RowsWriter(found, first.axis, [first.log], [], first.leaves)
+    writer = RowsWriter(found, first.axis, [first.log], [], first.leaves)
     out, step, kernel, axis = writer.out, writer.step, writer.kernel, first.axis
     reads = writer.begin()
     leaving = leaving_of(kernel, step, first.leaves)
@@ -147,22 +150,24 @@ def first_kernel(found: Plan, first: First, name: str) -> Kernel:
 
 
 def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
-    """The kernel of a decay's gradient, of what was recalled of a tilted side, and of what is made of them.
+    """The kernel of the gradient of a side's decay, of what was recalled of a tilted side, and of what is made of them.
 
     It sums the flux from each stretch's end on, where the product of state and cotangent is known (theory, section 2),
     a chunk after the other.
     """
     meet, axis = last.meet, last.axis
+    assert axis is not None
     own = {output.value for output in last.leaves}
     met = () if meet is None else meet.args[2:]
     given = [*([] if meet is None else [meet.name]), *(value for value in found.handed if value not in own)]
     logs = [first.log for first in found.first if first.axis == axis]
-    decay = [] if meet is None else [_log(found, meet)]
-    writer = _RowsWriter(found, axis, [*met, *logs, *decay], given, last.leaves)
+    decay = [] if meet is None else [log_of(found, meet)]
+    writer = RowsWriter(found, axis, [*met, *logs, *decay], given, last.leaves)
     writer.frame.stretched = True
     out, step, kernel = writer.out, writer.step, writer.kernel
     reads = writer.begin(set() if meet is None else {meet.name})
     leaving = leaving_of(kernel, step, last.leaves)
+    rounds = any(instr.name in found.rounded for instr in writer.program.instrs)
     told = [first.log for first in found.first] if logs else []
     ranges = [kernel.scratch(f"{log}_ranges", f"scratch:ranges.{log}", "[rows, chunks]").pointer for log in told]
     marks, sizes = [], list[str]()
@@ -175,8 +180,7 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
         made = found.memory(last.memories[0])
         (rows,), (columns,) = made.rows, made.columns
         _write_ends(out, axis, rows, columns, marks)
-        sizes = [f"size_{each}" for each in (rows, columns) if each != axis]
-        sizes += [f"block_{each}" for each in (rows, columns) if each != axis and axis]
+        sizes = [f"{what}_{each}" for what in ("size", "block") for each in (rows, columns) if each != axis]
     with out.block("for n in range(0, stretch // steps):"):
         out.line("chunk = mark * (stretch // steps) + (n if reverse else stretch // steps - 1 - n)")
         writer.write_steps(reads, "not reverse")
@@ -185,13 +189,13 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
         for log in logs:
             writer.write_tilts(log, ", reverse=True", "tame")
         if meet is not None:
+            write_rounded(step, met, found.rounded, "tame" if logs else "")
             step.write([i for i in live(instrs, met) if i.name not in step.tiles])
             axes = writer.program.types[met[0]].axes
             inside = writer.frame.inside(axes, writer.frame.tile(axes))
             out.line(f"flux = tl.where({inside}, {step.tensor(met[0])}, 0.0)", writer.frame.comment(axes))
             before = "".join(f" - {step.tensor(value)}" for value in met[1:])
-            over = "ends[None, :]" if axis else "ends"
-            product = f"tl.cumsum(flux, 0) + {over}{before}"
+            product = f"tl.cumsum(flux, 0) + ends[None, :]{before}"
             faint = f"{step.tensor(decay[0])} < {FAINT}"
             out.line(f"{step.define(meet.name)} = tl.where({faint}, 0.0, {product})", writer.frame.comment(axes))
             out.line("ends += tl.sum(flux, 0)")
@@ -199,10 +203,11 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
         for leave in leaving:
             write_leave(kernel, step, leave)
     doc = "Each program: a stretch of steps of one sequence, a chunk after the other."
-    return kernel.finish(name, doc, [*sizes, "stretch", "reverse", "acc"], [writer.program], reads)
+    flags = [*sizes, *(["dtype"] if rounds else []), "stretch", "reverse", "acc"]
+    return kernel.finish(name, doc, flags, [writer.program], reads)
 
 
-def _log(found: Plan, meet: Instr) -> str:
+def log_of(found: Plan, meet: Instr) -> str:
     """The logarithm whose gradient a meet is."""
     op, memory = meet.op, next(instr for instr in found.program.instrs if instr.name == meet.args[0])
     assert isinstance(op, Meet)
@@ -210,18 +215,8 @@ def _log(found: Plan, meet: Instr) -> str:
     return next(log for (over, _), log in zip(memory.op.decays, memory.args, strict=False) if over == op.over)
 
 
-def _write_ends(out: Writer, axis: str | None, rows: str, columns: str, marks: Sequence[str]) -> None:
+def _write_ends(out: Writer, axis: str, rows: str, columns: str, marks: Sequence[str]) -> None:
     """The product of state and cotangent at the end of a stretch, summed over the sides that the decay lacks."""
-    if axis is None:
-        out.line(f"numbers: tl.constexpr = size_{rows} * size_{columns}")
-        out.line("cells = tl.arange(0, 1024)")
-        out.line("product = tl.zeros([1024], acc)")
-        with out.block("for first in range(0, numbers, 1024):"):
-            out.line("place = (row * stretches + mark) * numbers + first + cells")
-            loads = [f"tl.load({mark} + place, mask=first + cells < numbers, other=0.0).to(acc)" for mark in marks]
-            out.line(f"product += {' * '.join(loads)}")
-        out.line("ends = tl.sum(product, 0)")
-        return
     other = columns if axis == rows else rows
     out.line(f"cells = tl.arange(0, block_{other})")
     own, across = f"at_{axis}[:, None]", "cells[None, :]"

@@ -8,13 +8,15 @@ that decays is tilted as queries are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
+from scanc.codegen.triton.flux import peeled
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Instr, Memory, Program, Tensor
-from scanc.ir.rewrite import one_region
+from scanc.ir.nodes import Instr, Map, Memory, Program, Tensor
+from scanc.ir.rewrite import live, one_region, roots
 
 if TYPE_CHECKING:
     from scanc.codegen.triton.recall_plan import Part
@@ -44,6 +46,7 @@ def tilt(program: Program, parts: Sequence[Part]) -> tuple[Program, dict[str, Ti
                 part.tilted[place] = found.tilted(part.peeled[place], Tilt(log, kind), part)
             if where == "values":
                 found.bring_back(part.result, Tilt(log, read))
+                found.along[part.result] = part.clock, part.values
     return found.program(), found.names, found.backs
 
 
@@ -59,8 +62,10 @@ class _Tilts:
         self.builder = Builder.extending(program)
         self.names: dict[str, Tilt] = {}
         self.backs: dict[str, str] = {}
+        self.along: dict[str, tuple[str, str]] = {}
         self.before: dict[str, list[Instr]] = {}
         self.behind: dict[str, list[Instr]] = {}
+        self.made = {instr.name: instr for instr in program.instrs}
         self._known: dict[tuple[str, Tilt], str] = {}
 
     def tilted(self, value: str, by: Tilt, part: Part) -> str:
@@ -83,20 +88,33 @@ class _Tilts:
             self.names[names[by]] = by
         return names[by]
 
+    def _now(self, instr: Instr) -> list[Instr]:
+        """An instruction that reads what was brought back.
+
+        Flux is a factor, tilted and rounded as products have it, times what was recalled: so it cancels as they do.
+        """
+        value = self.made.get(instr.args[0]) if instr.args else None
+        if instr.op == Map("mul") and value is not None and value.op == Map("stop") and instr.args[1] in self.backs:
+            back = next(each for each in self.behind[instr.args[1]] if each.name == self.backs[instr.args[1]])
+            clock, side = self.along[instr.args[1]]
+            factor, factors = peeled(self.whole.types, self.made, value.args[0], side, {clock, side})
+            tilted = self.builder.map("mul", factor, back.args[1], hint="flux_tilted")
+            rounded = self.builder.map("stop", tilted, hint="rounded")
+            scaled = reduce(lambda a, b: self.builder.map("mul", a, b, hint="flux"), factors, instr.args[1])
+            return [*self.builder.take(), replace(instr, args=(rounded, scaled))]
+        if isinstance(instr.op, Memory):
+            return [instr]
+        return [replace(instr, args=tuple(self.backs.get(arg, arg) for arg in instr.args))]
+
     def program(self) -> Program:
         """The program, the factors as inputs."""
         whole, instrs = self.whole, list[Instr]()
         for instr in whole.instrs:
-            args = instr.args if isinstance(instr.op, Memory) else tuple(_now(arg, self.backs) for arg in instr.args)
             own = self.before.get(instr.name, []), self.behind.get(instr.name, [])
-            instrs += [*own[0], replace(instr, args=args), *own[1]]
+            instrs += [*own[0], *self._now(instr), *own[1]]
         types = self.builder.types
         factors = tuple(Tensor(n, tuple((axis,) for axis in types[n].axes), types[n]) for n in self.names)
-        outputs = tuple(replace(output, value=_now(output.value, self.backs)) for output in whole.outputs)
-        totals = tuple(replace(total, value=_now(total.value, self.backs)) for total in whole.totals)
+        outputs = tuple(replace(o, value=self.backs.get(o.value, o.value)) for o in whole.outputs)
+        totals = tuple(replace(o, value=self.backs.get(o.value, o.value)) for o in whole.totals)
         result = replace(whole, inputs=(*whole.inputs, *factors), outputs=outputs, totals=totals)
-        return one_region(result, instrs)
-
-
-def _now(value: str, backs: Mapping[str, str]) -> str:
-    return backs.get(value, value)
+        return one_region(result, live(instrs, [*roots(result), *self._known.values()]))

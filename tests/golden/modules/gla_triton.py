@@ -41,7 +41,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="a4e6c02e5757",
+    digest="bce1ac9d621c",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -1775,7 +1775,11 @@ def backward_recall_0_kernel(
         half_values = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
         state = state * half_values[:, None]
         scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
-        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        found = tl.zeros([block_i, steps], acc)  # [i, read]
+        if dtype != acc:
+            rest = state - state.to(dtype).to(acc)  # [i, j]
+            found = tl.dot(rest.to(dtype), tl.trans(query), found, input_precision=precision)
+        found = tl.dot(state.to(dtype), tl.trans(query), found, input_precision=precision)
         scores = tl.where(earlier, scores, 0.0)
         written = value
         found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
@@ -1929,7 +1933,11 @@ def backward_recall_1_kernel(
         half_values = tl.load(g_halves_ptr + (row * chunks + chunk) * size_i + at_i, mask=in_i, other=1.0)
         state = state * half_values[:, None]
         scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
-        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        found = tl.zeros([block_i, steps], acc)  # [i, read]
+        if dtype != acc:
+            rest = state - state.to(dtype).to(acc)  # [i, j]
+            found = tl.dot(rest.to(dtype), tl.trans(query), found, input_precision=precision)
+        found = tl.dot(state.to(dtype), tl.trans(query), found, input_precision=precision)
         scores = tl.where(earlier, scores, 0.0)
         written = value
         found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
@@ -2531,6 +2539,7 @@ def backward_flux_0_kernel(
     steps: tl.constexpr,
     size_j: tl.constexpr,
     block_j: tl.constexpr,
+    dtype: tl.constexpr,
     stretch: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
@@ -2625,13 +2634,17 @@ def backward_flux_0_kernel(
         after = tl.cumsum(logs, 0, reverse=True) - half[None, :]  # [clock, i]
         g_write = tl.where(tame, tl.exp2(-after), 1.0)  # [clock, i]
         g_after = tl.where(tame, tl.exp2(after), 1.0)  # [clock, i]
-        d_q_3_back = d_q_3 * g_after  # [clock, i]
-        flux_2 = q * d_q_3_back  # [clock, i]
-        d_k_3_back = d_k_3 * g_write  # [clock, i]
-        flux_3 = flux_2 - k_2 * d_k_3_back  # [clock, i]
+        flux_tilted = q * g_after  # [clock, i]
+        rounded_3 = tl.where(tame, flux_tilted.to(dtype).to(acc), flux_tilted)  # [clock, i]
+        flux_tilted_2 = k_2 * g_write  # [clock, i]
+        rounded_4 = tl.where(tame, flux_tilted_2.to(dtype).to(acc), flux_tilted_2)  # [clock, i]
+        flux_2 = rounded_3 * d_q_3  # [clock, i]
+        flux_3 = flux_2 - rounded_4 * d_k_3  # [clock, i]
         flux = tl.where(in_clock[:, None] & in_i[None, :], flux_3, 0.0)  # [clock, i]
         d_g = tl.where(g < -17.0, 0.0, tl.cumsum(flux, 0) + ends[None, :])  # [clock, i]
         ends += tl.sum(flux, 0)
+        d_q_3_back = d_q_3 * g_after  # [clock, i]
+        d_k_3_back = d_k_3 * g_write  # [clock, i]
         # [clock, i]
         d_q_out_at = (
             d_q_out_ptr
@@ -2945,6 +2958,7 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         [ranges_g, marks_S, marks_d_S],
         tiles=recall.chunks(call, recall.STRETCH),
         stretch=recall.STRETCH,
+        dtype=BACKWARD_RECALL_0_TILING.flags(call)["dtype"],
         reverse=reverse,
     )
     return (d_q, d_k, d_v, d_g), (), (d_S_start,)
