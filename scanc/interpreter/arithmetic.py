@@ -53,6 +53,14 @@ class Arithmetic(ABC):
         """exp of a matrix, for x[..., n, n]."""
 
     @abstractmethod
+    def identity(self, n: int) -> Array:
+        """The real n × n matrix of ones on the diagonal."""
+
+    @abstractmethod
+    def inverse(self, x: Array) -> Array:
+        """x⁻¹ for x[..., n, n]."""
+
+    @abstractmethod
     def solve(self, a: Array, b: Array) -> Array:
         """a⁻¹ b for a[..., n, n] and a vector b[..., n]."""
 

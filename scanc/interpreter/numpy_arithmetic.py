@@ -181,6 +181,12 @@ class NumpyArithmetic(Arithmetic):
     def matrix_exp(self, x: Array) -> Array:
         return torch.linalg.matrix_exp(torch.from_numpy(np.ascontiguousarray(x))).numpy()
 
+    def identity(self, n: int) -> Array:
+        return np.eye(n)
+
+    def inverse(self, x: Array) -> Array:
+        return np.linalg.inv(x)
+
     def solve(self, a: Array, b: Array) -> Array:
         solution: Array = np.linalg.solve(a, b[..., None])[..., 0]
         return solution

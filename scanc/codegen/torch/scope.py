@@ -9,7 +9,7 @@ from scanc.codegen.expressions import Expr, Spelling, absorbed, number, spell
 from scanc.codegen.names import Names
 from scanc.codegen.torch.memories import Memories
 from scanc.codegen.torch.spelling import COMPLEX, NUMBERS, identity
-from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed
+from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed, reordered
 from scanc.codegen.writer import Writer
 from scanc.ir.build import widest
 from scanc.ir.functions import SEMIRINGS, TABLE
@@ -18,10 +18,12 @@ from scanc.ir.nodes import (
     Const,
     Contract,
     Extremum,
+    Identity,
     Index,
     Instr,
     Kind,
     Map,
+    MatrixFunction,
     Meet,
     Memory,
     Op,
@@ -61,8 +63,8 @@ def write(writer: Writer, statements: Iterable[Statement]) -> None:
 class Dialect:
     """What differs between a segment's code and a step's.
 
-    `number(value, kind)` spells a constant as a tensor, `dtype(kind)` a dtype, `size(axis)` an axis' size.  `memories`
-    are those of a segment.
+    `number(value, kind)` spells a constant as a tensor, `dtype(kind)` a dtype, `size(axis)` an axis' size,
+    `device` the device.  `memories` are those of a segment.
     """
 
     functions: Mapping[str, Spelling]
@@ -70,6 +72,7 @@ class Dialect:
     number: Callable[[Expr, Kind], Expr]
     dtype: Callable[[Kind], Expr]
     size: Callable[[str], Expr]
+    device: Expr
     memories: Memories | None = None
 
 
@@ -192,6 +195,11 @@ class Scope:
                 return Value(self._recalled(instr.op, instr), axes, kind, Lead.FULL)
             case Rename(pairs):
                 return renamed(self.tensor(instr.args[0]), dict(pairs), axes, self._leading(instr.args[0]))
+            case Identity(rows, _):
+                size, dtype, device = self.dialect.size(rows), self.dialect.dtype(kind), self.dialect.device
+                return Value(Expr(f"torch.eye({size}, dtype={dtype}, device={device})"), axes, kind, Lead.FIXED)
+            case MatrixFunction():
+                return self._matrix_function(instr.op, instr)
             case _:
                 operands = [self.tensor(arg) for arg in instr.args]
                 lead = max(value.lead for value in operands)
@@ -229,6 +237,23 @@ class Scope:
                     items = f"*torch.broadcast_tensors({items})"
                 return Expr(f"torch.stack(({items},), {instr.type.axes.index(axis) - len(instr.type.axes)})")
         raise AssertionError(f"{type(op).__name__} has no torch spelling")
+
+    def _matrix_function(self, op: MatrixFunction, instr: Instr) -> Value:
+        """The matrices in the last two dimensions, for the call alone."""
+        axes, kind = instr.type.axes, instr.type.kind
+        matrix = (op.rows, op.columns)
+        order = (*(axis for axis in axes if axis not in matrix), *matrix)
+        operands = [self.tensor(arg) for arg in instr.args]
+        lead = max(value.lead for value in operands)
+        given = []
+        for value, arg in zip(operands, instr.args, strict=True):
+            if value.kind is not kind:
+                value = replace(value, expr=self._converted(value, kind), kind=kind)
+            own = tuple(axis for axis in order if axis in value.axes)
+            value = replace(value, expr=reordered(value, own, self._leading(arg)), axes=own)
+            given.append(aligned(value, order, lead).text)
+        result = Value(Expr(f"functions.matrix_{op.fn}({', '.join(given)})"), order, kind, lead)
+        return replace(result, expr=reordered(result, axes, len(self.lead_of(result))), axes=axes)
 
     def _expanded(self, x: Value, sizes: list[str]) -> Expr:
         return x.suffixed(f".expand({', '.join(sizes)})")

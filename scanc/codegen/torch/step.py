@@ -24,7 +24,7 @@ def write_step(writer: Writer, program: Program) -> None:
         lead = Lead.FIXED if name in params else Lead.FULL
         return Value(Expr(names.of(name)), types[name].axes, types[name].kind, lead)
 
-    dialect = Dialect(SMOOTH, SMOOTH_REDUCTIONS, places.number, places.dtype, places.size)
+    dialect = Dialect(SMOOTH, SMOOTH_REDUCTIONS, places.number, places.dtype, places.size, places.device)
     scope = Scope(dialect, names, types, "B", find, lambda axes: program.canonical(axes))
     results = [output.value for output in program.outputs] + [value for _, value in program.next]
     for region in program.regions:
@@ -70,8 +70,11 @@ class _Places:
         return Expr("torch.complex64" if kind is Kind.COMPLEX else "torch.float32")
 
     def number(self, expr: Expr, kind: Kind) -> Expr:
-        device = f"{self._names.of(self._declared[0][0].name)}.device"
-        return Expr(f"torch.full((), {expr}, dtype={self.dtype(kind)}, device={device})")
+        return Expr(f"torch.full((), {expr}, dtype={self.dtype(kind)}, device={self.device})")
+
+    @property
+    def device(self) -> Expr:
+        return Expr(f"{self._names.of(self._declared[0][0].name)}.device")
 
     def full(self, scope: Scope, name: str) -> str:
         """A result with its batch dimension."""
