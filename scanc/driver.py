@@ -18,6 +18,7 @@ from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, TO_REMEMBERED, Trace, run
+from scanc.passes.prepare import Prepared, prepare
 from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
@@ -31,6 +32,7 @@ class Compiled:
     warnings: tuple[str, ...]
     typed: Program
     discrete: Program
+    prepared: Prepared | None
     remembered: Program
     remembered_adjoint: Program
     classified: Program
@@ -47,6 +49,11 @@ class Compiled:
     def digest(self) -> str:
         """Twelve hex digits that name this text among all specs."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+    @property
+    def core(self) -> Program:
+        """One step, without what is made of params ahead of the recurrence."""
+        return self.discrete if self.prepared is None else self.prepared.core
 
     @property
     def stages(self) -> tuple[tuple[str, str], ...]:
@@ -82,7 +89,7 @@ class Compiled:
         else:
             functions = self._triton
         # sources → a module that needs torch, triton and scanc_runtime alone
-        return assemble(self.text, self.discrete, self.classified, functions, self.digest, target)
+        return assemble(self.text, self.discrete, self.classified, functions, self.digest, target, self.prepared)
 
     @cached_property
     def _triton(self) -> triton_target.TritonFunctions:
@@ -91,18 +98,20 @@ class Compiled:
         # what each state's transition is; its writes and read-outs, behind the first `;`, refuse no form
         regions = [region for region in self.classified.regions if region.recurrence]
         classes = {state: str(region.recurrence).split(";")[0] for region in regions for state in region.states}
-        remembered = (self.remembered, self.remembered_adjoint) if self.remembered is not self.discrete else None
-        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes, remembered=remembered)
+        remembered = (self.remembered, self.remembered_adjoint) if self.remembered is not self.core else None
+        return triton_target.emit_functions(
+            forward, adjoint, self.core, classes=classes, remembered=remembered, whole=self.discrete
+        )
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:
         """The step and its adjoint on the way to the Triton target; each trace ends with the fused program."""
         forward, adjoint = Trace(), Trace()
         # discrete → scheduled: one step whose values stay on the chip
-        run(TO_FUSED, self.discrete, forward)
+        run(TO_FUSED, self.core, forward)
         back = self.remembered_adjoint
-        if self.remembered is not self.discrete:  # kernels have the matrices at each step, and so has their adjoint
-            back = run(SIMPLIFIED, differentiate(self.discrete), Trace())
+        if self.remembered is not self.core:  # kernels have the matrices at each step, and so has their adjoint
+            back = run(SIMPLIFIED, differentiate(self.core), Trace())
         run(TO_FUSED, back, adjoint)
         return forward, adjoint
 
@@ -126,8 +135,15 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # typed → discrete: one step in plain arithmetic
     with lowered.showing_sources():
         discrete = run(TO_DISCRETE, typed, trace)
+    # discrete → discrete: functions of matrices that params alone decide, ahead of the recurrence
+    prepared = prepare(discrete)
+    if prepared is not None:
+        trace.record("ahead", prepared.ahead)
+        trace.record("prepare", prepared.core)
+        trace.remarks.append(prepared.remark)
+    core = discrete if prepared is None else prepared.core
     # discrete → discrete: matrices that are only read by contractions exist at no step
-    remembered = run(TO_REMEMBERED, discrete, trace)
+    remembered = run(TO_REMEMBERED, core, trace)
     # discrete → classified: stages in order, each a scan, a memory, a delay or a loop
     classified = run(TO_CLASSIFIED, remembered, trace)
     # discrete → discrete: the step's vector-Jacobian product, a recurrence in reversed time
@@ -136,5 +152,5 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # discrete → classified: the adjoint goes the way of its primal
     classified_adjoint = run(TO_CLASSIFIED, adjoint, adjoint_trace)
     warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
-    steps = typed, discrete, remembered, adjoint, classified, classified_adjoint
+    steps = typed, discrete, prepared, remembered, adjoint, classified, classified_adjoint
     return Compiled(text, warnings, *steps, trace, adjoint_trace)
