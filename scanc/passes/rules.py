@@ -168,7 +168,7 @@ class Dense(Algebra):
                 if self.rows not in axes and self._param(varying[0]):
                     gained = self._gained(gain, step, varying[0])
                     return self.builder.contract(gained, other, axes, hint=f"{self.state}.write", span=self.span)
-        return self.act("write", gain, self.map("write", "mul", step, term))
+        return self.act("gain", gain, self.map("driven", "mul", step, term))
 
     def _along(self, value: str) -> bool:
         return self.rows in self.builder.types[value].axes
