@@ -137,7 +137,7 @@ def matrix_phi1(z: Tensor, *directions: Tensor) -> Tensor:
 
 def matrix_inverse(z: Tensor, *directions: Tensor) -> Tensor:
     """z⁻¹, not finite where there is none; no device waits to learn whether there is."""
-    inverse = torch.linalg.inv_ex(z).inverse
+    inverse: Tensor = torch.linalg.inv_ex(z).inverse
     if not directions:
         return inverse
     total = torch.zeros((), dtype=z.dtype, device=z.device)
@@ -153,7 +153,8 @@ def _phi1_block(z: Tensor) -> Tensor:
     n = z.shape[-1]
     one = torch.eye(n, dtype=z.dtype, device=z.device).expand_as(z)
     rows = torch.cat([z, one], -1)
-    return torch.linalg.matrix_exp(torch.cat([rows, torch.zeros_like(rows)], -2))[..., :n, n:]
+    whole: Tensor = torch.linalg.matrix_exp(torch.cat([rows, torch.zeros_like(rows)], -2))
+    return whole[..., :n, n:]
 
 
 def _derivative(function: Callable[[Tensor], Tensor], z: Tensor, directions: Sequence[Tensor]) -> Tensor:

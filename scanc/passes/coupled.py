@@ -6,7 +6,7 @@ Where `analysis.elementwise` gives a coefficient for each element, this gives `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from scanc.diagnostics.span import Span
@@ -23,13 +23,14 @@ class Coupled:
 
 
 def extract_matrix(
-    instrs: Iterable[Instr], symbol: str, value: str, axis: str, column: str, builder: Builder, stem: str
+    instrs: Iterable[Instr], symbol: str, value: str, axes: Sequence[str], builder: Builder, stem: str
 ) -> Coupled | None:
     """The matrix and the write of `value` over `symbol`, built with `builder`; None if it is not of this form.
 
-    `column` is an axis of the size of `axis` that no value has yet.  New values are named `<stem>.matrix…` and
-    `<stem>.write…`.
+    `axes`: that of the symbol, for rows, and one of the same size that no value has yet, for columns.  New values are
+    named `<stem>.matrix…` and `<stem>.write…`.
     """
+    axis, column, *_ = axes
     walk = _Walk(builder, column, stem)
     walk.splits[symbol] = _Split(walk.one, axis, None, None)
     for instr in instrs:
@@ -123,8 +124,9 @@ class _Walk:
     # --- sums and products ---
 
     def _each(self, split: _Split, change: Callable[[str, str], str]) -> _Split:
-        parts = {"diagonal": split.diagonal, "matrix": split.matrix, "write": split.write}
-        return replace(split, **{w: None if v is None else change(v, w) for w, v in parts.items()})
+        parts = (("diagonal", split.diagonal), ("matrix", split.matrix), ("write", split.write))
+        diagonal, matrix, write = (None if value is None else change(value, what) for what, value in parts)
+        return replace(split, diagonal=diagonal, matrix=matrix, write=write)
 
     def _sum(self, a: _Split, b: _Split) -> _Split:
         if None not in (a.diagonal, b.diagonal) and a.home != b.home:

@@ -14,11 +14,11 @@ from scanc.analysis.mixing import first_mixing, mixed_axes
 from scanc.diagnostics.diagnostic import CompileError, fault
 from scanc.diagnostics.span import Span
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Axis, Instr, Kind, Level, Ode, Program, State
+from scanc.ir.nodes import Instr, Kind, Level, Ode, Program, State
 from scanc.ir.rewrite import rewrite
 from scanc.passes.base import Pass, Remark, Rewrite
 from scanc.passes.coupled import extract_matrix
-from scanc.passes.rules import RULES, Algebra, Dense, Diagonal, System
+from scanc.passes.rules import PRODUCTS, RULES, Algebra, Dense, Diagonal, System
 
 
 def run(program: Program) -> Rewrite:
@@ -34,42 +34,35 @@ def run(program: Program) -> Rewrite:
     return result, tuple(rule.remarks)
 
 
-Columns = tuple[str, str, str]  # the axis that a system couples, and two more of its size
-
-
-def _with_columns(program: Program) -> tuple[Program, dict[str, Columns]]:
-    """The program with two more axes for each axis that is coupled, and by ODE the axes of its matrix."""
-    axes: dict[str, Columns] = {}
-    coupled: dict[str, Columns] = {}
-    taken = [axis.name for axis in program.axes]
-    added: list[Axis] = []
-    for instr in program.instrs:
+def _with_columns(program: Program) -> tuple[Program, dict[str, tuple[str, ...]]]:
+    """The program with axes for the columns of the matrices, and by ODE the axes of its matrix: rows, columns, …"""
+    instrs, types = tuple(program.instrs), program.types
+    coupled: dict[str, tuple[str, ...]] = {}
+    for instr in instrs:
         if isinstance(instr.op, Ode):
             current, rhs, *_ = instr.args
-            mixed = mixed_axes(tuple(program.instrs), [current], rhs, program.types)
+            mixed = mixed_axes(instrs, [current], rhs, types)
             if len(mixed) == 1:
                 (row,) = mixed
-                if row not in axes:
-                    axis = program.axis(row)
-                    like = axis.like or row
-                    new = [replace(axis, name=_free(f"{like}_col", taken), like=like) for _ in range(2)]
-                    axes[row] = (row, new[0].name, new[1].name)
-                    added += new
-                coupled[instr.name] = axes[row]
-    return (replace(program, axes=(*program.axes, *added)) if added else program), coupled
+                program, columns = _columns(program, row, 2 if instr.op.rule in PRODUCTS else 1)
+                coupled[instr.name] = (row, *columns)
+    return program, coupled
 
 
-def _free(name: str, taken: list[str]) -> str:
-    """The name, with a number behind it if it is taken; it then is."""
-    names = (name, *(f"{name}_{count}" for count in range(2, len(taken) + 3)))
-    taken.append(next(free for free in names if free not in taken))
-    return taken[-1]
+def _columns(program: Program, row: str, count: int) -> tuple[Program, list[str]]:
+    """The program with so many more axes of the size of `row`, and their names."""
+    axis, taken = program.axis(row), {axis.name for axis in program.axes}
+    like = axis.like or row
+    wishes = (f"{like}_col", *(f"{like}_col_{n}" for n in range(2, len(taken) + count + 2)))
+    names = [wish for wish in wishes if wish not in taken][:count]
+    added = (replace(axis, name=name, like=like) for name in names)
+    return replace(program, axes=(*program.axes, *added)), names
 
 
 class _Discretization:
     """The rewrite rule for `Ode`; hidden states and remarks are collected on the way."""
 
-    def __init__(self, program: Program, coupled: dict[str, Columns]) -> None:
+    def __init__(self, program: Program, coupled: dict[str, tuple[str, ...]]) -> None:
         self.coupled = coupled
         self.params = frozenset(param.name for param in program.params)
         self.declared = {state.name: state for state in program.states}
@@ -122,7 +115,7 @@ class _Discretization:
             return matrix, taken.write, diagonal
         if instr.name in self.coupled:
             axes = self.coupled[instr.name]
-            found = extract_matrix(instrs, current, rhs, *axes[:2], builder, state)
+            found = extract_matrix(instrs, current, rhs, axes, builder, state)
             if found is not None:
                 return found.matrix, found.write, Dense(builder, state, span, axes, self.params)
         place = first_mixing(instrs, [current], rhs, builder.types)

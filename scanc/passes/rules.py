@@ -106,17 +106,17 @@ class Diagonal(Algebra):
 class Dense(Algebra):
     """A matrix with rows along an axis of the state, and columns along one of the same size.
 
-    `inner`: a third axis of that size, for products of two matrices.  A gain acts on the factor of the input term that
-    varies along the rows, ahead of the others: of `B*x` on B, so that it is one vector where B and the step are params.
+    The rules of `PRODUCTS` need a third.  A gain acts on the factor of the input term that varies along the rows, ahead
+    of the others: of `B*x` on B, so that it is one vector where B and the step are params.
     """
 
     dense = True
 
     def __init__(
-        self, builder: Builder, state: str, span: Span | None, axes: tuple[str, str, str], fixed: frozenset[str]
+        self, builder: Builder, state: str, span: Span | None, axes: tuple[str, ...], fixed: frozenset[str]
     ) -> None:
         super().__init__(builder, state, span)
-        self.rows, self.columns, self.inner = axes
+        self.rows, self.columns, *self._inner = axes
         self._fixed = set(fixed)
 
     def one(self) -> str:
@@ -146,10 +146,11 @@ class Dense(Algebra):
         write = None if system.term is None else self._gained(inverse, system.step, system.term)
         if any(instr.name == explicit and isinstance(instr.op, Identity) for instr in self.builder.instrs):
             return inverse, write
-        turned = Rename(((self.rows, self.columns), (self.columns, self.inner)))
+        (inner,) = self._inner
+        turned = Rename(((self.rows, self.columns), (self.columns, inner)))
         explicit = self.builder.add(turned, explicit, hint=f"{self.state}.explicit")
         product = self.builder.contract(inverse, explicit, (self.columns,), hint=f"{self.state}.decay", span=self.span)
-        decay = self.builder.add(Rename(((self.inner, self.columns),)), product, hint=f"{self.state}.decay")
+        decay = self.builder.add(Rename(((inner, self.columns),)), product, hint=f"{self.state}.decay")
         return decay, write
 
     def _gained(self, gain: str, step: str, term: str) -> str:
@@ -273,3 +274,6 @@ RULES: dict[str, Callable[[Algebra, System], Step]] = {
     "dirac": _dirac,
     "async": _async,
 }
+
+PRODUCTS = ("bilinear", "gbt")
+"""The rules whose decay is the product of two matrices, where A is one."""
