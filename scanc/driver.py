@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,14 @@ from scanc.analysis.drawing import to_dot, to_svg
 from scanc.codegen import torch as torch_target
 from scanc.codegen import triton as triton_target
 from scanc.codegen.module import Functions, assemble
+from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.render import render
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
+from scanc.passes.base import Remark
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, TO_REMEMBERED, Trace, run
-from scanc.passes.prepare import Prepared, prepare
+from scanc.passes.prepare import Prepared, host_only, no_kernels, prepare
 from scanc.semantics.lower import analyse
 
 TARGETS = ("torch", "triton")
@@ -39,6 +41,7 @@ class Compiled:
     classified_adjoint: Program
     trace: Trace
     adjoint_trace: Trace
+    sources: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -55,6 +58,17 @@ class Compiled:
         """One step, without what is made of params ahead of the recurrence."""
         return self.discrete if self.prepared is None else self.prepared.core
 
+    @cached_property
+    def no_kernels(self) -> Remark | None:
+        """Why the Triton target has nothing of this spec, if so."""
+        instr = host_only(self.core)
+        return None if instr is None else no_kernels(instr)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that run this spec."""
+        return tuple(target for target in TARGETS if target != "triton" or self.no_kernels is None)
+
     @property
     def stages(self) -> tuple[tuple[str, str], ...]:
         """The IR after every pass that changed it, as (file name, text)."""
@@ -63,6 +77,8 @@ class Compiled:
     @property
     def triton_stages(self) -> tuple[tuple[str, str], ...]:
         """The IR after every pass that only the Triton target runs, as (file name, text), numbered behind `stages`."""
+        if self.no_kernels is not None:
+            return ()
         forward, adjoint = self._fused
         return _files((("triton_", forward), ("triton_adjoint_", adjoint)), start=len(self.stages))
 
@@ -73,19 +89,31 @@ class Compiled:
 
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
-        admitted = {
-            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None),
-            "triton": (self._triton.forms, self._triton.refused, self._triton.long),
+        admitted: dict[str, report.Admitted] = {
+            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None)
         }
+        if self.no_kernels is not None:
+            admitted["triton"] = (), ((form or "recurrent", self.no_kernels.text),), None
+        else:
+            admitted["triton"] = self._triton.forms, self._triton.refused, self._triton.long
         remarks = self.trace.remarks, self.adjoint_trace.remarks
-        triton_remarks = [trace.remarks for trace in self._fused] if form is None else []
+        fused = self._fused if form is None and self.no_kernels is None else ()
+        triton_remarks = [trace.remarks for trace in fused]
         return report.explain(self.classified, *remarks, triton_remarks, admitted, form)
 
     def module_source(self, target: str) -> str:
-        """The generated module for one of `TARGETS`."""
+        """The generated module for one of `TARGETS`.  Raises `CompileError` if it is none of `targets`."""
         if target == "torch":
             # classified → source of `step`, of forward and of backward in every form
             functions: Functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
+        elif self.no_kernels is not None:
+            raise fault(
+                "E0708",
+                f"{self.name}: the Triton target has no functions of matrices that vary in time",
+                self.no_kernels.span,
+                "this matrix differs from step to step",
+                hint="target='torch' or 'auto' runs it, on GPUs too; with A and the step as params there are kernels",
+            ).with_sources(self.sources)
         else:
             functions = self._triton
         # sources → a module that needs torch, triton and scanc_runtime alone
@@ -153,4 +181,4 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     classified_adjoint = run(TO_CLASSIFIED, adjoint, adjoint_trace)
     warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
     steps = typed, discrete, prepared, remembered, adjoint, classified, classified_adjoint
-    return Compiled(text, warnings, *steps, trace, adjoint_trace)
+    return Compiled(text, warnings, *steps, trace, adjoint_trace, lowered.sources)

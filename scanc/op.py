@@ -125,7 +125,7 @@ class ScanOperator:
         """The target that runs where tensors leave the choice: `torch` or `triton`."""
         if self._wanted != "auto":
             return self._wanted
-        return "triton" if torch.cuda.is_available() else "torch"
+        return "triton" if torch.cuda.is_available() and "triton" in self.compiled.targets else "torch"
 
     @property
     def spec(self) -> Spec:
@@ -153,7 +153,9 @@ class ScanOperator:
             )
         text = self.compiled.explain(form)
         if form is None:
-            operators = {target: self.operator(target) for target in TARGETS if target == "torch" or _has_triton()}
+            operators = {
+                target: self.operator(target) for target in self.compiled.targets if target == "torch" or _has_triton()
+            }
             text += f"\n{explain_saved({target: (of.spec, of.saved) for target, of in operators.items()})}\n"
         if not tensors and not named:
             return text
@@ -208,7 +210,7 @@ class ScanOperator:
             )
         if self._wanted != "auto" or device is None:
             return self.target
-        if device != "cuda":
+        if device != "cuda" or "triton" not in self.compiled.targets:
             return "torch"
         if not _has_triton():
             raise ScanError(f"{self.name}: Triton is not installed; target='torch' runs on the GPU without it, slower")

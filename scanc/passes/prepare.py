@@ -60,6 +60,13 @@ def host_only(program: Program) -> Instr | None:
     return next((instr for instr in program.instrs if isinstance(instr.op, Identity | MatrixFunction)), None)
 
 
+def no_kernels(instr: Instr) -> Remark:
+    """Why there are no kernels of a program with such an instruction, and what there is instead."""
+    what = f"the {instr.op.fn} of a matrix" if isinstance(instr.op, MatrixFunction) else "a matrix"
+    text = f"{instr.name}: {what} that varies in time is no work for kernels; the torch target runs it, on GPUs too"
+    return Remark("prepare", text, applied=False, span=instr.span)
+
+
 def _made(program: Program) -> set[str]:
     """Matrices that params alone decide, and what is made of them and params."""
     fixed = {param.name for param in program.params}
