@@ -22,7 +22,7 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
-    MatrixFunction,
+    Matrix,
     Ode,
     Program,
     Reduce,
@@ -93,7 +93,7 @@ class Evaluator:
                 return arith.stack([x for x, _ in args], 1 + axes.index(axis))
             case Identity(rows, _):
                 return arith.identity(self.sizes[rows])[None]
-            case MatrixFunction(fn, rows, columns):
+            case Matrix(fn, rows, columns):
                 return self.matrix_function(fn, (rows, columns), instr, values)
             case Delay(steps):
                 return self.past(instr.args[0], steps, values)

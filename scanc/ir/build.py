@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from scanc.diagnostics.span import Span
-from scanc.ir.functions import MATRIX_FUNCTIONS, REDUCTIONS, SEMIRINGS, TABLE
+from scanc.ir.functions import MATRICES, REDUCTIONS, SEMIRINGS, TABLE
 from scanc.ir.nodes import (
     Axis,
     Broadcast,
@@ -24,7 +24,7 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
-    MatrixFunction,
+    Matrix,
     Meet,
     Memory,
     Ode,
@@ -189,8 +189,8 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
         case Identity(rows, columns):
             _need(rows != columns, f"an identity of one axis, {rows}")
             return TensorType(canonical((rows, columns)))
-        case MatrixFunction(fn, rows, columns):
-            _need(fn in MATRIX_FUNCTIONS, f"no function of matrices {fn}")
+        case Matrix(fn, rows, columns):
+            _need(fn in MATRICES, f"no function of matrices {fn}")
             _need(bool(args) and rows != columns, "a function of a matrix needs one, with rows and columns")
             for arg in args:
                 _subset((rows, columns), arg, f"the {fn} of a matrix")

@@ -84,12 +84,12 @@ TABLE: dict[str, Function] = {
     "stop": Function(1, complex_ok=True, doc="the argument; no gradient passes"),
 }
 
-MATRIX_FUNCTIONS: dict[str, str] = {
+MATRICES: dict[str, str] = {
     "exp": "Σ zⁿ / n!",
     "phi1": "Σ zⁿ / (n + 1)!, which needs no inverse of z",
     "inverse": "z⁻¹; not finite where there is none",
 }
-"""Functions that a square matrix has as a whole, by their meaning; `MatrixFunction` takes them."""
+"""The functions of a square matrix as a whole, and their meaning."""
 
 REDUCTIONS: tuple[str, ...] = ("sum", "max", "min", "logsumexp", "any", "all")
 

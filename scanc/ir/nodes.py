@@ -12,7 +12,7 @@ Grammar (one line per node; `*` is a tuple)::
     instr   = Instr(name, op, args: value*, type)
     op      = Const(value) | Size(axis) | Map(fn) | Reduce(fn, axes) | Contract(semiring, axes)
             | Rename(pairs) | Broadcast(axes) | Index(axis, position) | Stack(axis) | Extremum(fn, axes)
-            | Identity(rows, columns) | MatrixFunction(fn, rows, columns)
+            | Identity(rows, columns) | Matrix(fn, rows, columns)
             | Memory(state, axes, rows, columns, decays, writes, dual, against)
             | Recall(over, axes, decayed) | Meet(over, side, decayed, before, axes)
             | Delay(steps) | Conv(axis) | Ode(state, rule)          # the last three: level `typed` only
@@ -204,8 +204,8 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class MatrixFunction:
-    """A function of `functions.MATRIX_FUNCTIONS` of a square matrix with rows and columns along two axes of one size.
+class Matrix:
+    """A function of `functions.MATRICES` of a square matrix with rows and columns along two axes of one size.
 
     args = (z, directions…), each with both axes, all others broadcast.  With k directions it is the k-th Fréchet
     derivative of the function at z, linear and symmetric in them: so derivatives of every order are of this kind.
@@ -316,7 +316,7 @@ Op = (
     | Stack
     | Extremum
     | Identity
-    | MatrixFunction
+    | Matrix
     | Memory
     | Recall
     | Meet

@@ -19,7 +19,7 @@ from scanc.ir.nodes import (
     Index,
     Instr,
     Map,
-    MatrixFunction,
+    Matrix,
     Meet,
     Memory,
     Ode,
@@ -88,7 +88,7 @@ def print_op(op: Op) -> str:
             return f"stack{{{axis}}}"
         case Identity(rows, columns):
             return f"identity{{{rows}, {columns}}}"
-        case MatrixFunction(fn, rows, columns):
+        case Matrix(fn, rows, columns):
             return f"matrix.{fn}{{{rows}, {columns}}}"
         case Memory():
             return f"memory{{{_memory(op)}}}"

@@ -21,7 +21,7 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
-    MatrixFunction,
+    Matrix,
     Reduce,
     Rename,
     TensorType,
@@ -197,7 +197,7 @@ def cotangents(builder: Builder, instr: Instr, g: str) -> tuple[str | None, ...]
             return (builder.add(Rename(tuple((new, old) for old, new in pairs)), g, hint=_d(args[0])),)
         case Broadcast(axes):
             return (builder.reduce("sum", g, axes, hint=_d(args[0])),)
-        case MatrixFunction():
+        case Matrix():
             return _matrix_function(builder, instr.op, args, g)
         case _:
             return (None,) * len(args)
@@ -227,7 +227,7 @@ def _product(builder: Builder, g: str, factor: str, arg: str) -> str:
     return fit(builder, product, wanted)
 
 
-def _matrix_function(builder: Builder, op: MatrixFunction, args: tuple[str, ...], g: str) -> tuple[str | None, ...]:
+def _matrix_function(builder: Builder, op: Matrix, args: tuple[str, ...], g: str) -> tuple[str | None, ...]:
     """<g, Dᵏf(z)[e₁, …]>: by eᵢ it is Dᵏf(zᴴ)[g, the other eᴴ], by z it is Dᵏ⁺¹f(zᴴ)[g, all eᴴ].
 
     Each term of f's power series is a product of matrices; a trace of one is cyclic in its factors (Higham,

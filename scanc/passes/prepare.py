@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from scanc.ir.levels import verify
-from scanc.ir.nodes import Identity, Instr, Kind, MatrixFunction, Output, Program, Tensor
+from scanc.ir.nodes import Identity, Instr, Kind, Matrix, Output, Program, Tensor
 from scanc.ir.rewrite import live, one_region, roots
 from scanc.passes.base import Remark
 from scanc.passes.differentiate import differentiate
@@ -57,12 +57,12 @@ def prepare(program: Program) -> Prepared | None:
 
 def host_only(program: Program) -> Instr | None:
     """The first instruction that no kernel has: a matrix as a whole."""
-    return next((instr for instr in program.instrs if isinstance(instr.op, Identity | MatrixFunction)), None)
+    return next((instr for instr in program.instrs if isinstance(instr.op, Identity | Matrix)), None)
 
 
 def no_kernels(instr: Instr) -> Remark:
     """Why there are no kernels of a program with such an instruction, and what there is instead."""
-    what = f"the {instr.op.fn} of a matrix" if isinstance(instr.op, MatrixFunction) else "a matrix"
+    what = f"the {instr.op.fn} of a matrix" if isinstance(instr.op, Matrix) else "a matrix"
     text = f"{instr.name}: {what} that varies in time is no work for kernels; the torch target runs it, on GPUs too"
     return Remark("prepare", text, applied=False, span=instr.span)
 
@@ -74,7 +74,7 @@ def _made(program: Program) -> set[str]:
     for instr in program.instrs:
         if fixed.issuperset(instr.args):
             fixed.add(instr.name)
-            whole = isinstance(instr.op, Identity | MatrixFunction) or not made.isdisjoint(instr.args)
+            whole = isinstance(instr.op, Identity | Matrix) or not made.isdisjoint(instr.args)
             if whole and instr.type.kind in (Kind.REAL, Kind.COMPLEX):
                 made.add(instr.name)
     return made

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from scanc.diagnostics.span import Span
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Contract, Identity, Map, MatrixFunction, Rename
+from scanc.ir.nodes import Contract, Identity, Map, Matrix, Rename
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Dense(Algebra):
 
     def _function(self, what: str, fn: str, z: str) -> str:
         z = self.builder.broadcast(z, (self.rows, self.columns), hint=f"{self.state}.z")
-        op = MatrixFunction(fn, self.rows, self.columns)
+        op = Matrix(fn, self.rows, self.columns)
         return self.builder.add(op, z, hint=f"{self.state}.{what}", span=self.span)
 
     def exp(self, z: str) -> str:

@@ -23,7 +23,7 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
-    MatrixFunction,
+    Matrix,
     Meet,
     Memory,
     Op,
@@ -198,7 +198,7 @@ class Scope:
             case Identity(rows, _):
                 size, dtype, device = self.dialect.size(rows), self.dialect.dtype(kind), self.dialect.device
                 return Value(Expr(f"torch.eye({size}, dtype={dtype}, device={device})"), axes, kind, Lead.FIXED)
-            case MatrixFunction():
+            case Matrix():
                 return self._matrix_function(instr.op, instr)
             case _:
                 operands = [self.tensor(arg) for arg in instr.args]
@@ -238,7 +238,7 @@ class Scope:
                 return Expr(f"torch.stack(({items},), {instr.type.axes.index(axis) - len(instr.type.axes)})")
         raise AssertionError(f"{type(op).__name__} has no torch spelling")
 
-    def _matrix_function(self, op: MatrixFunction, instr: Instr) -> Value:
+    def _matrix_function(self, op: Matrix, instr: Instr) -> Value:
         """The matrices in the last two dimensions, for the call alone."""
         axes, kind = instr.type.axes, instr.type.kind
         matrix = (op.rows, op.columns)
