@@ -109,9 +109,7 @@ class _Walk:
         """The split with its diagonal as part of its matrix."""
         if split.diagonal is None:
             return split
-        diagonal = self.builder.add(
-            Identity(split.home, self.column), hint=f"{self.stem}.identity", span=self.span
-        )  # fmt: skip
+        diagonal = self.builder.add(Identity(split.home, self.column), hint=f"{self.stem}.identity", span=self.span)
         if split.diagonal != self.one:
             diagonal = self._map("mul", self.wide(split.diagonal), diagonal, what="matrix")
         return replace(split, diagonal=None, matrix=self._add(diagonal, split.matrix, "matrix"))

@@ -132,10 +132,8 @@ class Dense(Algebra):
 
     def act(self, what: str, matrix: str, vector: str) -> str:
         vector = self.builder.broadcast(vector, (self.rows,), hint=f"{self.state}.{what}")
-        across = self.builder.add(Rename(((self.rows, self.columns),)), vector, hint=f"{self.state}.{what}")
-        return self.builder.contract(
-            matrix, across, (self.columns,), hint=f"{self.state}.{what}", span=self.span
-        )  # fmt: skip
+        across = self.builder.add(Rename(((self.rows, self.columns),)), vector, hint=f"{self.state}.across")
+        return self.builder.contract(matrix, across, (self.columns,), hint=f"{self.state}.{what}", span=self.span)
 
     def held(self, z: str, system: System) -> str:
         assert system.term is not None
@@ -148,8 +146,10 @@ class Dense(Algebra):
             return inverse, write
         (inner,) = self._inner
         turned = Rename(((self.rows, self.columns), (self.columns, inner)))
-        explicit = self.builder.add(turned, explicit, hint=f"{self.state}.explicit")
-        product = self.builder.contract(inverse, explicit, (self.columns,), hint=f"{self.state}.decay", span=self.span)
+        explicit = self.builder.add(turned, explicit, hint=f"{self.state}.turned")
+        product = self.builder.contract(
+            inverse, explicit, (self.columns,), hint=f"{self.state}.product", span=self.span
+        )
         decay = self.builder.add(Rename(((inner, self.columns),)), product, hint=f"{self.state}.decay")
         return decay, write
 
