@@ -239,7 +239,10 @@ class Scope:
         raise AssertionError(f"{type(op).__name__} has no torch spelling")
 
     def _matrix_function(self, op: Matrix, instr: Instr) -> Value:
-        """The matrices in the last two dimensions, for the call alone."""
+        """The matrices in the last two dimensions, for the call alone.
+
+        While it runs, it holds a few matrices of twice the size for each direction, and again for φ₁.
+        """
         axes, kind = instr.type.axes, instr.type.kind
         matrix = (op.rows, op.columns)
         order = (*(axis for axis in axes if axis not in matrix), *matrix)
@@ -252,6 +255,8 @@ class Scope:
             own = tuple(axis for axis in order if axis in value.axes)
             value = replace(value, expr=reordered(value, own, self._leading(arg)), axes=own)
             given.append(aligned(value, order, lead).text)
+        if lead is Lead.FULL:
+            self.kept += [axes] * (4 * 4 ** (len(operands) - 1 + (op.fn == "phi1")))
         result = Value(Expr(f"functions.matrix_{op.fn}({', '.join(given)})"), order, kind, lead)
         return replace(result, expr=reordered(result, axes, len(self.lead_of(result))), axes=axes)
 
