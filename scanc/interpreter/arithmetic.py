@@ -49,10 +49,6 @@ class Arithmetic(ABC):
         """Arrays of one shape laid along a new dimension."""
 
     @abstractmethod
-    def matrix_exp(self, x: Array) -> Array:
-        """exp of a matrix, for x[..., n, n]."""
-
-    @abstractmethod
     def identity(self, n: int) -> Array:
         """The real n × n matrix of ones on the diagonal."""
 

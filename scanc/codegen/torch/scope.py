@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from scanc.codegen.expressions import Expr, Spelling, absorbed, number, spell
 from scanc.codegen.names import Names
+from scanc.codegen.torch.matrices import matrix_function
 from scanc.codegen.torch.memories import Memories
 from scanc.codegen.torch.spelling import COMPLEX, NUMBERS, identity
-from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed, reordered
+from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed
 from scanc.codegen.writer import Writer
 from scanc.ir.build import widest
 from scanc.ir.functions import SEMIRINGS, TABLE
@@ -239,26 +240,13 @@ class Scope:
         raise AssertionError(f"{type(op).__name__} has no torch spelling")
 
     def _matrix_function(self, op: Matrix, instr: Instr) -> Value:
-        """The matrices in the last two dimensions, for the call alone.
-
-        While it runs, it holds a few matrices of twice the size for each direction, and again for φ₁.
-        """
-        axes, kind = instr.type.axes, instr.type.kind
-        matrix = (op.rows, op.columns)
-        order = (*(axis for axis in axes if axis not in matrix), *matrix)
         operands = [self.tensor(arg) for arg in instr.args]
-        lead = max(value.lead for value in operands)
-        given = []
-        for value, arg in zip(operands, instr.args, strict=True):
-            if value.kind is not kind:
-                value = replace(value, expr=self._converted(value, kind), kind=kind)
-            own = tuple(axis for axis in order if axis in value.axes)
-            value = replace(value, expr=reordered(value, own, self._leading(arg)), axes=own)
-            given.append(aligned(value, order, lead).text)
-        if lead is Lead.FULL:
-            self.kept += [axes] * (4 * 4 ** (len(operands) - 1 + (op.fn == "phi1")))
-        result = Value(Expr(f"functions.matrix_{op.fn}({', '.join(given)})"), order, kind, lead)
-        return replace(result, expr=reordered(result, axes, len(self.lead_of(result))), axes=axes)
+        kind = instr.type.kind
+        alike = [v if v.kind is kind else replace(v, expr=self._converted(v, kind), kind=kind) for v in operands]
+        value, held = matrix_function(op, alike, instr.type.axes, self.lead)
+        if value.lead is Lead.FULL:
+            self.kept += [value.axes] * held
+        return value
 
     def _expanded(self, x: Value, sizes: list[str]) -> Expr:
         return x.suffixed(f".expand({', '.join(sizes)})")
