@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import permutations
 
 import torch
 from torch import Tensor
+
+from scanc_runtime.matrices import matrix_exp as matrix_exp
+from scanc_runtime.matrices import matrix_inverse as matrix_inverse
+from scanc_runtime.matrices import matrix_phi1 as matrix_phi1
 
 Dims = Sequence[int]
 _NEAR = 1.0  # below this modulus phi1 and dphi1 are summed as series
@@ -120,66 +123,6 @@ def _pair(a: Tensor | float, b: Tensor | float) -> tuple[Tensor, Tensor]:
     if not isinstance(b, Tensor):
         return a, torch.full((), b, dtype=a.dtype, device=a.device)
     return a, b
-
-
-# --- functions of matrices [..., n, n], and their Fréchet derivatives in as many directions as are given -----
-
-
-def matrix_exp(z: Tensor, *directions: Tensor) -> Tensor:
-    """Σ zⁿ / n!"""
-    return _derivative(torch.linalg.matrix_exp, z, directions)
-
-
-def matrix_phi1(z: Tensor, *directions: Tensor) -> Tensor:
-    """Σ zⁿ / (n + 1)!, the upper right block of exp [[z, 1], [0, 0]] (Van Loan, Computing integrals, 1978)."""
-    return _derivative(_phi1_block, z, directions)
-
-
-def matrix_inverse(z: Tensor, *directions: Tensor) -> Tensor:
-    """z⁻¹, not finite where there is none; no device waits to learn whether there is."""
-    inverse: Tensor = torch.linalg.inv_ex(z).inverse
-    if not directions:
-        return inverse
-    total = torch.zeros((), dtype=z.dtype, device=z.device)
-    for order in permutations(directions):
-        term = inverse
-        for direction in order:
-            term = -(term @ direction @ inverse)
-        total = total + term
-    return total
-
-
-def _phi1_block(z: Tensor) -> Tensor:
-    n = z.shape[-1]
-    one = torch.eye(n, dtype=z.dtype, device=z.device).expand_as(z)
-    rows = torch.cat([z, one], -1)
-    whole: Tensor = torch.linalg.matrix_exp(torch.cat([rows, torch.zeros_like(rows)], -2))
-    return whole[..., :n, n:]
-
-
-def _derivative(function: Callable[[Tensor], Tensor], z: Tensor, directions: Sequence[Tensor]) -> Tensor:
-    """The upper right block of the function of a block triangular matrix (Higham and Relton, 2014).
-
-    It is linear in the directions, which enter it no larger than 1: large ones would be squared more often.
-    """
-    if not directions:
-        return function(z)
-    n, size = z.shape[-1], torch.ones((), dtype=z.dtype, device=z.device)
-    block, scaled = z, []
-    for direction in directions:
-        most = direction.detach().abs().amax((-2, -1), keepdim=True)
-        most = torch.where(most > 0, most, 1.0)
-        scaled.append(direction / most)
-        size = size * most
-    while scaled:
-        block, scaled = _triangular(block, scaled[0]), [_triangular(e, torch.zeros_like(e)) for e in scaled[1:]]
-    return function(block)[..., :n, block.shape[-1] - n :] * size
-
-
-def _triangular(z: Tensor, corner: Tensor) -> Tensor:
-    """[[z, corner], [0, z]]"""
-    z, corner = torch.broadcast_tensors(z, corner)  # type: ignore[no-untyped-call]
-    return torch.cat([torch.cat([z, corner], -1), torch.cat([torch.zeros_like(z), z], -1)], -2)
 
 
 # --- reductions: over several dimensions at once, the gradient of a tie to the lowest index ---------------

@@ -14,7 +14,7 @@ def matrix_function(op: Matrix, operands: Sequence[Value], axes: tuple[str, ...]
     """The value with the given axes, and how many of its size the call holds at once.
 
     `operands` are of one kind; `leading` names the leading dimensions of full ones.  A call holds a few matrices of
-    twice the size for each direction, and again for phi1.
+    twice the size, and twice as many for each direction.
     """
     matrix = (op.rows, op.columns)
     order = (*(axis for axis in axes if axis not in matrix), *matrix)
@@ -26,4 +26,4 @@ def matrix_function(op: Matrix, operands: Sequence[Value], axes: tuple[str, ...]
         given.append(aligned(replace(value, expr=turned, axes=own), order, lead).text)
     result = Value(Expr(f"functions.matrix_{op.fn}({', '.join(given)})"), order, kind, lead)
     back = reordered(result, axes, len(leading) if lead is Lead.FULL else 0)
-    return replace(result, expr=back, axes=axes), 4 * 4 ** (len(operands) - 1 + (op.fn == "phi1"))
+    return replace(result, expr=back, axes=axes), 16 * 2 ** (len(operands) - 1)
