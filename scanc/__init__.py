@@ -4,6 +4,7 @@
 
     gla = scanc.load("gla.scan")     # or scanc.compile(text)
     o = gla(q, k, v, g)
+    A, B = scanc.init.hippo("legs", 64)
 
 Everything is imported at its first use.
 """
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scanc_runtime.errors import ArgumentError
 
+    from scanc import init
     from scanc.diagnostics.diagnostic import CompileError
     from scanc.op import ScanOperator, compile, load
 
     __version__: str
 
-__all__ = ["ArgumentError", "CompileError", "ScanOperator", "__version__", "compile", "load"]
+__all__ = ["ArgumentError", "CompileError", "ScanOperator", "__version__", "compile", "init", "load"]
 
 _HOMES = {
     "ArgumentError": "scanc_runtime.errors",
@@ -35,6 +37,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
+    if name == "init":
+        return importlib.import_module("scanc.init")
     if name not in _HOMES:
         raise AttributeError(f"module 'scanc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,11 +19,19 @@ from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
 from scanc.passes.base import Remark
 from scanc.passes.differentiate import differentiate
-from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_FUSED, TO_REMEMBERED, Trace, run
+from scanc.passes.pipeline import (
+    SIMPLIFIED,
+    TO_CLASSIFIED,
+    TO_DISCRETE,
+    TO_FUSED,
+    TO_REMEMBERED,
+    TO_WIDENED,
+    Trace,
+    run,
+)
 from scanc.passes.prepare import Prepared, host_only, no_kernels, prepare
 from scanc.semantics.lower import analyse
-
-TARGETS = ("torch", "triton")
+from scanc.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,12 @@ class Compiled:
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
         admitted: dict[str, report.Admitted] = {
-            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None)
+            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None, None)
         }
         if self.no_kernels is not None:
-            admitted["triton"] = (), ((form or "recurrent", self.no_kernels.text),), None
+            admitted["triton"] = (), ((form or "recurrent", self.no_kernels.text),), None, None
         else:
-            admitted["triton"] = self._triton.forms, self._triton.refused, self._triton.long
+            admitted["triton"] = self._triton.forms, self._triton.refused, self._triton.long, self._triton.short
         remarks = self.trace.remarks, self.adjoint_trace.remarks
         fused = self._fused if form is None and self.no_kernels is None else ()
         triton_remarks = [trace.remarks for trace in fused]
@@ -126,10 +134,20 @@ class Compiled:
         # what each state's transition is; its writes and read-outs, behind the first `;`, refuse no form
         regions = [region for region in self.classified.regions if region.recurrence]
         classes = {state: str(region.recurrence).split(";")[0] for region in regions for state in region.states}
-        remembered = (self.remembered, self.remembered_adjoint) if self.remembered is not self.core else None
         return triton_target.emit_functions(
-            forward, adjoint, self.core, classes=classes, remembered=remembered, whole=self.discrete
+            forward, adjoint, self.core, classes=classes, remembered=self._recalled, whole=self.discrete
         )
+
+    @cached_property
+    def _recalled(self) -> tuple[Program, Program] | None:
+        """The step and its adjoint with all memories that products of matrices can read, if there are any."""
+        if self.remembered is self.core:
+            return None
+        # discrete → discrete: vectors beside them are memories too
+        wide = run(TO_WIDENED, self.remembered, self._fused[0])
+        if wide is self.remembered:
+            return self.remembered, self.remembered_adjoint
+        return wide, run(SIMPLIFIED, differentiate(wide), Trace())
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:

@@ -1,44 +1,42 @@
 """The operator that users hold: one spec, the modules generated from it, and the interpreter beside them.
 
 Specs are checked when they are loaded; a target's module is generated, or taken from the cache, at its
-first use.
+first use.  A text whose module is in the cache was found right when that was made: the compiler is not even imported
+until something asks for more than the module.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import scanc_runtime
 import torch
+from scanc_runtime import ahead
 from scanc_runtime.binding import InitialState
-from scanc_runtime.cache import cached_source, load_module
-from scanc_runtime.checks import Plan
+from scanc_runtime.cache import cached_source, find_source, load_module
 from scanc_runtime.errors import ArgumentError, ScanError, did_you_mean
 from scanc_runtime.interface import Interface
 from scanc_runtime.operator import Operator
-from scanc_runtime.shapes import Arity, Primals, Shapes
 from scanc_runtime.spec import Spec
 from torch import Tensor
 
-from scanc.codegen.module import spec_of
-from scanc.codegen.safety import check_source
-from scanc.driver import TARGETS, Compiled, compile_text
-from scanc.interpreter import interpret
-from scanc.ir.nodes import Program
-from scanc.ir.printer import print_program
 from scanc.precision import Precision, checked, require
-from scanc.report import FORMS, explain_saved, explain_saved_call
-from scanc.syntax.parser import read
+from scanc.syntax.files import read
+from scanc.targets import TARGETS, Target
 
-Target = Literal["auto", "torch", "triton"]
+if TYPE_CHECKING:
+    from scanc.driver import Compiled
+    from scanc.interpreted import Interpreted
 
 
 def load(path: str | os.PathLike[str], *, target: Target = "auto", precision: Precision = "default") -> ScanOperator:
@@ -83,8 +81,11 @@ class ScanOperator:
         self._origin = (text, source, root, target, self._precision)
         self._token = id(self)
         self._operators: dict[str, Operator] = {}
-        self._interpreted: Interpreted | None = None
-        self.compiled: Compiled = compile_text(text, source=source, root=root)
+        self._sources: dict[str, tuple[str, Path | None]] = {}
+        if target != "torch" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            _begin_triton()
+        if not any(map(self._found, TARGETS if target == "auto" else (target,))):
+            self.compiled  # noqa: B018  # raises CompileError for a wrong spec
         _living[self._token] = self
 
     def __call__(
@@ -115,17 +116,26 @@ class ScanOperator:
         """One token: inputs [B, *dims] and a state to outputs [B, *dims] and the next state."""
         return self._interface(form, tensors, named).step(*tensors, state=state, form=form, **named)
 
+    @cached_property
+    def compiled(self) -> Compiled:
+        """What the compiler makes of the spec for all targets. Raises CompileError for a wrong one."""
+        text, source, root, *_ = self._origin
+        with _without_collections():
+            from scanc.driver import compile_text
+
+            return compile_text(text, source=source, root=root)
+
     @property
     def name(self) -> str:
         """The name on the spec's `scan` line."""
-        return self.compiled.name
+        return next((operator.spec.name for operator in self._operators.values()), None) or self.compiled.name
 
     @property
     def target(self) -> str:
         """The target that runs where tensors leave the choice: `torch` or `triton`."""
         if self._wanted != "auto":
             return self._wanted
-        return "triton" if torch.cuda.is_available() and "triton" in self.compiled.targets else "torch"
+        return "triton" if torch.cuda.is_available() and self._kernels else "torch"
 
     @property
     def spec(self) -> Spec:
@@ -145,6 +155,8 @@ class ScanOperator:
 
     def explain(self, /, *tensors: Tensor, form: str | None = None, **named: Tensor) -> str:
         """The class, what each pass did or declined and why, and the forms; for tensors, also what a call would do."""
+        from scanc.report import FORMS, explain_saved, explain_saved_call
+
         if form is not None and form not in FORMS:
             raise ArgumentError(
                 f"{self.name}: there is no form {form!r}",
@@ -172,10 +184,12 @@ class ScanOperator:
     def operator(self, target: str) -> Operator:
         """The operator of one target's module."""
         if target not in self._operators:
-            source, path = self._source(target)
-            name = f"scanc_generated_{self.name}_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
-            check_source(source, name)
-            self._operators[target] = load_module(source, name, path).operator
+            if target == "triton":
+                _begin_triton()
+            with _without_collections():
+                source, path = self._source(target)
+                name = f"scanc_generated_{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+                self._operators[target] = load_module(source, name, path).operator
         return self._operators[target]
 
     def __repr__(self) -> str:
@@ -192,11 +206,10 @@ class ScanOperator:
 
     def _interface(self, form: str, tensors: Sequence[Tensor], named: dict[str, Tensor]) -> Interface:
         if form == "interpret":
-            if self._interpreted is None:
-                self._interpreted = Interpreted(self.compiled)
             return self._interpreted
         target = self._target_of(chain(tensors, named.values()))
-        _prepare(self._token, target)
+        if torch.compiler.is_compiling() or target not in self._operators:
+            _prepare(self._token, target)
         if target == "torch" and self._precision != "default":
             _require(self._token, _device(chain(tensors, named.values())) or "cpu")
         return self._operators[target]
@@ -210,58 +223,57 @@ class ScanOperator:
             )
         if self._wanted != "auto" or device is None:
             return self.target
-        if device != "cuda" or "triton" not in self.compiled.targets:
+        if device != "cuda" or not _has_kernels(self._token):
             return "torch"
         if not _has_triton():
             raise ScanError(f"{self.name}: Triton is not installed; target='torch' runs on the GPU without it, slower")
         return "triton"
 
+    @cached_property
+    def _interpreted(self) -> Interpreted:
+        from scanc.interpreted import Interpreted
+
+        return Interpreted(self.compiled)
+
     def _source(self, target: str) -> tuple[str, Path | None]:
-        fields = {
-            "spec": self._origin[0],
-            "ir": print_program(self.compiled.typed),
-            "target": target,
-            "compiler": _fingerprint(),
-        }
-        return cached_source(fields, lambda: self.compiled.module_source(target))
+        if target not in self._sources:
+            self._sources[target] = cached_source(self._key(target), lambda: self._generate(target))
+        return self._sources[target]
 
+    def _found(self, target: str) -> bool:
+        """Whether the module for a target is in the cache, made of this text and of no other."""
+        if self._imports:
+            return False
+        found = find_source(self._key(target))
+        if found is not None:
+            self._sources[target] = found
+        return found is not None
 
-class Interpreted(Interface):
-    """The interpreter behind the calling convention of operators; differentiable by torch."""
+    @cached_property
+    def _kernels(self) -> bool:
+        """Whether the Triton target runs the spec: its module is there, or the compiler says so."""
+        return "triton" in self._operators or self._found("triton") or "triton" in self.compiled.targets
 
-    def __init__(self, compiled: Compiled) -> None:
-        super().__init__(spec_of(compiled.discrete, compiled.text, forms=("interpret",)))
-        self._program: Program = compiled.typed
-        self._shapes = Shapes(self.spec)
+    def _generate(self, target: str) -> str:
+        from scanc.codegen.safety import check_source
+
+        source = self.compiled.module_source(target)
+        check_source(source, f"the module of {self.compiled.name} for {target}")
+        return source
+
+    def _key(self, target: str) -> dict[str, str]:
+        """What a module depends on."""
+        fields = {"spec": self._origin[0], "target": target, "compiler": _fingerprint()}
+        if self._imports:
+            from scanc.ir.printer import print_program
+
+            fields["ir"] = print_program(self.compiled.typed)
+        return fields
 
     @property
-    def forms(self) -> tuple[str, ...]:
-        return ("interpret",)
-
-    def _auto(self, plan: Plan) -> str:
-        return "interpret"
-
-    def _run(
-        self, form: str, reverse: bool, primals: Primals, final: bool
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        spec, primals = self.spec, self._shapes.begun(primals)
-        inputs, params, states = Arity(spec).split(primals)
-        sizes = self._shapes.sizes(primals)[2]
-        given, constants = (
-            {decl.name: layout.declared(tensor) for decl, layout, tensor in zip(*group, strict=True)}
-            for group in ((spec.inputs, self._inputs, inputs), (spec.params, self._params, params))
-        )
-        outputs, last = interpret(self._program, given, constants, self._public(states), reverse=reverse)
-        dtypes = self._shapes.result_dtypes(primals)
-        results = [outputs[decl.name] for decl in spec.outputs]
-        results += [
-            last[decl.public[0]].select(1, decl.public[1]) if decl.public else last[decl.name] for decl in spec.states
-        ]
-        canonical = [
-            layout.canonical(tensor, sizes).to(dtype, copy=True)  # a state may be the slice of an input
-            for layout, tensor, dtype in zip(self._outputs + self._states, results, dtypes, strict=True)
-        ]
-        return canonical[: len(spec.outputs)], canonical[len(spec.outputs) :]
+    def _imports(self) -> bool:
+        """Whether the text may import others, whose texts then count too."""
+        return "import" in self._origin[0]
 
 
 _living: WeakValueDictionary[int, ScanOperator] = WeakValueDictionary()
@@ -270,6 +282,11 @@ _living: WeakValueDictionary[int, ScanOperator] = WeakValueDictionary()
 def _prepare(token: int, target: str) -> None:
     """Sees to it that the operator of a target is there."""
     _living[token].operator(target)
+
+
+def _has_kernels(token: int) -> bool:
+    """Whether the Triton target runs the spec of an operator."""
+    return _living[token]._kernels
 
 
 def _require(token: int, device: str) -> None:
@@ -281,6 +298,7 @@ def _require(token: int, device: str) -> None:
 # What torch.compiler.assume_constant_result does, without the import of all of Dynamo: while torch.compile
 # traces, it runs these instead of looking inside.
 _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _require._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -297,6 +315,24 @@ def _target(target: str) -> Any:
             hint=did_you_mean(str(target), ("auto", *TARGETS)),
         )
     return str(target)
+
+
+def _begin_triton() -> None:
+    """Has a thread do what Triton does once in a process, while this one reads or generates a module."""
+    if os.environ.get("TRITON_INTERPRET") != "1" and _has_triton():
+        ahead.prepare()
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Within, no garbage is collected: what is imported stays, and all that torch made is walked at each collection."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @cache

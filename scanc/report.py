@@ -39,8 +39,10 @@ TYPICAL = ((1, 1024, 16), (8, 4096, 64), (8, 65536, 64))
 """Batch, time and the size of every open axis, at which a spec says what it saves before it knows of a call."""
 
 Refused = Sequence[tuple[str, str]]
-Admitted = tuple[Sequence[str], Refused, tuple[str, float] | None]
-"""The forms of a target, (form, reason) of those that it refuses, and the form for few long sequences, if any."""
+Admitted = tuple[Sequence[str], Refused, tuple[str, float] | None, tuple[str, int] | None]
+"""The forms of a target, (form, reason) of those that it refuses, and the forms for few long sequences and for short
+ones, if any.
+"""
 
 
 def explain(
@@ -71,10 +73,10 @@ def explain(
     for title, said in zip(("passes of the triton target", "and on the adjoint"), triton_remarks, strict=False):
         lines += ["", title]
         lines += [f"  {_remark(remark)}" for remark in said if remark.source in ON_CHIP]
-    for target, (forms, refused, long) in admitted.items():
+    for target, of in admitted.items():
         lines += ["", f"forms of the {target} target"]
-        names = (*forms, *(name for name, _ in refused))
-        lines += [f"  {_judged(name, what[target], forms, refused, long)}" for name in names]
+        names = (*of[0], *(name for name, _ in of[1]))
+        lines += [f"  {_judged(name, what[target], *of)}" for name in names]
     return "\n".join(lines) + "\n"
 
 
@@ -89,13 +91,20 @@ def _remark(remark: Remark) -> str:
 
 
 def _judged(
-    form: str, what: Mapping[str, str], forms: Sequence[str], refused: Refused, long: tuple[str, float] | None
+    form: str,
+    what: Mapping[str, str],
+    forms: Sequence[str],
+    refused: Refused,
+    long: tuple[str, float] | None,
+    short: tuple[str, int] | None,
 ) -> str:
     """What a target's form is, or why the target does not have it."""
     if form not in forms:
         return f"{form}: not admitted: {dict(refused).get(form, 'no target has it so far')}"
     if long is not None and form == long[0]:
         return f"{form}: {what[form]}, in one pass over memory (auto for few long sequences in float32)"
+    if short is not None and form == short[0]:
+        return f"{form}: {what[form]} (auto for less than {short[1]} steps)"
     return f"{form}: {what[form]}{' (auto)' if form == preferred(forms) else ''}"
 
 

@@ -17,6 +17,7 @@ Its words cost one launch more.  That is what a few hundred steps take, but call
 host, which that launch keeps busy.
 """
 
+_HELD = 1 << 14  # numbers of states of fp32 that a multiprocessor holds at a time, in a quarter of its registers
 _STATES = 32  # states of a program that walks whole sequences, about
 _PREFERENCE = ("chunked", "recurrent", "parallel")
 
@@ -61,6 +62,23 @@ def is_long(spec: Spec, plan: Plan, few: float) -> bool:
         for axis in state.axes:
             scans = scans * plan.sizes[axis]
         if not _holds(scans < most):
+            return False
+    return True
+
+
+def is_short(spec: Spec, plan: Plan, steps: int) -> bool:
+    """Whether walking a call takes no longer than `steps` steps of states that a GPU holds all at once.
+
+    What is exported for any size is not, for it has one form.
+    """
+    if not _holds(plan.time < steps):
+        return False
+    held = _HELD * multiprocessors(plan.device)
+    for state in spec.states if held else ():
+        numbers = plan.batch * plan.time
+        for axis in state.axes:
+            numbers = numbers * plan.sizes[axis]
+        if not _holds(numbers < held * steps):
             return False
     return True
 

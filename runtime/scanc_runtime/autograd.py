@@ -123,7 +123,8 @@ def differentiable_op(spec: Spec, raw: RawOps, step: StepFn, absent: bool) -> tu
             primals, saved = tensors[:count], tensors[count:]
             by_primal: Sequence[Tensor | None]
             cotangents: list[Any] = [grads[i] if i < len(grads) else None for i in cotangents_at]
-            if torch.compiler.is_compiling() or torch.is_grad_enabled() or not is_plain((*tensors, *cotangents)):
+            # What was saved was plain.
+            if torch.compiler.is_compiling() or torch.is_grad_enabled() or not is_plain(cotangents):
                 full, filled = begun(primals), fill(primals, cotangents)
                 if torch.compiler.is_compiling():
                     found = backward_op(full, saved, filled, ctx.form, ctx.reverse)

@@ -54,17 +54,36 @@ def cache_directory() -> Path | None:
     path = cache_path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
+        wrong = _wrong(path)
     except OSError as error:
-        _warn(f"{path} cannot be made: {error}")
-        return None
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
-        _warn(f"{path} belongs to another user")
-        return None
-    if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        _warn(f"{path} can be written by others; `chmod 700` it")
+        wrong = f"cannot be made: {error}"
+    if wrong:
+        _warn(f"{path} {wrong}")
         return None
     return path
+
+
+def _wrong(path: Path) -> str:
+    """Why a directory must not be the cache; nothing if it may."""
+    status = path.stat()
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        return "belongs to another user"
+    if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "can be written by others; `chmod 700` it"
+    return ""
+
+
+def find_source(fields: Mapping[str, str]) -> tuple[str, Path] | None:
+    """The source for these key fields and its file, if it is cached; changes nothing and warns of nothing."""
+    directory = cache_path()
+    try:
+        if _wrong(directory):
+            return None
+    except OSError:
+        return None
+    entry = directory / "modules" / cache_key(fields)
+    source = _read(entry)
+    return None if source is None else (source, entry / "module.py")
 
 
 def cached_source(fields: Mapping[str, str], build: Callable[[], str]) -> tuple[str, Path | None]:

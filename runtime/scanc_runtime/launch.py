@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from math import prod
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
+from scanc_runtime import ahead
 from scanc_runtime.auto import multiprocessors
-from scanc_runtime.dtypes import differentiable, value_dtype
+from scanc_runtime.dtypes import value_dtype
 from scanc_runtime.shapes import Shapes
 from scanc_runtime.spec import Spec
-from scanc_runtime.tiling import Blocks, Sized, forced_chunks
+from scanc_runtime.sums import Laid, Sums, lay_sums
+from scanc_runtime.tiling import Blocks, forced_chunks
 from scanc_runtime.triton_math import carry_kernel
 
 _SHORTEST = 128  # steps of a chunk, at least
 _LONG = 4096  # steps from which splitting the time gains more than two more launches cost
 _MOST_CALLS = 256  # of different sizes, of which a spec remembers what they are
+_MOST_KINDS = 4096  # of launches, of which a spec remembers what they are compiled for
+_MOST_READY = 64  # of them with other strides or another time, of which a kind remembers how Triton launches it
 _CARRIED, _GROUP = 32, 16  # states of a program that carries them from chunk to chunk, and chunks that it reads ahead
 
 
@@ -73,6 +76,30 @@ class Split:
 
 
 _NO_CHANGE = nullcontext()
+_POINTER = 16  # bytes; Triton compiles a kernel for whether a pointer is a multiple of so many
+_DIRECT = torch.version.hip is None
+"""Whether what Triton compiles a kernel for follows from strides, dtypes and alignment; AMD's backend asks for more."""
+
+
+class Ready(NamedTuple):
+    """What Triton compiled, over a grid: all its arguments but those in some places, where tensors go."""
+
+    launcher: Callable[..., None]
+    arguments: list[Any]
+    places: list[int]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all launches of a kernel with the same blocks and flags have in common.
+
+    `constants`: what the kernel is compiled for.  `ready`: how it is launched, by all that Triton would look at first.
+    """
+
+    kernel: Any
+    blocks: Blocks
+    constants: dict[str, Any]
+    ready: dict[Any, Ready] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,21 +116,21 @@ class Signature:
     width: int
     results: tuple[torch.dtype, ...]
     splits: dict[tuple[int, int, int], Split] = field(default_factory=dict)
-    constants: dict[tuple[Any, ...], tuple[Blocks, dict[str, Any]]] = field(default_factory=dict)
-    sums: dict[tuple[Any, ...], _Laid] = field(default_factory=dict)
+    sums: dict[tuple[Any, ...], Laid] = field(default_factory=dict)
 
 
 _SHAPE_AND_DTYPE = attrgetter("shape", "dtype")
 
 
 class _Known:
-    """The signatures of a spec's latest calls."""
+    """The signatures of a spec's latest calls, and the kinds of their launches."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self._shapes = Shapes(spec)
         self._inputs = len(spec.inputs)
         self._signatures: dict[Any, Signature] = {}
+        self.kinds: dict[tuple[Any, ...], Kind] = {}  # by kernel and blocks as they are, real dtype, flags
 
     def signature(self, primals: Sequence[Tensor | None]) -> Signature:
         key = tuple([None if tensor is None else _SHAPE_AND_DTYPE(tensor) for tensor in primals])
@@ -135,13 +162,14 @@ class Call:
         known = _known.get(id(spec))
         if known is None:
             known = _known[id(spec)] = _Known(spec)
+        self._kinds = known.kinds
         self._signature = signature = known.signature(primals)
         self.batch, self.time, self.sizes = signature.batch, signature.time, signature.sizes
         self.real, self.width = signature.real, signature.width
         self._spec = spec
         self._like: Tensor = primals[0]
         self._poisoned = os.environ.get("SCANC_POISON") == "1"
-        self._rehearsing = getattr(_here, "rehearsing", False)
+        self._rehearsal = ahead.here.rehearsal
 
     def split(self, blocks: Blocks, chunks: int | None, segment: int) -> Split:
         """The time in `chunks` parts of whole segments, or in as many as keep the chip busy."""
@@ -170,15 +198,14 @@ class Call:
         With `behind`, in the order of chunks from the last back.
         """
         found: Tensor = self.new(ends.shape, self.real)
-        if found.numel() == 0 or self._rehearsing:
+        if found.numel() == 0:
             return found
         size = found.numel() // split.rows
         flat = None if start is None else start.reshape(self.batch, -1).contiguous()
         stride = 0 if flat is None else flat.stride(0)
         grid = (self.batch, -(-size // _CARRIED))
-        constants = {"begin": begin, "behind": behind, "block": _CARRIED, "group": _GROUP}
-        with self.on_device():
-            carry_kernel[grid](flat, stride, ends, products, found, size, split.chunks, **constants, num_warps=1)
+        constants = {"begin": begin, "behind": behind, "block": _CARRIED, "group": _GROUP, "num_warps": 1}
+        self.launch(carry_kernel, grid, flat, stride, ends, products, found, size, split.chunks, **constants)
         return found
 
     @property
@@ -215,7 +242,7 @@ class Call:
         """Memory that a kernel fills, NaN before that if SCANC_POISON=1; None without `when`."""
         if not when:
             return None
-        if self._rehearsing:
+        if self._rehearsal is not None:
             return torch.empty(tuple(shape), dtype=dtype, device="meta")
         tensor = self._like.new_empty(shape, dtype=dtype)
         if self._poisoned and dtype.is_floating_point | dtype.is_complex:
@@ -226,7 +253,7 @@ class Call:
         """One memory for the partial sums of several results: of each the leading dimensions and the others."""
         laid = self._signature.sums.get(results)
         if laid is None:
-            laid = self._signature.sums[results] = _lay_sums(results)
+            laid = self._signature.sums[results] = lay_sums(results)
         return Sums([self.new(shape, self.real) for shape in laid.memory], laid)
 
     def shares(
@@ -269,40 +296,67 @@ class Call:
         programs = (split.rows if split else self.batch) * blocks.per_sequence * (1 if tiles is None else tiles)
         if programs == 0:
             return
-        arguments: list[Any] = []
-        for tensor, rank in zip(tensors, ranks, strict=True):
-            strides = () if tensor is None else tensor.stride()
-            if len(strides) == rank:
-                arguments += (tensor, *strides)
-            else:
-                arguments += (tensor, *(0,) * (rank - len(strides)), *strides)
-        arguments += scratch
         times = split.times if split else {"T": self.time}
         if tiles is not None:
             times = {**times, "batch": self.batch}
-        constants = self._constants(kernel, blocks, flags)
-        with self.on_device():
-            if self._rehearsing:
-                kernel.warmup(*arguments, **times, **constants, grid=(1,))
-                return
-            begun = _pending.pop(id(kernel), None)
-            if begun is not None:
-                begun.result()
-            kernel[(programs,)](*arguments, **times, **constants)
+        key = (
+            *(programs, self._like.get_device(), *times.values()),
+            *[None if x is None else (x.stride(), x.dtype, x.data_ptr() % _POINTER) for x in tensors],
+            *[x.data_ptr() % _POINTER if isinstance(x, Tensor) else x is None for x in scratch],
+        )
+        kind = self._kinds.get((id(kernel), id(blocks), self.real, *flags.values()))
+        if kind is None:
+            kind = self._learn(kernel, blocks, flags)
+        ready = kind.ready.get(key)
+        if ready is not None:
+            arguments = ready.arguments.copy()
+            for place, tensor in zip(ready.places, (*tensors, *scratch), strict=True):
+                arguments[place] = tensor
+            with self.on_device():
+                ready.launcher(*arguments)
+            return
+        arguments, places = [], []
+        for tensor, rank in zip(tensors, ranks, strict=True):
+            strides = () if tensor is None else tensor.stride()
+            places.append(len(arguments))
+            arguments += (tensor, *(0,) * (rank - len(strides)), *strides)
+        places += range(len(arguments), len(arguments) + len(scratch))
+        arguments += scratch
+        named = {**times, **kind.constants}
+        compiled = self.launch(kernel, (programs,), *arguments, **named)
+        if _DIRECT and isinstance(kernel, JITFunction) and compiled is not None:
+            for place in places:
+                arguments[place] = None
+            arguments += [named[name] for name in kernel.arg_names[len(arguments) :]]
+            if len(kind.ready) >= _MOST_READY:
+                kind.ready.clear()
+            with self.on_device():
+                kind.ready[key] = Ready(compiled[programs, 1, 1], arguments, places)
 
-    def _constants(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> dict[str, Any]:
-        """What a kernel is compiled for: sizes and blocks, flags, options."""
-        key = (id(kernel), id(blocks), *flags.values())
-        found = self._signature.constants.get(key)
-        if found is None:
-            taken = {*kernel.arg_names}  # a kernel of some values of a step has some of its sizes
-            sizes = {name: value for name, value in blocks.constants.items() if name in taken}
-            constants = {**sizes, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
-            constants |= {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
-            if blocks.registers is not None:
-                constants["maxnreg"] = blocks.registers
-            found = self._signature.constants[key] = blocks, constants
-        return found[1]
+    def launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **named: Any) -> Any:
+        """Launches a kernel by Triton's own means, or notes that it would be; returns what Triton compiled."""
+        if self._rehearsal is not None:
+            self._rehearsal.append(ahead.Launch(kernel, arguments, named, self.on_device))
+            return None
+        if ahead.pending:
+            ahead.await_kernel(kernel)
+        with self.on_device():
+            return kernel[grid](*arguments, **named)
+
+    def _learn(self, kernel: Any, blocks: Blocks, flags: Mapping[str, Any]) -> Kind:
+        """A kind of launch that was not met before; all that is launched beside it begins to be compiled."""
+        taken = {*kernel.arg_names}  # a kernel of some values of a step has some of its sizes
+        sizes = {name: value for name, value in blocks.constants.items() if name in taken}
+        constants = {**sizes, **flags, "acc": tl.float64 if self.real == torch.float64 else tl.float32}
+        constants |= {"num_warps": blocks.num_warps, "num_stages": 1, "enable_fp_fusion": True}
+        if blocks.registers is not None:
+            constants["maxnreg"] = blocks.registers
+        if len(self._kinds) >= _MOST_KINDS:
+            self._kinds.clear()
+        found = self._kinds[id(kernel), id(blocks), self.real, *flags.values()] = Kind(kernel, blocks, constants)
+        if isinstance(kernel, JITFunction):
+            ahead.rehearse()
+        return found
 
     def on_device(self) -> AbstractContextManager[Any]:
         """Within, the tensors' device is the current one."""
@@ -310,76 +364,6 @@ class Call:
         if not like.is_cuda or like.get_device() == torch.cuda.current_device():
             return _NO_CHANGE
         return torch.cuda.device(like.get_device())
-
-    def ahead(
-        self,
-        tiling: Tiled,
-        kernel: Any,
-        backward: Backward,
-        saved: Saved,
-        groups: Groups,
-        reverse: bool,
-        final: bool = True,
-        form: str = "recurrent",
-    ) -> None:
-        """Begins to compile a backward kernel in a thread, while this one goes on to compile the forward kernel.
-
-        `groups` are inputs, params and states; `final`: final states have gradients too.
-        Raises ArgumentError if backward's tiles cannot fit on the chip.
-        """
-        there = tuple([state is not None for state in groups[2]])
-        key = (id(kernel), id(tiling.blocks(self)), groups[0][0].dtype, reverse, there, final)
-        if key in _begun or not self._like.is_cuda or self.batch == 0:
-            return
-        _begun.add(key)
-
-        def meta(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-            return torch.empty(tuple(shape), dtype=dtype, device="meta")
-
-        shapes = saved(form, self.batch, self.time, self.sizes)
-        kept = tuple(meta(shape, self.dtype(kind)) for shape, kind in shapes)
-        spec, results = self._spec, self._signature.results
-        leads = [(self.batch, self.time)] * len(spec.outputs) + [(self.batch,)] * len(spec.states)
-        given = [
-            (i, meta((*lead, *self.dims(decl.axes)), dtype))
-            for i, (lead, decl, dtype) in enumerate(zip(leads, (*spec.outputs, *spec.states), results, strict=True))
-            if differentiable(decl)
-        ]
-        grads = (
-            tuple(g for i, g in given if i < len(spec.outputs)),
-            tuple(g if final else None for i, g in given if i >= len(spec.outputs)),
-        )
-        _pending[id(kernel)] = _pool().submit(_rehearse, lambda: backward(*groups, kept, *grads, reverse))
-
-
-# --- compiling ahead ---
-
-Backward = Callable[..., object]
-Groups = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor | None, ...]]
-
-
-class Tiled(Protocol):
-    """What knows how a kernel is laid over programs."""
-
-    def blocks(self, call: Sized) -> Blocks: ...
-
-
-Saved = Callable[[str, int, int, Mapping[str, int]], Sequence[tuple[Sequence[int], str]]]
-
-_begun: set[Any] = set()
-_pending: dict[int, Future[None]] = {}
-_here = threading.local()  # `rehearsing`: whether this thread only compiles what it would launch
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="scanc-compile")
-
-
-def _rehearse(run: Callable[[], object]) -> None:
-    _here.rehearsing = True
-    with suppress(Exception):  # the launch itself will say what is wrong
-        run()
 
 
 def halves(tensor: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -404,63 +388,3 @@ def total(partial: Any, rank: int) -> Any:
         if shape[at] != 1:
             return partial.sum(dim=tuple(range(leading)))
     return partial.view(shape[leading:])
-
-
-# --- sums of several results ---
-
-_ALIGNED = 16  # elements, so that a kernel is compiled for no less of pointers and strides than alone
-
-
-class _View(NamedTuple):
-    """Where a result lies: in which memory, and the sizes, strides and offset there, of its parts and of the sum."""
-
-    memory: int
-    parts: tuple[tuple[int, ...], tuple[int, ...], int]
-    total: tuple[tuple[int, ...], tuple[int, ...], int]
-
-
-class _Laid(NamedTuple):
-    """The memory for some results: results of as many partial sums lie side by side."""
-
-    memory: list[tuple[int, int]]
-    views: list[_View]
-
-
-def _lay_sums(results: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> _Laid:
-    counts = list(dict.fromkeys(prod(lead) for lead, _ in results))
-    widths = [0] * len(counts)
-    offsets = []
-    for lead, shape in results:
-        which = counts.index(prod(lead))
-        offsets.append(widths[which])
-        widths[which] += -(-prod(shape) // _ALIGNED) * _ALIGNED
-    views = []
-    for (lead, shape), offset in zip(results, offsets, strict=True):
-        which = counts.index(prod(lead))
-        inner, outer = _strides(shape), tuple(stride * widths[which] for stride in _strides(lead))
-        views.append(_View(which, ((*lead, *shape), (*outer, *inner), offset), (shape, inner, offset)))
-    return _Laid(list(zip(counts, widths, strict=True)), views)
-
-
-def _strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides of a contiguous tensor."""
-    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
-
-
-class Sums:
-    """The partial sums of several results, in `parts`, and their totals."""
-
-    def __init__(self, memory: list[Tensor], laid: _Laid) -> None:
-        self._memory = memory
-        self._views = laid.views
-        self.parts = [_view(memory[view.memory], *view.parts) for view in laid.views]
-
-    def totals(self) -> list[Tensor]:
-        """The sums, always in the same order; they are parts of one memory."""
-        rows = [memory.sum(0) if memory.shape[0] != 1 else memory for memory in self._memory]
-        return [_view(rows[view.memory], *view.total) for view in self._views]
-
-
-def _view(memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
-    """A part of some memory; `offset`: from where that begins."""
-    return memory.as_strided(shape, strides, memory.storage_offset() + offset)

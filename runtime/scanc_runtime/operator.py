@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scanc_runtime import tuned
-from scanc_runtime.auto import is_long, preferred
+from scanc_runtime.auto import is_long, is_short, preferred
 from scanc_runtime.autograd import differentiable_op
 from scanc_runtime.checks import Plan
 from scanc_runtime.eager import is_plain
@@ -25,7 +25,8 @@ class Operator(Interface):
     for backward, `step` is one time step in plain torch.  `absent`: the functions take None for a state that begins
     as declared, and for the gradient of a final state that has none, and leave out final states that nobody reads.
     `long` is the form for few long sequences on a GPU, if the module has one, and how few: programs for each
-    multiprocessor, of those that would walk whole sequences.  `narrow` are the forms that compute in float32 alone.
+    multiprocessor, of those that would walk whole sequences.  `short` is the form for short calls, where another is
+    preferred, and the steps from which calls are long.  `narrow` are the forms that compute in float32 alone.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Operator(Interface):
         saved: SavedFn,
         absent: bool = False,
         long: tuple[str, float] | None = None,
+        short: tuple[str, int] | None = None,
         narrow: tuple[str, ...] = (),
     ) -> None:
         super().__init__(spec)
@@ -46,6 +48,7 @@ class Operator(Interface):
         self._shapes = Shapes(spec)
         self._forms = tuple(forward)
         self.long = long
+        self.short = short
         self._preferred = preferred(self._forms)
         self._wide = preferred([form for form in self._forms if form not in narrow])
         self.raw = register(spec, Kernels(step, forward, backward, saved))
@@ -64,6 +67,8 @@ class Operator(Interface):
         default = self._preferred if plan.compute == torch.float32 else self._wide
         if self.long is not None and is_long(self.spec, plan, self.long[1]):
             default = self.long[0]
+        elif self.short is not None and is_short(self.spec, plan, self.short[1]):
+            default = self.short[0]
         if torch.compiler.is_compiling() or not tuned.exists(self.spec.digest):
             return default
         of = self.spec

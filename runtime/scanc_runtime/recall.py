@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import triton.language as tl
+from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from scanc_runtime.errors import ArgumentError
@@ -28,6 +29,7 @@ _HOPPER = 232_448  # bytes that a program may have there
 _WIDE = 128  # keys or values of fp32 with which registers are left for 32 steps
 _LEAST = 16  # of each dimension of a product of matrices
 _MOST = 1 << 14  # numbers of a state that a program holds
+_MANY = 16  # warps that a program has at most
 _BESIDE = 4  # warps of a program that leaves room for another on its multiprocessor
 _HALF = 1 << 13  # of one that leaves room for another program on its multiprocessor
 _DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -80,20 +82,20 @@ class RecallTiling:
             self._known[key] = self._choose(call)
         return self._known[key]
 
-    def of_steps(self, call: Call, steps: int, axis: str = "") -> Blocks:
-        """How a kernel of so many steps a program, and of a block of an axis, is laid out."""
+    def of_steps(self, call: Call, steps: int, axis: str = "", *, whole: bool = False) -> Blocks:
+        """How a kernel of so many steps a program, and of a block of an axis or all of it, is laid out."""
         sizes = {axis: call.sizes[axis] for axis in (*self.grid, self.rows, self.columns)}
-        key = tuple(sizes.values()), steps, axis
+        key = tuple(sizes.values()), steps, axis, whole
         if key not in self._known:
             programs = {axis: sizes[axis] for axis in self.grid}
             constants = {f"size_{axis}": size for axis, size in sizes.items()} | {"steps": steps}
             warps = 4 if steps >= STRETCH else 2
             if axis:
                 other = self.columns if axis == self.rows else self.rows
-                block = min(_ALONG, _power(sizes[axis]))
+                block = _power(sizes[axis]) if whole else min(_ALONG, _power(sizes[axis]))
                 constants |= {f"block_{axis}": block, f"block_{other}": _power(sizes[other])}
                 programs[axis] = -(-sizes[axis] // block)
-                warps = max(1, steps * block // (_LANES * _EACH))
+                warps = min(_MANY, max(1, steps * block // (_LANES * _EACH)))
             self._known[key] = Blocks(constants, programs, steps, warps)
         return self._known[key]
 
@@ -187,6 +189,22 @@ class RecallTiling:
         """
         matrices = sum(len(axes) > 0 for axes in self.reads)
         return block > 64 and (block * keys <= _HALF or matrices > 3)
+
+
+def with_axes(call: Call, *axes: str) -> Call:
+    """A call that knows axes of size one besides those of its spec."""
+    call.sizes = call.sizes | dict.fromkeys(axes, 1)
+    return call
+
+
+def column(state: Tensor | None) -> Tensor | None:
+    """A vector as a matrix of one column."""
+    return None if state is None else state.unsqueeze(-1)
+
+
+def flat(state: Tensor | None) -> Tensor | None:
+    """A matrix of one column as a vector."""
+    return None if state is None else state.squeeze(-1)
 
 
 def chunks(call: Call, steps: int) -> int:

@@ -66,10 +66,8 @@ class Segments(Split):
         flat = None if start is None else start.reshape(rows, size).contiguous()
         constants = {"reverse": reverse, "block": _CARRIED, "group": _GROUP}
         tensors = flat, states, kept, kept_rows, kept_columns
-        with call.on_device():
-            carry_kernel[(rows, -(-size // _CARRIED))](
-                *tensors, rows, height, width, self.chunks, **constants, num_warps=2
-            )
+        grid = rows, -(-size // _CARRIED)
+        call.launch(carry_kernel, grid, *tensors, rows, height, width, self.chunks, **constants, num_warps=2)
 
 
 def segments(call: Call, programs: int, stretch: int, forced: int | None = None) -> Segments:

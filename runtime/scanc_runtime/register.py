@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanc_runtime.ahead import here
 from scanc_runtime.dtypes import value_dtype
 from scanc_runtime.eager import without_records
 from scanc_runtime.errors import ScanError
@@ -85,10 +86,23 @@ def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
     def kernels() -> Kernels:
         return _registered[base][1]
 
+    def rehearsal(form: str, given: tuple[Tensors, Tensors, Tensors], reverse: bool, save: bool, final: bool) -> None:
+        """What a forward call runs, and if it saves for one, the backward call after it."""
+        outputs, states, saved = kernels().forward[form](*given, reverse, save, final)
+        if save:
+            results = [*outputs, *states, *(() if final else [None] * len(spec.states))]
+            cotangents = arity.split_cotangents([results[i] for i in arity.cotangents])
+            kernels().backward[form](*given, tuple(saved), *cotangents, reverse)
+
     def forward(primals: list[Tensor], form: str, reverse: bool, save: bool, final: bool = True) -> list[Tensor]:
         less = () if final else (False,)
-        with no_autocast(primals[0]):
-            outputs, states, saved = kernels().forward[form](*arity.split(primals), reverse, save, *less)
+        given = arity.split(primals)
+        here.running = rehearsal, (form, given, reverse, save, final)
+        try:
+            with no_autocast(primals[0]):
+                outputs, states, saved = kernels().forward[form](*given, reverse, save, *less)
+        finally:
+            here.running = None
         found = (*outputs, *states)
         results = _own(found, shapes.result_dtypes(primals)[: len(found)], primals)
         if save:
@@ -108,8 +122,12 @@ def _define(spec: Spec, base: str) -> tuple[OpFn, OpFn]:
         primals: list[Tensor], saved: list[Tensor], cotangents: list[Tensor], form: str, reverse: bool
     ) -> list[Tensor]:
         given = (*arity.split(primals), tuple(saved), *arity.split_cotangents(cotangents))
-        with no_autocast(primals[0]):
-            grads = kernels().backward[form](*given, reverse)
+        here.running = kernels().backward[form], (*given, reverse)
+        try:
+            with no_autocast(primals[0]):
+                grads = kernels().backward[form](*given, reverse)
+        finally:
+            here.running = None
         flat = [grad for group in grads for grad in group]
         return _own(flat, [None if primals[i] is None else primals[i].dtype for i in arity.grads], cotangents)
 

@@ -55,7 +55,7 @@ class Blocks:
         """Blocks of steps of a segment, if there are several: how many starts a program writes down."""
         return segment // self.unroll if segment > self.unroll else 0
 
-    @property
+    @cached_property
     def per_sequence(self) -> int:
         """Programs per row of the batch."""
         return prod(self.programs.values())

@@ -12,7 +12,8 @@ from scanc.bench.arguments import Call, UnusableArguments
 from scanc.bench.compare import FormReport
 from scanc.bench.measure import Measurement, Timing
 from scanc.bench.tune import Trial
-from scanc.op import ScanOperator, Target
+from scanc.op import ScanOperator
+from scanc.targets import Target
 
 
 def chosen_forms(operator: ScanOperator, wanted: Sequence[str]) -> list[str]:

@@ -43,6 +43,10 @@ class Functions(Protocol):
         """The form for few long sequences on a GPU, if the functions have one, as `Operator` takes it."""
 
     @property
+    def short(self) -> tuple[str, int] | None:
+        """The form for short calls, if another is better for long ones, and the steps from which they are long."""
+
+    @property
     def narrow(self) -> Sequence[str]:
         """The forms that compute in float32 alone."""
 
@@ -88,7 +92,7 @@ def assemble(
     parts = [out.text(), spec_literal(inner), "", functions.source.strip("\n"), "", ""]
     if prepared:
         parts[-1:] = ["", ahead, "", f"INTERFACE = {spec_literal(spec).removeprefix('SPEC = ')}", ""]
-    operator = _operator(spec.name, functions.long, functions.narrow, absent=target == "triton", ahead=bool(prepared))
+    operator = _operator(spec.name, functions, absent=target == "triton", ahead=bool(prepared))
     return "\n".join(parts) + operator
 
 
@@ -308,19 +312,21 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(
-    name: str, long: tuple[str, float] | None, narrow: Sequence[str], *, absent: bool, ahead: bool = False
-) -> str:
+def _operator(name: str, functions: Functions, *, absent: bool, ahead: bool) -> str:
     given = "SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved"
-    head = ""
     if ahead:
         forward, backward = "PREPARED.forward(FORWARD)", "PREPARED.backward(BACKWARD)"
         given = f"INTERFACE, step=step, forward={forward}, backward={backward}, saved=saved"
-        head = "PREPARED = Prepared(INTERFACE, SPEC, prepare, pull_back)\n"
     if absent:
         given += ", absent=True"
-    if long is not None:
-        given += f", long=({_text(long[0])}, {long[1]})"
-    if narrow:
-        given += f", narrow={_strings(narrow)}"
-    return f"{head}operator = Operator({given})\n{Names().of(name)} = operator\n"
+    for field in ("long", "short"):
+        if (found := getattr(functions, field)) is not None:
+            given += f", {field}=({_text(found[0])}, {found[1]})"
+    if functions.narrow:
+        given += f", narrow={_strings(functions.narrow)}"
+    out = Writer()
+    if ahead:
+        out.line("PREPARED = Prepared(INTERFACE, SPEC, prepare, pull_back)")
+    out.line(f"operator = Operator({given})")
+    out.line(f"{Names().of(name)} = operator")
+    return out.text()

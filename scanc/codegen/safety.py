@@ -51,6 +51,8 @@ _RUNTIME = frozenset(
         ".tiling",
         ".lookback",
         ".recall",
+        ".triton_walk",
+        ".walk",
     )
 )
 _MODULES = frozenset({"math", "torch", "triton", "triton.language", "torch.nn.functional"}) | _RUNTIME

@@ -16,7 +16,7 @@ from scanc.analysis.factors import Apart, Factors, Log, Parts, Splitter
 from scanc.analysis.recurrence import facts, recurrence
 from scanc.diagnostics.span import Span
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Instr, Kind, Level, Map, Memory, Program, Recall, RegionKind, Side, State
+from scanc.ir.nodes import Contract, Instr, Kind, Level, Map, Memory, Program, Recall, RegionKind, Side, State
 from scanc.ir.rewrite import live, one_region, ordered, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 from scanc.passes.stage import STAGE
@@ -36,7 +36,7 @@ def run(program: Program) -> Rewrite:
             continue
         state = next(state for state in program.states if state.name == region.states[0])
         try:
-            program, remark = _memorized(program, state, found.summary())
+            program, remark = memorized(program, state, found.summary())
         except Apart as reason:
             remark = Remark("memorize", f"{state.name}: {reason}", applied=False, span=reason.span or state.span)
         remarks.append(remark)
@@ -48,7 +48,7 @@ def _is_matrix(program: Program, state: State) -> bool:
     return sum(not program.axis(axis).batch for axis in state.type.axes) > 1
 
 
-def _memorized(program: Program, state: State, about: str) -> tuple[Program, Remark]:
+def memorized(program: Program, state: State, about: str) -> tuple[Program, Remark]:
     """The program with `state` as a memory; raises Apart with the reason where it cannot be one."""
     batch = tuple(axis.name for axis in program.axes if axis.batch and axis.name in state.type.axes)
     free = tuple(axis for axis in state.type.axes if axis not in batch)
@@ -82,6 +82,7 @@ class _Memorizing:
         self.next = self.program.next_of[self.state.name]
         self.builder = Builder.extending(self.program)
         self.made = {instr.name: instr for instr in self.program.instrs}
+        self.single = all(self.program.axis(axis).size == 1 for axis in self.columns)
         self.splitter = Splitter(self.builder, self.made, self.rows, self.columns)
 
     def result(self) -> tuple[Program, Remark]:
@@ -128,7 +129,7 @@ class _Memorizing:
         for term in form.rest:
             sign = Factors([], [], [self.builder.const(-1.0)] if term.negative else [])
             written += [product.times(sign) for product in self._products(term)]
-        if not all(product.rows and product.columns for product in written):
+        if not all(product.rows and (product.columns or self.single) for product in written):
             raise Apart("what is written lacks a factor on one side")
         full = [self._write(product) for product in written]
         args = [value for _, value, _ in decays] + [factor for pair in full for factor in pair]
@@ -143,6 +144,9 @@ class _Memorizing:
                 raise Apart("its decay is no plain product")
             for over, log in self.splitter.logs(factor.value):
                 logs[over].append(log)
+        beside: Side = "rows" if logs["rows"] else "columns"
+        if logs["both"] and logs[beside] and not any(log.raw for log in (*logs["both"], *logs[beside])):
+            logs[beside] += logs.pop("both")  # one decay of a side, and none of all
         found: list[tuple[Side, str, bool]] = []
         for over, parts in logs.items():
             if not parts:
@@ -158,7 +162,8 @@ class _Memorizing:
 
     def _write(self, product: Factors) -> tuple[str, str]:
         """Key and value of a product, each with all axes of its side."""
-        key, value = self._product(product.rows), self._product([*product.columns, *product.both])
+        own = [*product.columns, *product.both] or [self.builder.const(1.0)]
+        key, value = self._product(product.rows), self._product(own)
         return self.builder.broadcast(key, self.rows), self.builder.broadcast(value, self.columns)
 
     # --- what is recalled ---
@@ -167,6 +172,8 @@ class _Memorizing:
         """Builds the value of an instruction from what is recalled, if it has no axis of a side left."""
         axes = set(instr.type.axes)
         if isinstance(form, Top) or form.terms is None or (axes & set(self.rows) and axes & set(self.columns)):
+            return False
+        if self.single and axes & set(self.rows) and self._is_contracted(instr.name):
             return False
         self.span = instr.span
         parts = [(self._term(term), term.negative) for term in form.terms]
@@ -182,6 +189,12 @@ class _Memorizing:
         self.builder.append(replace(last, name=instr.name, span=instr.span))
         self.taken.append(instr.name)
         return True
+
+    def _is_contracted(self, value: str) -> bool:
+        """Whether all that reads a value contracts it over the rows: then that is what is recalled."""
+        readers = [instr.op for instr in self.program.instrs if value in instr.args]
+        leaves = value in roots(self.program)
+        return not leaves and all(isinstance(op, Contract) and {*self.rows} <= {*op.axes} for op in readers)
 
     def _term(self, term: Term) -> str:
         if term.symbol is None:

@@ -21,6 +21,7 @@ from scanc.passes.realify import REALIFY
 from scanc.passes.schedule import SCHEDULE
 from scanc.passes.simplify import simplify
 from scanc.passes.stage import STAGE
+from scanc.passes.widen import WIDEN
 
 TO_DISCRETE: tuple[Pass, ...] = (
     DESUGAR,  # first, so that no later pass need know of the past
@@ -36,6 +37,12 @@ TO_REMEMBERED: tuple[Pass, ...] = (
     simplify(Level.DISCRETE),  # behind it, recalls of the same query are one
 )
 """discrete → discrete: matrices as memories, for targets that evaluate them by products of queries and keys."""
+
+TO_WIDENED: tuple[Pass, ...] = (
+    WIDEN,
+    simplify(Level.DISCRETE),
+)
+"""discrete → discrete, behind TO_REMEMBERED: vectors beside matrices as memories too. For the Triton target."""
 
 SIMPLIFIED: tuple[Pass, ...] = (simplify(Level.DISCRETE),)
 """discrete → discrete: for the adjoint, which begins at that level."""
@@ -58,7 +65,7 @@ TO_FUSED: tuple[Pass, ...] = (
 )
 """discrete → scheduled: one step whose values stay on the chip. For the Triton target."""
 
-ON_CHIP = {each.name for each in TO_FUSED} - {each.name for each in (*TO_DISCRETE, *TO_CLASSIFIED)}
+ON_CHIP = {each.name for each in (*TO_WIDENED, *TO_FUSED)} - {each.name for each in (*TO_DISCRETE, *TO_CLASSIFIED)}
 """The names of the passes that only the Triton target runs."""
 
 

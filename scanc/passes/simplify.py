@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Broadcast, Const, Instr, Kind, Level, Map, Op, Program, Reduce, Rename
+from scanc.ir.nodes import Broadcast, Const, Contract, Instr, Kind, Level, Map, Op, Program, Reduce, Rename
 from scanc.ir.rewrite import live, one_region, rewrite, roots
 from scanc.passes.base import Pass, Remark, Rewrite
 
@@ -45,6 +45,7 @@ class _Rules:
     def __init__(self, program: Program) -> None:
         self.seen: dict[tuple[Op, tuple[str, ...]], str] = {}
         self.defined: dict[str, Instr] = {}
+        self.sizes = {axis.name: axis.size for axis in program.axes}
         self.uses = Counter(arg for instr in program.instrs for arg in instr.args)
         self.uses.update(roots(program))
 
@@ -109,8 +110,12 @@ class _Rules:
                 inner = self.defined.get(instr.args[0])
                 if inner and inner.op == Map("mul") and self.uses[inner.name] == 1:
                     return self._sum_of_product(instr, inner, axes, builder)
+                if all(self.sizes[axis] == 1 for axis in axes):
+                    return self._without(instr.args[0], axes, builder)
             case Map() if len(instr.args) > 1:
                 return self._map_of_broadcast(instr, builder)
+            case Contract("real", axes) if all(self.sizes[axis] == 1 for axis in axes):
+                return self._product_of_one(instr, axes, builder)
             case Rename(pairs):
                 inner = self.defined.get(instr.args[0])
                 if inner and isinstance(inner.op, Rename) and _inverse(inner.op.pairs) == frozenset(pairs):
@@ -126,6 +131,20 @@ class _Rules:
         a = builder.reduce("sum", a, set(axes) - has_b, hint=a, span=instr.span)
         b = builder.reduce("sum", b, set(axes) - has_a, hint=b, span=instr.span)
         return builder.contract(a, b, both, hint=instr.name, span=instr.span)
+
+    def _without(self, value: str, axes: tuple[str, ...], builder: Builder) -> str | None:
+        """What was broadcast over axes of size one, before it was."""
+        made = self.defined.get(value)
+        if made is None or not isinstance(made.op, Broadcast) or not {*axes} <= {*made.op.axes}:
+            return None
+        return builder.broadcast(made.args[0], set(made.op.axes) - {*axes}, hint=value)
+
+    def _product_of_one(self, instr: Instr, axes: tuple[str, ...], builder: Builder) -> str | None:
+        bare = [self._without(arg, axes, builder) for arg in instr.args]
+        if bare == [None, None]:
+            return None
+        a, b = (bared or builder.reduce("sum", arg, axes) for arg, bared in zip(instr.args, bare, strict=True))
+        return builder.map("mul", a, b, hint=instr.name, span=instr.span)
 
     def _map_of_broadcast(self, instr: Instr, builder: Builder) -> str | None:
         args = list(instr.args)

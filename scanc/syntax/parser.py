@@ -35,16 +35,6 @@ def _grammar() -> Lark:
     return Lark(text, parser="lalr", lexer=_Given, maybe_placeholders=True, keep_all_tokens=True)
 
 
-def read(path: Path) -> str:
-    """The text of a file, as far as one is read; raises OSError, and CompileError where it is no UTF-8."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(limits.SOURCE_CHARS + 1)
-    except UnicodeDecodeError as error:
-        headline = f"the source is no UTF-8 text; it holds the byte 0x{error.object[error.start]:02X}"
-        raise CompileError([Diagnostic("E0101", headline)], {str(path): ""}) from None
-
-
 def parse(text: str, source: str = "<spec>") -> ast.Module:
     """The syntax tree of one source; raises CompileError with every syntax error that was found."""
     if len(text) > limits.SOURCE_CHARS:

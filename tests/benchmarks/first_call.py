@@ -23,7 +23,7 @@ def main(module: str, spec: str, dtype: str, device: str, *sizes: str) -> None:
     tensors = cases.arguments(case, case.shape, device)
     differentiated = list(leaves(tensors).values())
     one = torch.ones(1, device=device, requires_grad=True)
-    torch.autograd.grad(one * one, one)  # torch imports more at its first gradient
+    torch.autograd.grad(one * one, one, one)  # torch imports more, sympy too, at its first gradient of this kind
     synchronize = torch.cuda.synchronize if device == "cuda" else torch.cpu.synchronize
     synchronize()
     began = time.perf_counter()

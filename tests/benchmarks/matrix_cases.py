@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from case import Case, Shape, chosen
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 _PLAIN = """scan {name}
@@ -20,6 +20,27 @@ S = {decay}S + k*v
 o = q · S
 output o[h,j]
 """
+_NORMALISED = """scan normalised
+batch  h
+axes   i, j
+input  q[h,i], k[h,i], v[h,j]
+state  S[h,i,j], z[h,i]
+S = S + k*v
+z = z + k
+o = q · S / q · z
+output o[h,j]
+"""
+_SLOTS = """scan slots
+batch  h
+axes   i, j, m
+input  q[h,i], k[h,i], v[h,j], s[h,m], g[h,m]
+state  K[h,m,i], V[h,m,j]
+K = exp(g)*K + s*k
+V = exp(g)*V + s*v
+o = softmax[m](q · K) · V
+output o[h,j]
+"""
+SLOTS = 64
 SPECS = {
     "linear": _PLAIN.format(name="linear", gate="", decay=""),
     "lightning": (EXAMPLES / "lightning.scan").read_text(encoding="utf-8"),
@@ -27,6 +48,9 @@ SPECS = {
     "gla": (EXAMPLES / "gla.scan").read_text(encoding="utf-8"),
     "rwkv6": (EXAMPLES / "rwkv6.scan").read_text(encoding="utf-8"),
     "mamba2": (EXAMPLES / "mamba2.scan").read_text(encoding="utf-8"),
+    "normalised": _NORMALISED,
+    "mlstm": (EXAMPLES / "mlstm.scan").read_text(encoding="utf-8"),
+    "slots": _SLOTS,
 }
 
 ATTENTION: tuple[Shape, ...] = (
@@ -65,6 +89,13 @@ def arguments(case: Case, shape: Shape, device: str, seed: int = 0) -> dict[str,
         found["g"] = logsigmoid(each(heads, keys)) / 16
     if case.spec == "rwkv6":
         found["w"] = each(heads, keys) - 3
+    if case.spec == "normalised":
+        found["k"], found[query] = softplus(found["k"]), softplus(found[query])
+    if case.spec == "mlstm":
+        found |= {"k": each(heads, keys), "ig": each(heads), "fg": each(heads) + 3, "q": each(heads, keys)}
+    if case.spec == "slots":
+        forget = logsigmoid(each(heads, SLOTS)) / 8
+        found |= {"s": -torch.expm1(forget), "g": forget}
     found = {name: x.to(case.dtype) for name, x in found.items()}
     if case.spec == "lightning":  # the decays of retention: 1 - 2**-5, 1 - 2**-6, …
         found["slope"] = -torch.log1p(-torch.exp2(-5 - torch.arange(heads, device=device, dtype=torch.float32)))

@@ -43,6 +43,21 @@ def _unnormalised(run: Callable[..., Any], t: Tensors) -> Tensor:
     return found
 
 
+def _normalised(run: Callable[..., Any], t: Tensors) -> Tensor:
+    found: Tensor = run(**t, scale=1.0, normalize=True)[0]
+    return found
+
+
+def _heads_first(t: Tensors) -> Tensors:
+    names = {"q": "q", "k": "k", "v": "v", "ig": "i", "fg": "f"}
+    return {name: t[ours].transpose(1, 2).contiguous() for ours, name in names.items()}
+
+
+def _mlstm(run: Callable[..., Any], t: Tensors) -> Tensor:
+    found: Tensor = run(**t, autocast_kernel_dtype=t["q"].dtype)
+    return found.transpose(1, 2)
+
+
 def _mamba(run: Callable[..., Any], t: Tensors) -> Tensor:
     found: Tensor = run(**t, chunk_size=CHUNK, dt_softplus=True)
     return found
@@ -57,14 +72,18 @@ def _lift_gated_backward() -> None:
     importlib.import_module("fla.ops.common.chunk_o").TRITON_ABOVE_3_7_1 = True  # type: ignore[attr-defined]
 
 
-_SIMPLE = "fla.ops.simple_gla"
+_LINEAR, _SIMPLE = "fla.ops.linear_attn", "fla.ops.simple_gla"
+_XL = "mlstm_kernels.torch.chunkwise.triton_xl_chunk"
 _SSD = "mamba_ssm.ops.triton.ssd_combined"
 PEERS = (
-    Peer("fla linear_attn", ("linear",), "fla.ops.linear_attn", "chunk_linear_attn", _as_named, _unnormalised),
+    Peer("fla linear_attn", ("linear",), _LINEAR, "chunk_linear_attn", _as_named, _unnormalised),
     Peer("fla simple_gla, fixed", ("lightning",), _SIMPLE, "chunk_simple_gla", _fixed_decay, _attention),
     Peer("fla simple_gla", ("gate",), _SIMPLE, "chunk_simple_gla", _as_named, _attention, lift=_lift_gated_backward),
     Peer("fla gla", ("gla",), "fla.ops.gla", "chunk_gla", _as_named, _attention),
     Peer("fla rwkv6", ("rwkv6",), "fla.ops.rwkv6", "chunk_rwkv6", _log_decay, _attention),
+    Peer("fla linear_attn, normalised", ("normalised",), _LINEAR, "chunk_linear_attn", _as_named, _normalised),
+    Peer("mlstm-kernels", ("mlstm",), _XL, "mlstm_chunkwise__xl_chunk", _heads_first, _mlstm),
+    Peer("fla gsa", ("slots",), "fla.ops.gsa", "chunk_gsa", _as_named, _attention),
     Peer("mamba-ssm", ("mamba2",), _SSD, "mamba_chunk_scan_combined", _ssd, _mamba),
 )
 

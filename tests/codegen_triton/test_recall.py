@@ -17,8 +17,7 @@ from scanc_runtime.recall import forced_recall
 from scanc_runtime.spec import TensorSpec
 from torch import Tensor
 
-import scanc
-from scanc.codegen.triton.recall_host import Memories, write_backward_memories, write_forward_memories
+from scanc.codegen.triton.recall_host import memories, write_backward_memories, write_forward_memories
 from scanc.codegen.triton.recall_plan import NoRecall, plan
 from scanc.codegen.writer import Writer
 from scanc.driver import Compiled, compile_text
@@ -62,16 +61,17 @@ def module(text: str, folder: Path) -> tuple[Compiled, ModuleType]:
     compiled = compile_text(text)
     program = run(TO_REMEMBERED, compiled.discrete, Trace())
     adjoint = run(SIMPLIFIED, differentiate(program), Trace())
-    forward, backward = Memories(plan(program), "forward"), Memories(plan(adjoint), "backward")
+    forward, backward = memories(program, "forward"), memories(adjoint, "backward")
     out = Writer()
-    for kernel in (*forward.all, *backward.all):
+    acts = (*forward, *backward)
+    for kernel in (kernel for act in acts for kernel in act.all):
         out.blank(2)
         for line in kernel.source.splitlines():
             out.line(line) if line else out.blank()
-    for line in (*forward.tilings(program.name), *backward.tilings(program.name)):
+    for line in (line for act in acts for line in act.tilings(program.name)):
         out.line(line)
-    write_forward_memories(out, forward, program)
-    write_backward_memories(out, backward, program, adjoint)
+    write_forward_memories(out, forward, program, program)
+    write_backward_memories(out, backward, program, adjoint, program)
     imports = "\nfrom scanc_runtime import recall\nfrom scanc_runtime.recall import RecallTiling\n"
     path = folder / f"memory_{compiled.digest}.py"
     path.write_text(compiled.module_source("triton") + imports + out.text())
@@ -159,24 +159,6 @@ TWO = {
 def test_two_memories(body: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     text = f"scan s\n{HEAD}state R[h,i,j]\n{body}\no = q·S + k·R\noutput o[h,j]"
     compare(text, tmp_path_factory.getbasetemp(), 40, False, {"h": 2, "i": 5, "j": 8})
-
-
-@pytest.mark.parametrize("decays", [("abs(g)", "abs(g)"), ("abs(g)", "abs(x)")], ids=["shared", "apart"])
-def test_memories_of_different_axes(decays: tuple[str, str]) -> None:
-    """They have no such kernels, and run in the forms that they had without."""
-    text = f"scan s\n{HEAD.replace('i, j', 'i, j, m', 1).replace('r[h,j]', 'r[h,j], x[h,m]')}state R[h,i,m]\n"
-    text += f"S = exp(-{decays[0]})*S + k*v\nR = exp(-{decays[1]})*R + k*x\no = q·S\np = q·R\noutput o[h,j], p[h,m]"
-    with pytest.raises(NoRecall, match="different axes"):
-        plan(run(TO_REMEMBERED, compile_text(text).discrete, Trace()))
-    operator = scanc.compile(text, target="triton")
-    inputs, params, _ = random_arguments(
-        operator.compiled.typed, batch=2, time=9, sizes={"h": 2, "i": 3, "j": 4, "m": 5}, seed=0
-    )
-    given = {name: x.float().to(DEVICE) for name, x in {**inputs, **params}.items()}
-    wide = {name: x.double() for name, x in given.items()}
-    torch.testing.assert_close(
-        operator(**given), operator(**wide, form="interpret"), check_dtype=False, rtol=1e-4, atol=1e-4
-    )
 
 
 def strong(inputs: dict[str, Tensor]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scanc.driver import TARGETS, Compiled, compile_text
+from scanc.driver import Compiled, compile_text
+from scanc.targets import TARGETS
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"

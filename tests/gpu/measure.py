@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -69,13 +70,14 @@ def errors(
         return row
     values = {key: e for key, e in row.errors.items() if not key.startswith("d ")}
     gradients = {key: e for key, e in row.errors.items() if key.startswith("d ")}
-    row.values, row.gradients = _worst(values), _worst(gradients)
+    row.values, row.gradients = worst(values.values()), worst(gradients.values())
     row.worst = max(row.errors, key=lambda key: float("inf") if row.errors[key] != row.errors[key] else row.errors[key])
     return row
 
 
-def _worst(found: dict[str, float]) -> float:
-    return max(found.values(), key=lambda e: float("inf") if e != e else e, default=0.0)
+def worst(found: Iterable[float]) -> float:
+    """The largest; one that is no number is larger than all, and of none it is 0."""
+    return max(found, key=lambda e: float("inf") if e != e else e, default=0.0)
 
 
 def _errors(name: str, dtype: torch.dtype, width: int, time: int, form: str) -> dict[str, float]:
@@ -87,7 +89,7 @@ def _errors(name: str, dtype: torch.dtype, width: int, time: int, form: str) -> 
     params, initial = ({key: _rounded(x, torch.float32) for key, x in group.items()} for group in (params, initial))
     operator = scanc.load(EXAMPLES / f"{name}.scan", target="triton")
 
-    here = {key: _leaf(x.cuda()) for key, x in {**inputs, **params, **initial}.items()}
+    here = {key: leaf(x.cuda()) for key, x in {**inputs, **params, **initial}.items()}
     state = {key: here[key] for key in initial}
     got, last = operator(
         **{key: here[key] for key in (*inputs, *params)}, initial_state=state or None, return_state=True, form=form
@@ -96,7 +98,7 @@ def _errors(name: str, dtype: torch.dtype, width: int, time: int, form: str) -> 
     got = dict(zip(names, got if isinstance(got, tuple) else (got,), strict=True))
     got |= {f"final {key}": x for key, x in last.items()}
 
-    there = {key: _leaf(_wide(x)) for key, x in {**inputs, **params, **initial}.items()}
+    there = {key: leaf(wide(x)) for key, x in {**inputs, **params, **initial}.items()}
     pick = [{key: there[key] for key in group} for group in (inputs, params, initial)]
     outputs, final = interpret(program, *pick)
     wanted = {**outputs, **{f"final {key}": x for key, x in final.items()}}
@@ -116,10 +118,10 @@ def _errors(name: str, dtype: torch.dtype, width: int, time: int, form: str) -> 
         [y for y, _, _ in flows], [here[key] for key in leaves], [g.cuda() for _, _, g in flows], allow_unused=True
     )
     truth = torch.autograd.grad(
-        [y for _, y, _ in flows], list(leaves.values()), [_wide(g) for _, _, g in flows], allow_unused=True
+        [y for _, y, _ in flows], list(leaves.values()), [wide(g) for _, _, g in flows], allow_unused=True
     )
-    for (key, leaf), have, want in zip(leaves.items(), mine, truth, strict=True):
-        want = torch.zeros_like(leaf) if want is None else want
+    for (key, of), have, want in zip(leaves.items(), mine, truth, strict=True):
+        want = torch.zeros_like(of) if want is None else want
         found[f"d {key}"] = _relative(torch.zeros_like(want) if have is None else have, want)
     return found
 
@@ -130,17 +132,17 @@ def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype) if x.is_floating_point() else x
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     return x.to(torch.complex128) if x.is_complex() else x.double() if x.is_floating_point() else x
 
 
-def _leaf(x: Tensor) -> Tensor:
+def leaf(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_(x.is_floating_point() or x.is_complex())
 
 
 def _relative(got: Tensor, wanted: Tensor) -> float:
     """The largest difference in proportion to the largest finite value; equal infinities differ by nothing."""
-    got, wanted = _wide(got.detach().cpu()), wanted.detach()
+    got, wanted = wide(got.detach().cpu()), wanted.detach()
     if wanted.numel() == 0:
         return 0.0
     if not wanted.is_floating_point() and not wanted.is_complex():
@@ -156,7 +158,7 @@ def times(name: str, dtype: str, *, width: int = 32, batch: int = 8, time: int =
     inputs, params, _ = random_arguments(program, batch=batch, time=1, sizes=sizes_of(program, width))
     inputs = {key: _rounded(x.expand(-1, time, *x.shape[2:]), DTYPES[dtype]).cuda() for key, x in inputs.items()}
     params = {key: _rounded(x, torch.float32).cuda() for key, x in params.items()}
-    leaves = {key: _leaf(x) for key, x in {**inputs, **params}.items()}
+    leaves = {key: leaf(x) for key, x in {**inputs, **params}.items()}
     operator = scanc.load(EXAMPLES / f"{name}.scan", target="triton")
 
     def forward() -> None:

@@ -17,6 +17,7 @@ import scanc
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = ("gla", "rwkv6", "mamba2", "retnet", "linear_attention", "mlstm", "gsa")
 GATE = """scan gate
 batch h
 axes i, j
@@ -26,12 +27,12 @@ S = exp(g)*S + k*v
 o = q · S
 output o[h,j]
 """
-SPECS = {name: (EXAMPLES / f"{name}.scan").read_text(encoding="utf-8") for name in ("gla", "rwkv6", "mamba2", "retnet")}
+SPECS = {name: (EXAMPLES / f"{name}.scan").read_text(encoding="utf-8") for name in EXAMPLE}
 SPECS |= {"gate": GATE, "linear": GATE.replace(", g[h]: fp32", "").replace("exp(g)*", "")}
 SPECS["both sides"] = GATE.replace("g[h]: fp32", "g[h,i], r[h,j]").replace("exp(g)", "exp(-abs(g)/9 - abs(r)/9)")
 TOLERANCE = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (6e-3, 2e-2), torch.float16: (6e-3, 2e-2)}
 """Of values and gradients, and of gradients of decays, in the 2-norm."""
-DECAYS = {"g", "r", "w", "delta"}
+DECAYS = {"g", "r", "w", "delta", "ig", "fg", "a"}
 PARAMS = {"log_A", "bias", "log_gamma"}
 """Params of decays: their gradients are small differences of what is summed over batch and time."""
 SHORT = [(333, 3, 64, 64), (200, 2, 128, 128), (150, 2, 256, 256), (100, 2, 48, 200), (90, 1, 256, 32), (33, 2, 5, 20)]
@@ -65,6 +66,10 @@ def arguments(name: str, size: tuple[int, ...], dtype: torch.dtype, strong: bool
         found |= {"w": (draw(heads, keys) - 3).to(dtype), "u": 0.1 * param(heads, keys)}
     elif name == "retnet":
         found["log_gamma"] = logsigmoid(param(heads) + 3)
+    elif name == "mlstm":
+        found |= {"ig": draw(heads).to(dtype), "fg": (draw(heads) + 3).to(dtype)}
+    elif name == "gsa":
+        found["a"] = draw(heads, min(64, values)).to(dtype)
     elif name == "both sides":
         found |= {"g": draw(heads, keys).to(dtype), "r": draw(heads, values).to(dtype)}
     if strong and "g" in found:

@@ -20,6 +20,7 @@ FUNCTIONS = SimpleNamespace(
     forms=("recurrent",),
     refused=(("chunked", 'no "scan"'),),
     long=None,
+    short=None,
     narrow=(),
 )
 

@@ -16,6 +16,7 @@ from scanc_runtime import cache
 from torch.testing import assert_close
 
 import scanc
+from scanc.codegen.safety import UnsafeSource
 
 EMA = "scan ema\naxes d\ninput x[d], a[d]\nstate h[d]\nh = a*h + x\noutput h[d]\n"
 
@@ -124,6 +125,57 @@ def test_modules_are_cached(tmp_path, monkeypatch):
     assert again.code("torch") == first.code("torch")
     with pytest.raises(TypeError):
         other.code("torch")
+
+
+def test_a_cached_module_needs_no_compiler(tmp_path):
+    program = f"""
+import sys, torch, scanc
+op = scanc.compile({EMA!r}, target="torch")
+print(op(torch.ones(1, 3, 2), torch.ones(1, 3, 2)).sum().item(), op.name, "scanc.driver" in sys.modules)
+assert "diagonal" in op.classes[0][1] and "scanc.driver" in sys.modules
+"""
+    environment = {**os.environ, cache.DIRECTORY: str(tmp_path / "cache")}
+    command = [sys.executable, "-c", program]
+    runs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert [run.stdout for run in runs] == ["12.0 ema True\n", "12.0 ema False\n"]
+
+
+def test_a_cached_module_is_not_taken_for_another(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
+    (tmp_path / "spec.scan").write_text(EMA.replace("a*h", "f.gate(a)*h").replace("axes", 'import "f.scan" as f\naxes'))
+    found = []
+    for gate in ("sigmoid", "tanh"):
+        (tmp_path / "f.scan").write_text(f"def gate(x) = {gate}(x)\n")
+        found.append(scanc.load(tmp_path / "spec.scan", target="torch").code())
+    assert "sigmoid" in found[0]
+    assert "tanh" in found[1]
+    scanc.compile(EMA, target="torch").code()
+    (tmp_path / "f.scan").unlink()
+    with pytest.raises(scanc.CompileError):
+        scanc.load(tmp_path / "spec.scan", target="torch")
+    with pytest.raises(scanc.CompileError):
+        scanc.compile(EMA.replace("output h", "output k"), target="torch")
+
+
+def test_what_the_cache_must_not_be_is_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
+    scanc.compile(EMA, target="torch").code()
+    assert scanc.compile(EMA, target="torch")._sources
+    (tmp_path / "cache").chmod(0o777)
+    open_to_all = scanc.compile(EMA, target="torch")
+    assert not open_to_all._sources
+    with pytest.warns(cache.CacheWarning, match="can be written by others"):
+        open_to_all.code()
+
+
+def test_what_is_generated_is_checked_before_it_is_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.DIRECTORY, str(tmp_path / "cache"))
+    operator = scanc.compile(EMA, target="torch")
+    monkeypatch.setattr(type(operator.compiled), "module_source", lambda *_: "import os\n")
+    for _ in range(2):
+        with pytest.raises(UnsafeSource, match="`import os` is not allowed"):
+            operator(*tensors())
+    assert not list((tmp_path / "cache" / "modules").iterdir())
 
 
 def test_a_module_stands_alone(tmp_path):

@@ -109,6 +109,33 @@ def test_a_tuned_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "form parallel" in MINGRU.explain(*given)
 
 
+# --- short calls of memories ---
+
+GLA = scanc.load(EXAMPLES / "gla.scan", target="triton")
+STEPS = 64
+
+
+def gla(batch: int, time: int, width: int = 128, dtype: torch.dtype = torch.float32) -> str:
+    return GLA.operator("triton")._auto(plan(batch, time, {"h": 4, "i": width, "j": width}, dtype))
+
+
+def test_short_calls_of_memories_walk_their_steps() -> None:
+    assert GLA.operator("triton").short == ("recurrent", STEPS)
+    assert [gla(2, time) for time in (1, 8, STEPS - 1, STEPS, 4096)] == ["recurrent"] * 3 + ["chunked"] * 2
+    assert gla(2, 4096, dtype=torch.float64) == "recurrent"
+
+
+def test_states_that_a_gpu_does_not_hold_at_once_are_walked_for_fewer_steps() -> None:
+    waves = 1024 * 4 / 132  # a multiprocessor holds one state of 128 keys and 128 values
+    assert gla(1024, int(STEPS / waves)) == "recurrent"
+    assert gla(1024, int(STEPS / waves) + 1) == "chunked"
+    assert gla(1024, STEPS - 1, width=16) == "recurrent"
+
+
+def test_explain_says_which_calls_are_short() -> None:
+    assert "(auto for less than 64 steps)" in GLA.explain()
+
+
 # --- under torch.compile and torch.export ---
 
 
@@ -161,3 +188,31 @@ def test_what_is_exported_for_any_size_takes_one_form(strict: bool, least: int, 
         Module(), given, strict=strict, dynamic_shapes={"given": tuple({1: time} for _ in given)}
     )
     assert forms_in(exported.graph) == [form]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_and_exported_calls_are_short_by_their_sizes(dynamic: bool) -> None:
+    def given(time: int) -> list[Tensor]:
+        return [torch.randn(2, time, 3, 5, device="meta") for _ in GLA.spec.inputs]
+
+    found: list[str] = []
+
+    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
+        found.extend(forms_in(module.graph))
+        return module.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *tensors: GLA(*tensors), fullgraph=True, backend=backend, dynamic=dynamic)
+    with torch.no_grad():
+        for time in (8, 100, 9):
+            compiled(*given(time))
+    assert found == ["recurrent", "chunked", *([] if dynamic else ["recurrent"])]
+
+    class Call(torch.nn.Module):
+        def forward(self, *tensors: Tensor) -> Any:
+            return GLA(*tensors)
+
+    time = torch.export.Dim("T", min=2, max=1 << 20)
+    shapes = {"tensors": tuple({1: time} if dynamic else {} for _ in GLA.spec.inputs)}
+    exported = torch.export.export(Call(), tuple(given(8)), dynamic_shapes=shapes)
+    assert forms_in(exported.graph) == ["chunked" if dynamic else "recurrent"]

@@ -10,8 +10,9 @@ import pytest
 from scanc.diagnostics.diagnostic import CompileError
 from scanc.semantics.lower import lower
 from scanc.syntax import ast, limits
+from scanc.syntax.files import read
 from scanc.syntax.greek import GREEK, spell
-from scanc.syntax.parser import parse, read
+from scanc.syntax.parser import parse
 
 
 def shown(expr: ast.Expr) -> str:

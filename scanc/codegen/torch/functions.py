@@ -47,6 +47,7 @@ class TorchFunctions:
     forms: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
     long: None = None
+    short: None = None
     narrow: tuple[str, ...] = ()
 
 

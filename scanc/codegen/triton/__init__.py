@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from scanc_runtime.tiling import SPREAD
 
@@ -28,10 +29,17 @@ from scanc.codegen.triton.host import (
     write_saved,
 )
 from scanc.codegen.triton.lookback import lookback
-from scanc.codegen.triton.recall_host import Memories, write_backward_memories, write_forward_memories
-from scanc.codegen.triton.recall_plan import NoRecall, plan
+from scanc.codegen.triton.recall_plan import NoRecall
+from scanc.codegen.triton.scenes import (
+    Scene,
+    backward_scenes,
+    forward_scenes,
+    write_backward_memories,
+    write_forward_memories,
+)
 from scanc.codegen.triton.summary import NoSummary, Summary, summary
 from scanc.codegen.triton.tilings import LOOKBACK_SEGMENTS, SEGMENTS, lookback_tiling, tiling
+from scanc.codegen.triton.walk import Walk
 from scanc.codegen.writer import Writer
 from scanc.ir.nodes import Program
 from scanc.passes.schedule import schedule
@@ -40,6 +48,15 @@ _LONG = SPREAD[0], 8.0
 """Programs per multiprocessor up to which one pass with the time shared out is taken: any, and where a step is light.
 
 A light step is worked through twice in the time that its rows take to come: it was no slower up to there.
+"""
+
+_SHORT = "recurrent", 64
+"""The steps of a memory from which products pay for their launches.
+
+With all gradients they take some ten launches more than the one that walks the steps each way.  A launch keeps the host
+for 15 to 50 µs and the GPU for 2 to 4; a step that is walked takes it .5 to 1 µs forward, and two to three times that
+backward.  So walking is done first up to a hundred steps and more where the host is waited for, and up to ten or twenty
+where it is not, as in a CUDA graph.
 """
 
 _IMPORTS = (
@@ -56,6 +73,11 @@ _LOOKBACK_IMPORTS = (
     "from scanc_runtime.lookback import LookbackTiling",
 )
 
+_WALK_IMPORTS = (
+    "from scanc_runtime import triton_walk as tlwalk",
+    "from scanc_runtime.walk import WalkTiling",
+)
+
 _MEMORY_IMPORTS = ("from scanc_runtime import recall", "from scanc_runtime.recall import RecallTiling")
 
 
@@ -69,6 +91,7 @@ class TritonFunctions:
     refused: tuple[tuple[str, str], ...]
     long: tuple[str, float] | None
     narrow: tuple[str, ...] = ()
+    short: tuple[str, int] | None = None
 
 
 def emit_functions(
@@ -91,8 +114,8 @@ def emit_functions(
     saved = again.states if again else ()
     names = {state.name for state in saved}
     kept = [s for s in discrete.states if names.intersection((s.name, f"{s.name}.re", f"{s.name}.im"))]
-    memories, no_products = _memories(remembered)
-    summaries, why = ({}, "") if memories else _summaries(forward, smooth(adjoint), classes or {})
+    recalls, no_products = _memories(remembered)
+    summaries, why = ({}, "") if recalls else _summaries(forward, smooth(adjoint), classes or {})
     chunked = bool(summaries)
     forward_text = forward_kernel(forward, schedule(forward), [state.name for state in saved], chunked)
     backward_text = backward_kernel(adjoint, forward, chunked)
@@ -115,10 +138,14 @@ def emit_functions(
         out.line(f"{PARALLEL.segment} = {lookback_segment}", "the same, of the form parallel")
         for way, kernel in (("forward", single.forward), ("backward", single.backward)):
             out.line(lookback_tiling(way, kernel, single, discrete))
-    for each in memories:
+    scenes = [scene.kernels for scene in chain(*recalls)]
+    for each in scenes:
         for line in each.tilings(discrete.name):
             out.line(line)
-    others = [*([single.forward, single.backward] if single else []), *(k for each in memories for k in each.all)]
+    others = [
+        *([single.forward, single.backward] if single else []),
+        *(k for each in scenes for k in each.all),
+    ]
     for kernel in (*kernels.values(), *others):
         out.blank(2)
         for line in kernel.source.splitlines():
@@ -136,38 +163,39 @@ def emit_functions(
     if chunked:
         out.blank(2)
         write_chunked(out)
-    if memories and remembered is not None:
+    if recalls and remembered is not None:
         out.blank(2)
-        write_forward_memories(out, memories[0], remembered[0])
+        write_forward_memories(out, recalls[0], remembered[0], discrete)
         out.blank(2)
-        write_backward_memories(out, memories[1], *remembered)
+        write_backward_memories(out, recalls[1], *remembered, discrete)
     out.blank(2)
     if single is not None:
         write_forward(out, single.forward, discrete, kept, PARALLEL)
         out.blank(2)
         write_backward(out, single.backward, discrete, kept, form=PARALLEL)
         out.blank(2)
-    write_saved(out, kept, parallel=single is not None, memories=bool(memories))
+    write_saved(out, kept, parallel=single is not None, memories=bool(recalls))
     out.blank(2)
-    forms = ("recurrent", *(["chunked"] if chunked or memories else []), *(["parallel"] if single else []))
+    forms = ("recurrent", *(["chunked"] if chunked or recalls else []), *(["parallel"] if single else []))
     for way in ("forward", "backward"):
         functions = ", ".join(f'"{form}": {way}_{form}' for form in forms)
         out.line(f"{way.upper()} = {{{functions}}}")
     refused = [*([] if single else [_NO_PARALLEL["chunked" in forms]])]
     refused += [] if "chunked" in forms else [("chunked", "; ".join(filter(None, (why, no_products))))]
-    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if memories else ()))
+    walks = _WALK_IMPORTS if any(isinstance(each, Walk) for each in scenes) else ()
+    own = (*(_LOOKBACK_IMPORTS if single else ()), *(_MEMORY_IMPORTS if recalls else ()), *walks)
     long = ("parallel", _LONG[single.light]) if single else None
-    narrow = ("chunked",) if memories else ()
+    narrow = ("chunked",) if recalls else ()
     imports = (*_IMPORTS, *own, *_step_imports(out.text()))
-    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow)
+    return TritonFunctions(out.text(), imports, forms, tuple(refused), long, narrow, _SHORT if recalls else None)
 
 
-def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[Memories], str]:
-    """The kernels of a program's memories, forward and backward; none, and the reason, where it has no such kernels."""
+def _memories(remembered: tuple[Program, Program] | None) -> tuple[list[list[Scene]], str]:
+    """The acts of a program's memories, forward and backward; none, and the reason, where they have no kernels."""
     if remembered is None:
         return [], ""
     try:
-        return [Memories(plan(remembered[0]), "forward"), Memories(plan(remembered[1]), "backward")], ""
+        return [forward_scenes(remembered[0]), backward_scenes(*remembered)], ""
     except NoRecall as error:
         return [], f"nor a memory in products: {error}"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import reduce
 
 from scanc.ir.build import Builder
-from scanc.ir.nodes import Contract, Instr, Map, Meet, Memory, Program, Recall, Reduce, Side
+from scanc.ir.nodes import Contract, Instr, Kind, Map, Meet, Memory, Program, Recall, Reduce, Side
 from scanc.ir.rewrite import live, one_region, ordered, roots
 
 
@@ -26,7 +26,7 @@ def fluxes(program: Program) -> Program:
             memory = made[instr.args[0]].op
             assert isinstance(memory, Memory)
             pairs = list(zip(instr.args[2::2], instr.args[3::2], strict=True))
-            wholes = [sum_with_own(program, made[g], made, {instr.name}) for _, g in pairs]
+            wholes = [sum_with_own(program, made.get(g), made, {instr.name}) for _, g in pairs]
             if all(wholes):
                 pairs = [(value, whole) for (value, _), whole in zip(pairs, wholes, strict=True) if whole]
             side = memory.side(instr.op.side) if instr.op.over == "both" else ()
@@ -52,6 +52,21 @@ def _dot(builder: Builder, value: str, gradient: str, side: tuple[str, ...], giv
         return builder.map("mul", value, gradient, hint="flux")
     rounded = value if value in given else builder.map("stop", value, hint="rounded")
     return builder.contract(rounded, gradient, side, hint="flux")
+
+
+def divided_last(program: Program) -> Program:
+    """The program with what is divided by fewer numbers multiplied by their reciprocals: factors of each step."""
+    builder = Builder.extending(program)
+    instrs: list[Instr] = []
+    for instr in program.instrs:
+        if instr.op == Map("div") and instr.type.kind is Kind.REAL:
+            above, below = instr.args
+            if len(builder.types[below].axes) < len(builder.types[above].axes):
+                one = builder.const(1.0)
+                instr = replace(instr, op=Map("mul"), args=(above, builder.map("div", one, below, hint="reciprocal")))
+                instrs += builder.take()
+        instrs.append(instr)
+    return one_region(program, instrs)
 
 
 def summed_last(program: Program) -> Program:
@@ -84,7 +99,7 @@ def written(memory: Instr, over: Side) -> tuple[str, str]:
 
 def sum_with_own(
     program: Program,
-    recall: Instr,
+    recall: Instr | None,
     made: Mapping[str, Instr],
     apart: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> str | None:
@@ -92,7 +107,7 @@ def sum_with_own(
 
     Readers `apart` do not count.
     """
-    if not isinstance(recall.op, Recall):
+    if recall is None or not isinstance(recall.op, Recall):
         return None
     memory = made[recall.args[0]]
     op, of = recall.op, memory.op

@@ -79,6 +79,10 @@ class Host:
             self._variables[key] = self._names.fresh(name + self._suffixes.get(role, ""))
         return self._variables[key]
 
+    def reads(self, key: str) -> bool:
+        """Whether a kernel has an argument of a key."""
+        return key in self._buffers
+
     def unpack(self, source: str, keys: Sequence[tuple[str, Kind]]) -> None:
         """Names the tensors of a tuple; a complex one that the kernel reads is taken apart."""
         used = [any(part in self._buffers for part in parts_of(key, kind)) for key, kind in keys]
@@ -227,11 +231,6 @@ def write_forward(out: Writer, kernel: Kernel, program: Program, kept: Sequence[
         for state in kept:
             dims, kind = [f"call.segments({form.segment})", *dims_in_call(state.type.axes)], state.type.kind
             host.new(f"saved:{state.name}", kind, ["call.batch", *dims], computed(kind), "save")
-        with out.block("if save:"):
-            backward = f"{form.tiling('backward')}, {form.kernel('backward')}, backward_{form.name}"
-            given = [backward, "saved, (inputs, params, states), reverse, final"]
-            given += [] if form is RECURRENT else [f'form="{form.name}"']
-            out.line(f"call.ahead({', '.join(given)})")
         host.launch("forward")
         results = [host.result(key, type_.kind) for key, type_ in outputs]
         ends = [host.result(f"end:{state.name}", state.type.kind) for state in program.states]

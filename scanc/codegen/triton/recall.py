@@ -67,8 +67,9 @@ class RecallWriter:
         return self.part.keys if where == "keys" else self.part.values
 
     def _needs(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Query, key and value, and all that must be known of a chunk."""
-        return self.part.operands, self.part.needed
+        """Query, key and value, and all that must be known of a chunk; sums of logarithms come from memory."""
+        factors = (name for names in self.part.factors for name in names)
+        return self.part.operands, [*self.part.operands, *factors]
 
     def _own(self) -> Program:
         """The part's own instructions; what is recalled, and what others hand on, are inputs."""
@@ -96,9 +97,7 @@ class RecallWriter:
         self.step.write_params([read for read in reads if self.clock not in read.axes], kernel.buffers)
         self._write_begin(start)
         self._write_guard([each.pointer for each in ranges])
-        factors = [name for names in part.factors for name in names]
-        scaling = {arg for instr in live(self.program.instrs, factors) for arg in instr.args} | {*factors}
-        numbers = [read for read in reads if read.value in scaling and self.frame.tile(read.axes) == (self.clock,)]
+        numbers = [read for read in reads if self.frame.tile(read.axes) == (self.clock,)]
         ahead = self._write_ahead_first(numbers)
         first, past = self._range()
         with out.block(f"for n in tl.range({first}, {past}, num_stages=stages):"):
@@ -168,7 +167,7 @@ class RecallWriter:
         """The first of the chunks that a program walks, and the one behind them."""
         return ("begun", "until") if self.splits else ("0", "chunks")
 
-    # --- what scales the products of a chunk, one number of each step, loaded a chunk ahead ---
+    # --- numbers of each step, loaded a chunk ahead ---
 
     def _write_ahead_first(self, numbers: Sequence[Read]) -> list[str]:
         """Loads for the first chunk; returns the names of what is loaded."""

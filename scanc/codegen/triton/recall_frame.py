@@ -18,6 +18,7 @@ at_mark mark marks row cells product numbers there first sums blocks logs ends h
 half after range worst tame flux cell stretches stretch span fade_keys fade_values state_at so_far goes_on
 segments begun until total total_keys total_values
 weak_all_ahead strong_all_ahead coming at_coming in_coming weight
+place product ending carry
 last rows whole weak_sum strong_sum since scale apart sum_rows
 """
 

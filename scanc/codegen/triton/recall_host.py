@@ -1,25 +1,24 @@
-"""The Python functions of a module that launch the kernels of memories."""
+"""The kernels of an act of memories, and the statements that launch them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scanc.codegen.triton.host import Host, computed, dims_in_call, only_if, quoted, tensor_keys, there, tuple_of
+from scanc.codegen.triton.host import Host, computed, dims_in_call, tuple_of
 from scanc.codegen.triton.kernel import Kernel
+from scanc.codegen.triton.launches import Launches
 from scanc.codegen.triton.recall import recall_kernel
 from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
 from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
 from scanc.codegen.triton.recall_span import span_kernel
 from scanc.codegen.triton.recall_steps import steps_kernel
-from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Kind, Output, Program
-from scanc.passes.differentiate import DIFFERENTIABLE
+from scanc.ir.nodes import Kind
 
 
 @dataclass
 class Memories:
-    """The kernels of a plan, forward or backward, and the constants that they are laid out by."""
+    """The kernels of an act, forward or backward, and the constants that they are laid out by."""
 
     plan: Plan
     way: str
@@ -78,59 +77,16 @@ class Memories:
         return found
 
 
-def write_forward_memories(out: Writer, found: Memories, program: Program) -> None:
-    """`forward_chunked` of a program whose states are memories; it saves nothing."""
-    with out.block("def forward_chunked(inputs, params, states, reverse, save, final=True):"):
-        out.docstring("The same, chunks as products of queries, keys and values; not in fp64.")
-        host = Host(out, found.all[-1], {"end": "_end", "out": ""}, beside=found.all[:-1])
-        host.unpack("inputs", tensor_keys("in", program.inputs))
-        host.unpack("params", tensor_keys("in", program.params))
-        host.unpack("states", tensor_keys("start", program.states))
-        dtypes = {f"out:{o.name}": f"call.output({i})" for i, o in enumerate(program.outputs)}
-        _Launches(host, found, dtypes, {s.name: "final" for s in program.states}).write()
-        outputs = [host.result(f"out:{output.name}", Kind.REAL) for output in program.outputs]
-        ends = [host.variable(f"end:{state.name}") for state in program.states]
-        out.line(f"return {tuple_of(outputs)}, {only_if('final', ends)}, ()")
+class RecallLaunches(Launches):
+    """The launches of one act of memories.  `prepared`: sums of logarithms, and memories whose time is shared out."""
 
-
-def write_backward_memories(out: Writer, found: Memories, program: Program, adjoint: Program) -> None:
-    """`backward_chunked`: `adjoint` is that of `program`, whose states are memories."""
-    header = "def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):"
-    with out.block(header):
-        out.docstring("Gradients of inputs, params and initial states.")
-        host = Host(out, found.all[-1], {"end": "_start", "start": "_end", "out": ""}, beside=found.all[:-1])
-        host.unpack("inputs", tensor_keys("in", program.inputs))
-        host.unpack("params", tensor_keys("in", program.params))
-        host.unpack("states", tensor_keys("start", program.states))
-        cotangents = [(f"in:dy.{o.name}", program.types[o.value].kind) for o in program.outputs]
-        host.unpack("grad_outputs", [(key, kind) for key, kind in cotangents if kind in DIFFERENTIABLE])
-        host.unpack("grad_final", [(f"start:d.{s.name}", s.type.kind) for s in program.states])
-        smooth = [t for t in program.inputs if t.type.kind in DIFFERENTIABLE]
-        positions = {tensor.name: i for i, tensor in enumerate(program.inputs)}
-        dtypes = {f"out:d.{t.name}": f"inputs[{positions[t.name]}].dtype" for t in smooth}
-        given = there(program)
-        _Launches(host, found, dtypes, {f"d.{name}": when for name, when in given.items()}).write()
-        params = [tensor for tensor in program.params if tensor.type.kind in DIFFERENTIABLE]
-        groups = [
-            [host.result(f"out:d.{tensor.name}", Kind.REAL) for tensor in smooth],
-            [host.result(f"out:total.d.{tensor.name}", Kind.REAL, 2) for tensor in params],
-            [host.variable(f"end:d.{state.name}") for state in program.states],
-        ]
-        out.line(f"return {', '.join(tuple_of(group) for group in groups)}")
-
-
-class _Launches:
-    """The launches of one function, in order."""
-
-    def __init__(self, host: Host, found: Memories, dtypes: dict[str, str], ends: dict[str, str]) -> None:
-        self.host, self.found, self.out = host, found, host.out
-        self.dtypes, self.ends = dtypes, ends
-        self.types = found.plan.program.types
-        self.summed: set[str] = set()
-        self.shared_out: set[str] = set()
+    def __init__(
+        self, host: Host, found: Memories, dtypes: dict[str, str], ends: dict[str, str], prepared: set[str]
+    ) -> None:
+        super().__init__(host, found.plan.program, found.plan.clock, dtypes)
+        self.found, self.ends, self.prepared = found, ends, prepared
 
     def write(self) -> None:
-        self.out.line("call = launch.Call(SPEC, (*inputs, *params, *states))")
         for first, kernel in zip(self.found.plan.first, self.found.first, strict=True):
             self._write_first(first, kernel)
         for i, part in enumerate(self.found.plan.parts):
@@ -156,11 +112,11 @@ class _Launches:
         if part.log("all") is not None:
             name = f"{part.made.state}.sums"
             sums = host.variable(f"scratch:{name}")
-            if name not in self.summed:
-                self.summed.add(name)
+            if name not in self.prepared:
+                self.prepared.add(name)
                 own = self.found.sums[part.memory.name]
                 out.line(f"{sums} = {tiling}.room(call, blocks)")
-                given = f"{own.name}, {tiling}.of_steps(call, blocks.unroll), {self._tensors(own)}, [{sums}]"
+                given = f"{own.name}, {tiling}.of_steps(call, blocks.unroll), {self.tensors(own)}, [{sums}]"
                 given += ", tiles=recall.chunks(call, blocks.unroll), apart=recall.apart(call)"
                 out.line(f"call.run({given}, reverse={self._reverse(part)})")
             scratch += self._sums(part)
@@ -170,19 +126,19 @@ class _Launches:
         flags.append(f"split={self._segments(part)}")
         walked = [*scratch, *ranges]
         scratch += [*halves, *ranges]
-        self._allocate(part.leaves, kernel)
+        self.allocate(part.leaves, kernel)
         if part.ends:
             state = part.made.state
             dims = ["call.batch", *dims_in_call(part.made.axes)]
             host.new(f"end:{state}", Kind.REAL, dims, computed(Kind.REAL), self.ends[state])
-        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
+        given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         out.line(f"call.run({given}, {', '.join(flags)})")
         if part.sides:
             own = self.found.steps[i]
-            given = f"{own.name}, {tiling}.stepwise(call), {self._tensors(own)}, [{', '.join(walked)}]"
+            given = f"{own.name}, {tiling}.stepwise(call), {self.tensors(own)}, [{', '.join(walked)}]"
             flags = [f"reverse={self._reverse(part)}", *(["marks=recall.STRETCH"] if part.marks else [])]
             out.line(f"call.run({given}, span=blocks.unroll, {', '.join(flags)})")
-        self._hand_on(part.leaves)
+        self.hand_on(part.leaves)
 
     def _write_first(self, first: First, kernel: Kernel) -> None:
         out, host = self.out, self.host
@@ -191,11 +147,11 @@ class _Launches:
         halves, ranges = (host.variable(f"scratch:{what}.{first.log}") for what in ("halves", "ranges"))
         out.line(f"blocks = {tiling}.blocks(call)")
         out.line(f'{halves}, {ranges} = {tiling}.tilts(call, blocks, "{first.axis}")')
-        out.line(f'blocks = {tiling}.of_steps(call, blocks.unroll, "{first.axis}")')
-        self._allocate(first.leaves, kernel, f"{tiling}.tilted_dtype(call)")
-        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{halves}, {ranges}]"
+        out.line(f"blocks = {tiling}.of_steps(call, blocks.unroll{_along(first.axis, kernel)})")
+        self.allocate(first.leaves, kernel, f"{tiling}.tilted_dtype(call)")
+        given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{halves}, {ranges}]"
         out.line(f"call.run({given}, tiles=recall.chunks(call, blocks.unroll), reverse=reverse)")
-        self._hand_on(first.leaves)
+        self.hand_on(first.leaves)
 
     def _sums(self, part: Part) -> list[str]:
         """The sums of logarithms of what decays all, and the same as rows for a descriptor."""
@@ -210,9 +166,9 @@ class _Launches:
     def _share_out(self, part: Part, tiling: str, halves: Sequence[str], ranges: Sequence[str]) -> None:
         """How the time of a memory is shared out, and the states that segments begin with where there are several."""
         out, host, made = self.out, self.host, part.made
-        if made.state in self.shared_out:
+        if made.state in self.prepared:
             return
-        self.shared_out.add(made.state)
+        self.prepared.add(made.state)
         kernel = self.found.spans[part.memory.name]
         own = self.found.tiling(kernel)
         segments, start = self._segments(part), host.variable(f"start:{made.state}")
@@ -231,7 +187,7 @@ class _Launches:
             scratch = ", ".join([*sums, *halves, *kept.values(), *ranges])
             flags = f"**{own}.flags(call), reverse={self._reverse(part)}, split={segments}"
             flags += ", apart=recall.apart(call)" if sums else ""
-            given = f"{own}.blocks(call), {self._tensors(kernel)}, [{scratch}]"
+            given = f"{own}.blocks(call), {self.tensors(kernel)}, [{scratch}]"
             out.line(f"call.run({kernel.name}, {given}, {flags})")
             out.line(f"{segments}.carry(call, {start}, {starts}, {', '.join(sides)}, reverse={self._reverse(part)})")
         host.alias(f"given:{made.state}", start)
@@ -240,46 +196,21 @@ class _Launches:
     def _write_last(self, last: Last, kernel: Kernel) -> None:
         out, host, plan = self.out, self.host, self.found.plan
         tiling = self.found.tiling(self.found.kernels[0])
-        along = f', "{last.axis}"' if last.axis else ""
         steps = "blocks.unroll" if last.axis else "recall.STRETCH"
-        out.line(f"blocks = {tiling}.of_steps(call, {steps}{along})")
-        self._allocate(last.leaves, kernel)
+        out.line(f"blocks = {tiling}.of_steps(call, {steps}{_along(last.axis, kernel)})")
+        self.allocate(last.leaves, kernel)
         tilted = any(first.axis == last.axis for first in plan.first)
         scratch = [host.variable(f"scratch:ranges.{first.log}") for first in plan.first if tilted]
         if last.meet is not None:
-            scratch += [host.variable(f"scratch:marks.{made.state}") for made in plan.marked(last)]
-        given = f"{kernel.name}, blocks, {self._tensors(kernel)}, [{', '.join(scratch)}]"
+            scratch += [host.variable(f"scratch:marks.{plan.memory(name).state}") for name in last.memories]
+        given = f"{kernel.name}, blocks, {self.tensors(kernel)}, [{', '.join(scratch)}]"
         tiles = "tiles=recall.chunks(call, recall.STRETCH), stretch=recall.STRETCH"
         out.line(f"call.run({given}, {tiles}, reverse=reverse)")
-        self._hand_on(last.leaves)
+        self.hand_on(last.leaves)
 
-    def _tensors(self, kernel: Kernel) -> str:
-        ranks = tuple_of([str(len(argument.buffer.dims)) for argument in kernel.arguments])
-        return f"[{', '.join(self.host.variable(argument.host) for argument in kernel.arguments)}], {ranks}"
 
-    def _allocate(self, leaves: Sequence[Output], kernel: Kernel, dtype: str = computed(Kind.REAL)) -> None:
-        clock = self.found.plan.clock
-        for output in leaves:
-            key = f"out:{output.name}"
-            axes = self.types[output.value].axes
-            dims = ["call.time" if axis == clock else dim for axis, dim in zip(axes, dims_in_call(axes), strict=True)]
-            lead = ["call.batch", *(["recall.chunks(call, blocks.unroll)"] if output.name.startswith("total.") else [])]
-            given = self.dtypes.get(key, dtype)
-            over = kernel.schedule.partial_over(output.value)
-            if over:
-                programs = f"blocks.along({', '.join(map(quoted, over))})"
-                made = f"call.shares({programs}, {tuple_of([*lead, *dims])}, {given}, narrow=True)"
-                self.out.line(f"{self.host.variable(key)} = {made}")
-            else:
-                self.host.new(key, Kind.REAL, [*lead, *dims], given)
-
-    def _hand_on(self, leaves: Sequence[Output]) -> None:
-        """What later kernels read, its partial sums added."""
-        for output in leaves:
-            if output.name.startswith("handed."):
-                key = f"out:{output.name}"
-                whole = self.host.result(key, Kind.REAL)
-                name = self.host.variable(key)
-                if whole != name:
-                    self.out.line(f"{name} = {whole}")
-                self.host.alias(f"in:{output.value}", name)
+def _along(axis: str | None, kernel: Kernel) -> str:
+    """The axis of which a kernel of rows has a block a program, or all, as further arguments of its layout."""
+    if axis is None:
+        return ""
+    return f', "{axis}"' if axis in kernel.schedule.split else f', "{axis}", whole=True'

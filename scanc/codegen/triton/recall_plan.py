@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scanc.codegen.triton.flux import fluxes, sum_with_own, summed_last, written
+from scanc.codegen.triton.flux import divided_last, fluxes, sum_with_own, summed_last, written
 from scanc.codegen.triton.tilts import Tilt, tilt
 from scanc.codegen.triton.timed import timed
 from scanc.ir.nodes import (
@@ -44,8 +44,9 @@ class Part:
     """One kernel: what is recalled in it, and what leaves it.
 
     `whole`: the sum of what is recalled and of what its step writes, if that is all that is wanted.  `peeled`: query,
-    key and value, of which query and key are without their `factors` of each step alone.  `marks`: the state is written
-    down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key and value (0, 1, 2).
+    key and value without their `factors` of each step alone, those of queries and those of what is written.
+    `marks`: the state is written down now and then; `ends`: it is at the end.  `tilted`: what stands for query, key
+    and value (0, 1, 2).
     """
 
     recall: Instr
@@ -164,15 +165,20 @@ class Plan:
     tilts: dict[str, Tilt]
     rounded: set[str]
 
-    def marked(self, last: Last) -> list[Memory]:
-        """The memories that are written down now and then for a last kernel."""
-        return [part.made for part in self.parts if part.marks and part.memory.name in last.memories]
+    def memory(self, name: str) -> Memory:
+        """A memory of the program."""
+        op = next(instr.op for instr in self.program.instrs if instr.name == name)
+        assert isinstance(op, Memory)
+        return op
 
 
-def plan(program: Program) -> Plan:
-    """The kernels of a program whose states are memories. Raises NoRecall."""
+def plan(program: Program, marked: Collection[str] = ()) -> Plan:
+    """The kernels of a program whose states are memories; `marked`: those that are written down for others.
+
+    Raises NoRecall.
+    """
     _check(program)
-    before = summed_last(program)
+    before = summed_last(divided_last(program))
     program, clock = timed(fluxes(before))
     made = {instr.name: instr for instr in program.instrs}
     parts = [_part(program, instr, made, clock) for instr in made.values() if isinstance(instr.op, Recall)]
@@ -186,7 +192,7 @@ def plan(program: Program) -> Plan:
             last.append(Last(None, axis))
     stops = {i.name for i in program.instrs if i.op == Map("stop")} - {i.name for i in before.instrs}
     found = Plan(program, clock, first, parts, last, [], tilts, stops)
-    _Assignment(found, backs).run()
+    _Assignment(found, backs, marked).run()
     return found
 
 
@@ -202,8 +208,10 @@ def _part(program: Program, recall: Instr, made: Mapping[str, Instr], clock: str
     (axis,) = op.axes
     query, of_query = peeled(program.types, made, recall.args[1], axis, {clock, axis})
     key, of_key = peeled(program.types, made, key, axis, {clock, axis})
+    (other,) = memory.op.side("columns" if op.over == "rows" else "rows")
+    value, of_value = peeled(program.types, made, value, other, {clock, other})
     whole = sum_with_own(program, recall, made)
-    return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key))
+    return Part(recall, memory, whole, clock, (query, key, value), (of_query, of_key + of_value))
 
 
 def peeled(
@@ -237,8 +245,6 @@ def _check(program: Program) -> None:
         raise NoRecall("it has other states than memories")
     if any(instr.type.kind not in (Kind.REAL, Kind.BOOL, Kind.INT) for instr in program.instrs):
         raise NoRecall("it has complex values")
-    if len({(op.axes, op.rows, op.columns) for op in memories}) > 1:
-        raise NoRecall("memories have different axes")
     for op in memories:
         if len(op.rows) != 1 or len(op.columns) != 1:
             raise NoRecall(f"{op.state} has several axes on one side")
@@ -257,8 +263,8 @@ class _Assignment:
     `backs`: what was recalled of a tilted side → the same brought back.
     """
 
-    def __init__(self, found: Plan, backs: Mapping[str, str]) -> None:
-        self.found = found
+    def __init__(self, found: Plan, backs: Mapping[str, str], marked: Collection[str]) -> None:
+        self.found, self.marked = found, marked
         self.made = {instr.name: instr for instr in found.program.instrs}
         self.types = found.program.types
         self.stages: list[First | Part | Last] = [*found.first, *found.parts, *found.last]
@@ -300,10 +306,11 @@ class _Assignment:
                 own = stage.meet.args[2:]
             self._hand(i, [*own, *(output.value for output in stage.leaves)])
         seen: set[str] = set()
-        met = {name for last in found.last for name in last.memories}
+        states = {state.name for state in found.program.states}
+        met = {*self.marked, *(name for last in found.last for name in last.memories)}
         for part in found.parts:
             name = part.memory.name
-            part.ends = name not in seen and not part.made.against
+            part.ends = name not in seen and part.made.state in states
             part.marks = name not in seen and name in met
             seen.add(name)
 

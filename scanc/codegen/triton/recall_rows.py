@@ -44,14 +44,19 @@ class _RowsWriter:
         self.wanted = [*wanted, *(output.value for output in leaves)]
         self.program = own_program(found, self.wanted, given, leaves)
         split = () if axis is None else (axis,)
-        if any({*i.type.axes} - {self.clock, *batch, *split} for i in self.program.instrs):
+        types = self.program.types
+        read = {axis for instr in self.program.instrs for arg in instr.args for axis in types[arg].axes}
+        if any({*i.type.axes, *read} - {self.clock, *batch, *split} for i in self.program.instrs):
             raise NoRecall("a decay is computed from values with other axes")
-        spreads = [spread(self.program, each) for each in (*batch, *split)]
+        spreads = [spread(self.program, each) for each in batch]
         if None in spreads:
-            raise NoRecall("an axis is not carried along")
+            raise NoRecall("a batch axis is not carried along")
+        block = None if axis is None else spread(self.program, axis)  # else all of it in a program
+        full = (self.clock, *(split if block is None else ()))
+        split = () if block is None else split
         leaving = frozenset(output.value for output in leaves)
-        kept = tuple(each for each in spreads if each is not None)
-        self.frame = RowsFrame(self.program, Schedule(leaving, batch, split, (self.clock,), kept), self.clock)
+        kept = tuple(each for each in (*spreads, block) if each is not None)
+        self.frame = RowsFrame(self.program, Schedule(leaving, batch, split, full, kept), self.clock)
         self.kernel = KernelWriter([self.program], self.frame.schedule, False, self.frame)
         self.out = self.kernel.body
         self.step = Step(self.out, self.frame, self.program, self.frame.schedule)
@@ -162,12 +167,12 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
     ranges = [kernel.scratch(f"{log}_ranges", f"scratch:ranges.{log}", "[rows, chunks]").pointer for log in told]
     marks, sizes = [], list[str]()
     if meet is not None:
-        states = [each.state for each in found.marked(last)]
+        states = [found.memory(name).state for name in last.memories]
         marks = [kernel.scratch(f"{n}_marks", f"scratch:marks.{n}", "[rows, marks, *sides]").pointer for n in states]
     if ranges:
         write_tame(out, ranges)
     if meet is not None:
-        made = found.marked(last)[0]
+        made = found.memory(last.memories[0])
         (rows,), (columns,) = made.rows, made.columns
         _write_ends(out, axis, rows, columns, marks)
         sizes = [f"size_{each}" for each in (rows, columns) if each != axis]
@@ -199,7 +204,7 @@ def meet_kernel(found: Plan, last: Last, name: str) -> Kernel:
 
 def _log(found: Plan, meet: Instr) -> str:
     """The logarithm whose gradient a meet is."""
-    op, memory = meet.op, next(each.memory for each in found.parts if each.memory.name == meet.args[0])
+    op, memory = meet.op, next(instr for instr in found.program.instrs if instr.name == meet.args[0])
     assert isinstance(op, Meet)
     assert isinstance(memory.op, Memory)
     return next(log for (over, _), log in zip(memory.op.decays, memory.args, strict=False) if over == op.over)

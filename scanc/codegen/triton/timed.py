@@ -22,10 +22,15 @@ def timed(program: Program) -> tuple[Program, str]:
     axes = (Axis(clock), *program.axes)
     inputs = tuple(_timed(tensor, clock) for tensor in program.inputs)
     declared: tuple[Tensor | State, ...] = (*inputs, *program.params, *program.states)
-    builder = Builder(axes, {decl.name: decl.type for decl in declared})
+    builder = Builder(axes, {decl.name: decl.type for decl in declared}, reserved=[i.name for i in program.instrs])
+    operands = {arg for instr in program.instrs for arg in _operands(instr)}
+    spread: dict[str, str] = {}
+    for tensor in program.params:
+        _spread(tensor.name, operands, builder, clock, spread)
     for instr in program.instrs:
-        type_ = _type(instr, builder, clock)
-        builder.append(replace(instr, type=type_))
+        instr = replace(instr, args=tuple(spread.get(arg, arg) for arg in instr.args))
+        builder.append(replace(instr, type=_type(instr, builder, clock)))
+        _spread(instr.name, operands, builder, clock, spread)
     # What leaves is of each step, though it be the same at all; of what is added up, the sum over a chunk.
     outputs = tuple(
         replace(output, value=builder.broadcast(output.value, (clock,)), dims=((clock,), *output.dims))
@@ -37,6 +42,19 @@ def timed(program: Program) -> tuple[Program, str]:
     )
     result = replace(program, axes=axes, inputs=inputs, outputs=outputs, totals=totals)
     return one_region(result, builder.take()), clock
+
+
+def _operands(instr: Instr) -> tuple[str, ...]:
+    """The queries, keys and values among what an instruction reads."""
+    if isinstance(instr.op, Memory):
+        return instr.args[len(instr.op.decays) :]
+    return instr.args[1:] if isinstance(instr.op, Recall) else ()
+
+
+def _spread(value: str, operands: set[str], builder: Builder, clock: str, spread: dict[str, str]) -> None:
+    """An operand that is the same at all steps is one of each step for all that reads it."""
+    if value in operands and clock not in builder.types[value].axes:
+        spread[value] = builder.broadcast(value, (clock,), hint=f"{value}_each")
 
 
 def _timed(tensor: Tensor, clock: str) -> Tensor:

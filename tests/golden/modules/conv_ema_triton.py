@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="conv_ema",
-    digest="3d126ee2f0c2",
+    digest="b00b4452af0d",
     axes=(
         AxisSpec("d"),
         AxisSpec("w", size=4),
@@ -772,16 +772,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     prev_x_2_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
     )
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,

@@ -258,5 +258,7 @@ INTERFACE = Spec(
 )
 
 PREPARED = Prepared(INTERFACE, SPEC, prepare, pull_back)
-operator = Operator(INTERFACE, step=step, forward=PREPARED.forward(FORWARD), backward=PREPARED.backward(BACKWARD), saved=saved)
+operator = Operator(
+    INTERFACE, step=step, forward=PREPARED.forward(FORWARD), backward=PREPARED.backward(BACKWARD), saved=saved
+)
 dense_lti = operator

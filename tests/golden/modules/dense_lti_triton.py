@@ -44,7 +44,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="dense_lti",
-    digest="1296328335bc",
+    digest="6b559468cf90",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -611,16 +611,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     h_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["d"], call.sizes["n"]), call.dtype("real"), when=save
     )
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,
@@ -727,7 +717,7 @@ def pull_back(K, rate, B, C, D, log_step, dy_C, dy_D, dy_h_decay, dy_h_gain):
 
 INTERFACE = Spec(
     name="dense_lti",
-    digest="1296328335bc",
+    digest="6b559468cf90",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -760,5 +750,12 @@ INTERFACE = Spec(
 )
 
 PREPARED = Prepared(INTERFACE, SPEC, prepare, pull_back)
-operator = Operator(INTERFACE, step=step, forward=PREPARED.forward(FORWARD), backward=PREPARED.backward(BACKWARD), saved=saved, absent=True)
+operator = Operator(
+    INTERFACE,
+    step=step,
+    forward=PREPARED.forward(FORWARD),
+    backward=PREPARED.backward(BACKWARD),
+    saved=saved,
+    absent=True,
+)
 dense_lti = operator

@@ -37,7 +37,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="ema",
-    digest="e037f2573d91",
+    digest="2671947d80c2",
     axes=(
         AxisSpec("d"),
     ),
@@ -912,16 +912,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
     h_end = call.new((split.rows, call.sizes["d"]), call.dtype("real"), when=final)
     h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,
@@ -990,17 +980,6 @@ def forward_parallel(inputs, params, states, reverse, save, final=True):
     h_saved = call.new(
         (call.batch, call.segments(LOOKBACK_SEGMENT), call.sizes["d"]), call.dtype("real"), when=save
     )
-    if save:
-        call.ahead(
-            BACKWARD_LOOKBACK_TILING,
-            backward_lookback_kernel,
-            backward_parallel,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-            form="parallel",
-        )
     FORWARD_LOOKBACK_TILING.run(
         call,
         blocks,
@@ -1048,5 +1027,7 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked, "parallel": forward_parallel}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked, "parallel": backward_parallel}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, long=("parallel", 8.0))
+operator = Operator(
+    SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, long=("parallel", 8.0)
+)
 ema = operator

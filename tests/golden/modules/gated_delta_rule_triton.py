@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gated_delta_rule",
-    digest="a606b7e6d27d",
+    digest="ef01d71e2821",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -855,16 +855,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         call.dtype("real"),
         when=save,
     )
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,

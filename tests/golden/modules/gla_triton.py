@@ -41,7 +41,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="d28f9f3c19e4",
+    digest="a4e6c02e5757",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -2678,16 +2678,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         call.dtype("real"),
         when=save,
     )
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,
@@ -2971,5 +2961,14 @@ def saved(form, batch, time, sizes):
 FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
 BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True, narrow=("chunked",))
+operator = Operator(
+    SPEC,
+    step=step,
+    forward=FORWARD,
+    backward=BACKWARD,
+    saved=saved,
+    absent=True,
+    short=("recurrent", 64),
+    narrow=("chunked",),
+)
 gla = operator

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gru",
-    digest="fbee2f941d67",
+    digest="cc147cac67b5",
     axes=(
         AxisSpec("d"),
         AxisSpec("d_col", like="d"),
@@ -626,16 +626,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     h_2 = call.new((call.batch, call.time, call.sizes["d"]), call.output(0))
     h_end = call.new((call.batch, call.sizes["d"]), call.dtype("real"), when=final)
     h_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["d"]), call.dtype("real"), when=save)
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,

@@ -40,7 +40,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="hmm_forward",
-    digest="1e04cd01e0ef",
+    digest="7cb71cdcf88c",
     axes=(
         AxisSpec("s"),
         AxisSpec("s_col", like="s"),
@@ -470,16 +470,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
     likelihood = call.new((call.batch, call.time), call.output(1))
     p_end = call.new((call.batch, call.sizes["s"]), call.dtype("real"), when=final)
     p_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["s"]), call.dtype("real"), when=save)
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,

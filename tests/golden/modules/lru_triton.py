@@ -47,7 +47,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="lru",
-    digest="534403ce387a",
+    digest="35333b8d0ad9",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -772,16 +772,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         (call.batch, call.segments(SEGMENT), call.sizes["n"]), call.dtype("complex"), when=save
     )
     x_re_saved, x_im_saved = launch.halves(x_saved)
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,

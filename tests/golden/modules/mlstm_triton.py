@@ -6,10 +6,8 @@ Stages:
         contracts i
     n: scalar, input-dependent, growth possible; writes elementwise; read-out contracts i
 
-Forms: recurrent.
-    not parallel: the triton target walks the steps in order instead: form recurrent
-    not chunked: C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the
-        next value of C reads m; nor a memory in products: it has other states than memories
+Forms: recurrent, chunked.
+    not parallel: the triton target splits the time instead: form chunked
 
 mlstm(q, k, v, ig, fg):
     input   q   [B, T, h, i]
@@ -47,13 +45,16 @@ mlstm(q, k, v, ig, fg):
 import torch
 import triton
 import triton.language as tl
-from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch
+from scanc_runtime import AxisSpec, Operator, Spec, StateSpec, TensorSpec, launch, recall
 from scanc_runtime import triton_math as tlmath
+from scanc_runtime import triton_walk as tlwalk
+from scanc_runtime.recall import RecallTiling
 from scanc_runtime.tiling import Tiling
+from scanc_runtime.walk import WalkTiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="614fd688e227",
+    digest="49271307d04d",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -75,10 +76,9 @@ SPEC = Spec(
     outputs=(
         TensorSpec("y", (("h",), ("j",)), ("h", "j"), declared="output y[h, j]", line=20),
     ),
-    forms=("recurrent",),
+    forms=("recurrent", "chunked"),
     refused=(
-        ("parallel", "the triton target walks the steps in order instead: form recurrent"),
-        ("chunked", "C: outer product: scalar, input-dependent, growth possible; not a real scan of its own: the next value of C reads m; nor a memory in products: it has other states than memories"),
+        ("parallel", "the triton target splits the time instead: form chunked"),
     ),
     order=("q", "k", "v", "ig", "fg"),
 )
@@ -134,6 +134,185 @@ BACKWARD_TILING = Tiling(
     work=151,
     segment=SEGMENT,
 )
+FORWARD_WALK_TILING = WalkTiling(("h",), (), ((),))
+FORWARD_2_RECALL_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="one",
+    rows="i",
+    columns="one",
+    whole=True,
+    reads=(("i",), ("i",), (), ()),
+    tilted=False,
+)
+FORWARD_2_SPAN_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="one",
+    rows="i",
+    columns="one",
+    whole=False,
+    reads=(("i",), ()),
+    tilted=False,
+)
+FORWARD_3_RECALL_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("i",), ("j",), (), ()),
+    tilted=False,
+)
+FORWARD_3_SPAN_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("j",), ()),
+    tilted=False,
+)
+BACKWARD_WALK_TILING = WalkTiling(("h",), (), ((),))
+BACKWARD_2_RECALL_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="one",
+    rows="i",
+    columns="one",
+    whole=True,
+    reads=(("i",), ("i",), (), ()),
+    tilted=False,
+)
+BACKWARD_2_SPAN_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="one",
+    rows="i",
+    columns="one",
+    whole=False,
+    reads=(("i",), ()),
+    tilted=False,
+)
+BACKWARD_3_RECALL_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("i",), ("j",), ("j",), (), (), (), (), ()),
+    tilted=False,
+)
+BACKWARD_3_RECALL_1_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("i",), ("j",), ("j",), (), (), ()),
+    tilted=False,
+)
+BACKWARD_3_RECALL_2_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("i",), ("j",), ("j",), (), (), ()),
+    tilted=False,
+)
+BACKWARD_3_RECALL_3_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("i",), ("j",), (), ()),
+    tilted=False,
+)
+BACKWARD_3_SPAN_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="i",
+    values="j",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("j",), ()),
+    tilted=False,
+)
+BACKWARD_3_SPAN_1_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="j",
+    values="i",
+    rows="i",
+    columns="j",
+    whole=False,
+    reads=(("i",), ("j",), ()),
+    tilted=False,
+)
+BACKWARD_4_RECALL_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="one",
+    values="i",
+    rows="i",
+    columns="one",
+    whole=False,
+    reads=(("i",), ("i",), ("i",), (), ()),
+    tilted=False,
+)
+BACKWARD_4_RECALL_1_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="one",
+    values="i",
+    rows="i",
+    columns="one",
+    whole=False,
+    reads=(("i",), ("i",), ("i",), (), ()),
+    tilted=False,
+)
+BACKWARD_4_SPAN_0_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="one",
+    values="i",
+    rows="i",
+    columns="one",
+    whole=False,
+    reads=(("i",), ()),
+    tilted=False,
+)
+BACKWARD_4_SPAN_1_TILING = RecallTiling(
+    "mlstm",
+    grid=("h",),
+    keys="one",
+    values="i",
+    rows="i",
+    columns="one",
+    whole=False,
+    reads=(("i",), ()),
+    tilted=False,
+)
+BACKWARD_5_WALK_TILING = WalkTiling(("h",), (), ((),))
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -1084,6 +1263,3536 @@ def backward_kernel(
         tl.store(d_m_end_at, d_m)
 
 
+@triton.jit(do_not_specialize=["T"])
+def forward_walk_kernel(
+    ig_ptr, ig_stride_b, ig_stride_clock: tl.constexpr, ig_stride_h,  # [B, clock, h]
+    fg_ptr, fg_stride_b, fg_stride_clock: tl.constexpr, fg_stride_h,  # [B, clock, h]
+    m_start_ptr, m_start_stride_b, m_start_stride_h,  # [B, h]
+    m_end_ptr, m_end_stride_b, m_end_stride_h,  # [B, h]
+    # [B, clock, h]
+    later_t_4_out_ptr, later_t_4_out_stride_b, later_t_4_out_stride_clock: tl.constexpr, later_t_4_out_stride_h,
+    # [B, clock, h]
+    later_t_7_out_ptr, later_t_7_out_stride_b, later_t_7_out_stride_clock: tl.constexpr, later_t_7_out_stride_h,
+    later_t_20_out_ptr,  # [B, clock, h]
+    later_t_20_out_stride_b, later_t_20_out_stride_clock: tl.constexpr,
+    later_t_20_out_stride_h,
+    T,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a chunk after the other; m before each step."""
+    program = tl.program_id(0).to(tl.int64)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    if m_start_ptr is None:
+        carry = tl.full((), -float("inf"), acc)  # scalar
+    else:
+        m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
+        carry = tl.load(m_start_at).to(acc)  # scalar
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    for chunk in range(0, T // steps + 1):
+        place = chunk * steps + u  # steps taken before each
+        at_clock = (T - place if reverse else place - 1).to(tl.int64)  # the step taken last
+        in_clock = (place > 0) & (place <= T)
+        ig_at = ig_ptr + b * ig_stride_b + at_clock * ig_stride_clock + at_h * ig_stride_h  # [clock]
+        ig_past = tl.load(ig_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        fg_at = fg_ptr + b * fg_stride_b + at_clock * fg_stride_clock + at_h * fg_stride_h  # [clock]
+        fg_past = tl.load(fg_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # spec line 11
+        log_f_past = tlmath.logsigmoid(fg_past)  # [clock]
+        product = tl.where(in_clock, log_f_past, 0.0)  # [clock]
+        ending = tl.where(in_clock, ig_past, float("-inf"))  # [clock]
+        product, ending = tl.associative_scan((product, ending), 0, tlwalk.compose_maxplus)
+        m = tlwalk.behind_maxplus(carry, product, ending)  # [clock]
+        if chunk == T // steps and m_end_ptr is not None:
+            m_end_at = m_end_ptr + b * m_end_stride_b + at_h * m_end_stride_h  # scalar
+            tl.store(m_end_at, tl.sum(tl.where((place == T), m, 0.0), 0))
+        carry = tl.sum(tl.where((u == steps - 1), m, 0.0), 0)  # scalar
+        at_clock = (T - 1 - place if reverse else place).to(tl.int64)
+        in_clock = place < T
+        ig_at = ig_ptr + b * ig_stride_b + at_clock * ig_stride_clock + at_h * ig_stride_h  # [clock]
+        ig = tl.load(ig_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        fg_at = fg_ptr + b * fg_stride_b + at_clock * fg_stride_clock + at_h * fg_stride_h  # [clock]
+        fg = tl.load(fg_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # spec line 11
+        log_f = tlmath.logsigmoid(fg)  # [clock]
+        # spec line 12
+        t = log_f + m  # [clock]
+        top = tl.maximum(t, ig)  # [clock]
+        # spec line 13
+        t_4 = t - top  # [clock]
+        # spec line 14
+        t_7 = tlmath.exp(ig - top)  # [clock]
+        # spec line 18
+        neg_top = -top  # [clock]
+        t_20 = tlmath.exp(neg_top)  # [clock]
+        # [clock]
+        later_t_4_out_at = (
+            later_t_4_out_ptr
+            + b * later_t_4_out_stride_b
+            + at_clock * later_t_4_out_stride_clock
+            + at_h * later_t_4_out_stride_h
+        )
+        tl.store(later_t_4_out_at, t_4, mask=in_clock)
+        # [clock]
+        later_t_7_out_at = (
+            later_t_7_out_ptr
+            + b * later_t_7_out_stride_b
+            + at_clock * later_t_7_out_stride_clock
+            + at_h * later_t_7_out_stride_h
+        )
+        tl.store(later_t_7_out_at, t_7, mask=in_clock)
+        # [clock]
+        later_t_20_out_at = (
+            later_t_20_out_ptr
+            + b * later_t_20_out_stride_b
+            + at_clock * later_t_20_out_stride_clock
+            + at_h * later_t_20_out_stride_h
+        )
+        tl.store(later_t_20_out_at, t_20, mask=in_clock)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def forward_2_sums_0_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def forward_2_span_0_kernel(
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    n_ends_ptr,  # [segments, B, h, i, one]
+    n_ends_stride_segment, n_ends_stride_b,
+    n_ends_stride_h, n_ends_stride_i: tl.constexpr,
+    n_ends_stride_one: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, one or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_one = program % tl.cdiv(size_one, block_one)
+    program = program // tl.cdiv(size_one, block_one)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (part_one * block_one + tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    state = tl.zeros([block_one, block_i], acc)  # [one, i]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_one, block_one)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        key = k_stored.to(dtype)  # [clock, i]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        n_ends_ptr
+        + segment * n_ends_stride_segment
+        + b * n_ends_stride_b
+        + at_h * n_ends_stride_h
+        + at_i[None, :] * n_ends_stride_i
+        + at_one[:, None] * n_ends_stride_one
+    )
+    tl.store(state_at, state, mask=in_one[:, None] & in_i[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def forward_2_recall_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_20_ptr, t_20_stride_b, t_20_stride_clock: tl.constexpr, t_20_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    n_start_ptr,  # [segments, B, h, i, one]
+    n_start_stride_segment, n_start_stride_b,
+    n_start_stride_h, n_start_stride_i: tl.constexpr,
+    n_start_stride_one: tl.constexpr,
+    later_t_21_out_ptr,  # [B, clock, h]
+    later_t_21_out_stride_b, later_t_21_out_stride_clock: tl.constexpr,
+    later_t_21_out_stride_h,
+    # [B, h, i, one]
+    n_end_ptr, n_end_stride_b, n_end_stride_h, n_end_stride_i: tl.constexpr, n_end_stride_one: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, one or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    if n_start_ptr is None:
+        state = tl.zeros([block_one, block_i], acc)  # [one, i]
+    else:
+        state_at = (
+            n_start_ptr
+            + segment * n_start_stride_segment
+            + b * n_start_stride_b
+            + at_h * n_start_stride_h
+            + at_i[None, :] * n_start_stride_i
+            + at_one[:, None] * n_start_stride_one
+        )
+        state = tl.load(state_at, mask=in_one[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_one, block_one)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_20_stored_ahead = tl.load(
+        t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_20_stored = t_20_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_20_stored_ahead = tl.load(
+            t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_20 = t_20_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        query = q_stored.to(dtype)  # [clock, i]
+        key = k_stored.to(dtype)  # [clock, i]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [one, read]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        between = weak[None, :] - weak[:, None]  # [written, read]
+        since = weak  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong[None, :] - strong[:, None]
+            since += strong
+            left += strong_all - strong
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        t_13 = tl.trans(found)  # [clock, one]
+        # spec line 18
+        t_18 = tl.sum(tl.where(in_one[None, :], t_13, 0.0), axis=1)  # [clock]
+        t_21 = tl.maximum(tl.abs(t_18), t_20)  # [clock]
+        # [clock]
+        later_t_21_out_at = (
+            later_t_21_out_ptr
+            + b * later_t_21_out_stride_b
+            + at_clock * later_t_21_out_stride_clock
+            + at_h * later_t_21_out_stride_h
+        )
+        tl.store(later_t_21_out_at, t_21, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    if n_end_ptr is not None:
+        state_at = (
+            n_end_ptr
+            + b * n_end_stride_b
+            + at_h * n_end_stride_h
+            + at_i[None, :] * n_end_stride_i
+            + at_one[:, None] * n_end_stride_one
+        )
+        tl.store(
+            state_at,
+            state,
+            mask=in_one[:, None] & in_i[None, :] & (begun == 0 if reverse else until == chunks),
+        )
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def forward_3_sums_0_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def forward_3_span_0_kernel(
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    C_ends_ptr,  # [segments, B, h, i, j]
+    C_ends_stride_segment, C_ends_stride_b,
+    C_ends_stride_h, C_ends_stride_i: tl.constexpr,
+    C_ends_stride_j: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        key = k_stored.to(dtype)  # [clock, i]
+        value = v_stored.to(dtype)  # [clock, j]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        C_ends_ptr
+        + segment * C_ends_stride_segment
+        + b * C_ends_stride_b
+        + at_h * C_ends_stride_h
+        + at_i[None, :] * C_ends_stride_i
+        + at_j[:, None] * C_ends_stride_j
+    )
+    tl.store(state_at, state, mask=in_j[:, None] & in_i[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def forward_3_recall_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    C_start_ptr,  # [segments, B, h, i, j]
+    C_start_stride_segment, C_start_stride_b,
+    C_start_stride_h, C_start_stride_i: tl.constexpr,
+    C_start_stride_j: tl.constexpr,
+    # [B, clock, h, j]
+    y_out_ptr, y_out_stride_b, y_out_stride_clock: tl.constexpr, y_out_stride_h, y_out_stride_j: tl.constexpr,
+    # [B, h, i, j]
+    C_end_ptr, C_end_stride_b, C_end_stride_h, C_end_stride_i: tl.constexpr, C_end_stride_j: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if C_start_ptr is None:
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    else:
+        state_at = (
+            C_start_ptr
+            + segment * C_start_stride_segment
+            + b * C_start_stride_b
+            + at_h * C_start_stride_h
+            + at_i[None, :] * C_start_stride_i
+            + at_j[:, None] * C_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_21_stored_ahead = tl.load(
+        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_21_stored = t_21_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_21_stored_ahead = tl.load(
+            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_21 = t_21_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        query = q_stored.to(dtype)  # [clock, i]
+        key = k_stored.to(dtype)  # [clock, i]
+        value = v_stored.to(dtype)  # [clock, j]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [j, read]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        between = weak[None, :] - weak[:, None]  # [written, read]
+        since = weak  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong[None, :] - strong[:, None]
+            since += strong
+            left += strong_all - strong
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        t_17 = tl.trans(found)  # [clock, j]
+        reciprocal = 1.0 / t_21  # [clock]
+        # spec line 18
+        y = t_17 * reciprocal[:, None]  # [clock, j]
+        # [clock, j]
+        y_out_at = (
+            y_out_ptr
+            + b * y_out_stride_b
+            + at_clock[:, None] * y_out_stride_clock
+            + at_h * y_out_stride_h
+            + at_j[None, :] * y_out_stride_j
+        )
+        tl.store(y_out_at, y, mask=in_clock[:, None] & in_j[None, :])
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    if C_end_ptr is not None:
+        state_at = (
+            C_end_ptr
+            + b * C_end_stride_b
+            + at_h * C_end_stride_h
+            + at_i[None, :] * C_end_stride_i
+            + at_j[:, None] * C_end_stride_j
+        )
+        tl.store(
+            state_at, state, mask=in_j[:, None] & in_i[None, :] & (begun == 0 if reverse else until == chunks)
+        )
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_walk_kernel(
+    ig_ptr, ig_stride_b, ig_stride_clock: tl.constexpr, ig_stride_h,  # [B, clock, h]
+    fg_ptr, fg_stride_b, fg_stride_clock: tl.constexpr, fg_stride_h,  # [B, clock, h]
+    m_start_ptr, m_start_stride_b, m_start_stride_h,  # [B, h]
+    m_end_ptr, m_end_stride_b, m_end_stride_h,  # [B, h]
+    later_again_t_out_ptr,  # [B, clock, h]
+    later_again_t_out_stride_b, later_again_t_out_stride_clock: tl.constexpr,
+    later_again_t_out_stride_h,
+    # [B, clock, h]
+    later_t_4_out_ptr, later_t_4_out_stride_b, later_t_4_out_stride_clock: tl.constexpr, later_t_4_out_stride_h,
+    # [B, clock, h]
+    later_t_7_out_ptr, later_t_7_out_stride_b, later_t_7_out_stride_clock: tl.constexpr, later_t_7_out_stride_h,
+    later_t_20_out_ptr,  # [B, clock, h]
+    later_t_20_out_stride_b, later_t_20_out_stride_clock: tl.constexpr,
+    later_t_20_out_stride_h,
+    T,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a chunk after the other; m before each step."""
+    program = tl.program_id(0).to(tl.int64)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    if m_start_ptr is None:
+        carry = tl.full((), -float("inf"), acc)  # scalar
+    else:
+        m_start_at = m_start_ptr + b * m_start_stride_b + at_h * m_start_stride_h  # scalar
+        carry = tl.load(m_start_at).to(acc)  # scalar
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    for chunk in range(0, T // steps + 1):
+        place = chunk * steps + u  # steps taken before each
+        at_clock = (T - place if reverse else place - 1).to(tl.int64)  # the step taken last
+        in_clock = (place > 0) & (place <= T)
+        ig_at = ig_ptr + b * ig_stride_b + at_clock * ig_stride_clock + at_h * ig_stride_h  # [clock]
+        ig_past = tl.load(ig_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        fg_at = fg_ptr + b * fg_stride_b + at_clock * fg_stride_clock + at_h * fg_stride_h  # [clock]
+        fg_past = tl.load(fg_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # spec line 11
+        again_log_f_past = tlmath.logsigmoid(fg_past)  # [clock]
+        product = tl.where(in_clock, again_log_f_past, 0.0)  # [clock]
+        ending = tl.where(in_clock, ig_past, float("-inf"))  # [clock]
+        product, ending = tl.associative_scan((product, ending), 0, tlwalk.compose_maxplus)
+        m = tlwalk.behind_maxplus(carry, product, ending)  # [clock]
+        if chunk == T // steps and m_end_ptr is not None:
+            m_end_at = m_end_ptr + b * m_end_stride_b + at_h * m_end_stride_h  # scalar
+            tl.store(m_end_at, tl.sum(tl.where((place == T), m, 0.0), 0))
+        carry = tl.sum(tl.where((u == steps - 1), m, 0.0), 0)  # scalar
+        at_clock = (T - 1 - place if reverse else place).to(tl.int64)
+        in_clock = place < T
+        ig_at = ig_ptr + b * ig_stride_b + at_clock * ig_stride_clock + at_h * ig_stride_h  # [clock]
+        ig = tl.load(ig_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        fg_at = fg_ptr + b * fg_stride_b + at_clock * fg_stride_clock + at_h * fg_stride_h  # [clock]
+        fg = tl.load(fg_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # spec line 11
+        again_log_f = tlmath.logsigmoid(fg)  # [clock]
+        # spec line 12
+        again_t = again_log_f + m  # [clock]
+        again_top = tl.maximum(again_t, ig)  # [clock]
+        # spec line 13
+        t_4 = again_t - again_top  # [clock]
+        # spec line 14
+        t_7 = tlmath.exp(ig - again_top)  # [clock]
+        # spec line 18
+        neg_top = -again_top  # [clock]
+        t_20 = tlmath.exp(neg_top)  # [clock]
+        # [clock]
+        later_again_t_out_at = (
+            later_again_t_out_ptr
+            + b * later_again_t_out_stride_b
+            + at_clock * later_again_t_out_stride_clock
+            + at_h * later_again_t_out_stride_h
+        )
+        tl.store(later_again_t_out_at, again_t, mask=in_clock)
+        # [clock]
+        later_t_4_out_at = (
+            later_t_4_out_ptr
+            + b * later_t_4_out_stride_b
+            + at_clock * later_t_4_out_stride_clock
+            + at_h * later_t_4_out_stride_h
+        )
+        tl.store(later_t_4_out_at, t_4, mask=in_clock)
+        # [clock]
+        later_t_7_out_at = (
+            later_t_7_out_ptr
+            + b * later_t_7_out_stride_b
+            + at_clock * later_t_7_out_stride_clock
+            + at_h * later_t_7_out_stride_h
+        )
+        tl.store(later_t_7_out_at, t_7, mask=in_clock)
+        # [clock]
+        later_t_20_out_at = (
+            later_t_20_out_ptr
+            + b * later_t_20_out_stride_b
+            + at_clock * later_t_20_out_stride_clock
+            + at_h * later_t_20_out_stride_h
+        )
+        tl.store(later_t_20_out_at, t_20, mask=in_clock)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_2_sums_0_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_2_span_0_kernel(
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    n_ends_ptr,  # [segments, B, h, i, one]
+    n_ends_stride_segment, n_ends_stride_b,
+    n_ends_stride_h, n_ends_stride_i: tl.constexpr,
+    n_ends_stride_one: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, one or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_one = program % tl.cdiv(size_one, block_one)
+    program = program // tl.cdiv(size_one, block_one)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (part_one * block_one + tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    state = tl.zeros([block_one, block_i], acc)  # [one, i]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_one, block_one)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        key = k_stored.to(dtype)  # [clock, i]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        n_ends_ptr
+        + segment * n_ends_stride_segment
+        + b * n_ends_stride_b
+        + at_h * n_ends_stride_h
+        + at_i[None, :] * n_ends_stride_i
+        + at_one[:, None] * n_ends_stride_one
+    )
+    tl.store(state_at, state, mask=in_one[:, None] & in_i[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_2_recall_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_20_ptr, t_20_stride_b, t_20_stride_clock: tl.constexpr, t_20_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    n_start_ptr,  # [segments, B, h, i, one]
+    n_start_stride_segment, n_start_stride_b,
+    n_start_stride_h, n_start_stride_i: tl.constexpr,
+    n_start_stride_one: tl.constexpr,
+    later_t_19_out_ptr,  # [B, clock, h]
+    later_t_19_out_stride_b, later_t_19_out_stride_clock: tl.constexpr,
+    later_t_19_out_stride_h,
+    later_t_21_out_ptr,  # [B, clock, h]
+    later_t_21_out_stride_b, later_t_21_out_stride_clock: tl.constexpr,
+    later_t_21_out_stride_h,
+    later_t_32_out_ptr,  # [B, clock, h]
+    later_t_32_out_stride_b, later_t_32_out_stride_clock: tl.constexpr,
+    later_t_32_out_stride_h,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, one or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    if n_start_ptr is None:
+        state = tl.zeros([block_one, block_i], acc)  # [one, i]
+    else:
+        state_at = (
+            n_start_ptr
+            + segment * n_start_stride_segment
+            + b * n_start_stride_b
+            + at_h * n_start_stride_h
+            + at_i[None, :] * n_start_stride_i
+            + at_one[:, None] * n_start_stride_one
+        )
+        state = tl.load(state_at, mask=in_one[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_one, block_one)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_20_stored_ahead = tl.load(
+        t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_20_stored = t_20_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_20_stored_ahead = tl.load(
+            t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_20 = t_20_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        query = q_stored.to(dtype)  # [clock, i]
+        key = k_stored.to(dtype)  # [clock, i]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [one, read]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        between = weak[None, :] - weak[:, None]  # [written, read]
+        since = weak  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong[None, :] - strong[:, None]
+            since += strong
+            left += strong_all - strong
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        t_13 = tl.trans(found)  # [clock, one]
+        # spec line 18
+        t_18 = tl.sum(tl.where(in_one[None, :], t_13, 0.0), axis=1)  # [clock]
+        t_19 = tl.abs(t_18)  # [clock]
+        t_21 = tl.maximum(t_19, t_20)  # [clock]
+        t_32 = tlmath.sign(t_18)  # [clock]
+        # [clock]
+        later_t_19_out_at = (
+            later_t_19_out_ptr
+            + b * later_t_19_out_stride_b
+            + at_clock * later_t_19_out_stride_clock
+            + at_h * later_t_19_out_stride_h
+        )
+        tl.store(later_t_19_out_at, t_19, mask=in_clock)
+        # [clock]
+        later_t_21_out_at = (
+            later_t_21_out_ptr
+            + b * later_t_21_out_stride_b
+            + at_clock * later_t_21_out_stride_clock
+            + at_h * later_t_21_out_stride_h
+        )
+        tl.store(later_t_21_out_at, t_21, mask=in_clock)
+        # [clock]
+        later_t_32_out_at = (
+            later_t_32_out_ptr
+            + b * later_t_32_out_stride_b
+            + at_clock * later_t_32_out_stride_clock
+            + at_h * later_t_32_out_stride_h
+        )
+        tl.store(later_t_32_out_at, t_32, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_3_sums_0_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_3_sums_1_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_3_span_0_kernel(
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    C_ends_ptr,  # [segments, B, h, i, j]
+    C_ends_stride_segment, C_ends_stride_b,
+    C_ends_stride_h, C_ends_stride_i: tl.constexpr,
+    C_ends_stride_j: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        key = k_stored.to(dtype)  # [clock, i]
+        value = v_stored.to(dtype)  # [clock, j]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        C_ends_ptr
+        + segment * C_ends_stride_segment
+        + b * C_ends_stride_b
+        + at_h * C_ends_stride_h
+        + at_i[None, :] * C_ends_stride_i
+        + at_j[:, None] * C_ends_stride_j
+    )
+    tl.store(state_at, state, mask=in_j[:, None] & in_i[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_3_span_1_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
+    d_C_ends_ptr,  # [segments, B, h, i, j]
+    d_C_ends_stride_segment, d_C_ends_stride_b,
+    d_C_ends_stride_h, d_C_ends_stride_i: tl.constexpr,
+    d_C_ends_stride_j: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_21_stored_ahead = tl.load(
+        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_21_stored = t_21_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_21_stored_ahead = tl.load(
+            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_21 = t_21_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, j]
+        dy_y_stored = tl.load(
+            dy_y_ptr + b * dy_y_stride_b + at_clock[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                None, :
+            ] * dy_y_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_y = dy_y_stored.to(acc)
+        reciprocal_2 = 1.0 / t_21  # [clock]
+        key = dy_y_stored.to(dtype)  # [clock, j]
+        value = q_stored.to(dtype)  # [clock, i]
+        # [clock]
+        weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
+        left = weak_all - weak_x  # [clock]
+        if apart:
+            # [clock]
+            strong_x = tl.reshape(sum_rows_ptr.load([(rows * 3 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong_x
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, reciprocal_2, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        d_C_ends_ptr
+        + segment * d_C_ends_stride_segment
+        + b * d_C_ends_stride_b
+        + at_h * d_C_ends_stride_h
+        + at_i[:, None] * d_C_ends_stride_i
+        + at_j[None, :] * d_C_ends_stride_j
+    )
+    tl.store(state_at, state, mask=in_i[:, None] & in_j[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_3_recall_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    # [B, clock, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
+    t_19_ptr, t_19_stride_b, t_19_stride_clock: tl.constexpr, t_19_stride_h,  # [B, clock, h]
+    t_20_ptr, t_20_stride_b, t_20_stride_clock: tl.constexpr, t_20_stride_h,  # [B, clock, h]
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
+    t_32_ptr, t_32_stride_b, t_32_stride_clock: tl.constexpr, t_32_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    C_start_ptr,  # [segments, B, h, i, j]
+    C_start_stride_segment, C_start_stride_b,
+    C_start_stride_h, C_start_stride_i: tl.constexpr,
+    C_start_stride_j: tl.constexpr,
+    later_t_31_out_ptr,  # [programs along j, B, clock, h]
+    later_t_31_out_stride_part_j, later_t_31_out_stride_b,
+    later_t_31_out_stride_clock: tl.constexpr, later_t_31_out_stride_h,
+    later_t_33_out_ptr,  # [programs along j, B, clock, h]
+    later_t_33_out_stride_part_j, later_t_33_out_stride_b,
+    later_t_33_out_stride_clock: tl.constexpr, later_t_33_out_stride_h,
+    handed_d_t_3_out_ptr,  # [programs along j, B, clock, h]
+    handed_d_t_3_out_stride_part_j, handed_d_t_3_out_stride_b,
+    handed_d_t_3_out_stride_clock: tl.constexpr, handed_d_t_3_out_stride_h,
+    C_marks_ptr,  # [rows, marks, *sides]: states now and then
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    lead_j = part_j == 0
+    if C_start_ptr is None:
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    else:
+        state_at = (
+            C_start_ptr
+            + segment * C_start_stride_segment
+            + b * C_start_stride_b
+            + at_h * C_start_stride_h
+            + at_i[None, :] * C_start_stride_i
+            + at_j[:, None] * C_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_19_stored_ahead = tl.load(
+        t_19_ptr + b * t_19_stride_b + at_coming * t_19_stride_clock + at_h * t_19_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_20_stored_ahead = tl.load(
+        t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_21_stored_ahead = tl.load(
+        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_32_stored_ahead = tl.load(
+        t_32_ptr + b * t_32_stride_b + at_coming * t_32_stride_clock + at_h * t_32_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_19_stored = t_19_stored_ahead
+        t_20_stored = t_20_stored_ahead
+        t_21_stored = t_21_stored_ahead
+        t_32_stored = t_32_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_19_stored_ahead = tl.load(
+            t_19_ptr + b * t_19_stride_b + at_coming * t_19_stride_clock + at_h * t_19_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_20_stored_ahead = tl.load(
+            t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_21_stored_ahead = tl.load(
+            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_32_stored_ahead = tl.load(
+            t_32_ptr + b * t_32_stride_b + at_coming * t_32_stride_clock + at_h * t_32_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_19 = t_19_stored.to(acc)
+        t_20 = t_20_stored.to(acc)
+        t_21 = t_21_stored.to(acc)
+        t_32 = t_32_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, j]
+        dy_y_stored = tl.load(
+            dy_y_ptr + b * dy_y_stride_b + at_clock[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                None, :
+            ] * dy_y_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_y = dy_y_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        query = q_stored.to(dtype)  # [clock, i]
+        key = k_stored.to(dtype)  # [clock, i]
+        value = v_stored.to(dtype)  # [clock, j]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [j, read]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        between = weak[None, :] - weak[:, None]  # [written, read]
+        since = weak  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong[None, :] - strong[:, None]
+            since += strong
+            left += strong_all - strong
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        t_17 = tl.trans(found)  # [clock, j]
+        reciprocal = 1.0 / t_21  # [clock]
+        # spec line 18
+        y = t_17 * reciprocal[:, None]  # [clock, j]
+        t_22 = tl.sum(tl.where(in_j[None, :], -dy_y * (y * (1.0 / t_21)[:, None]), 0.0), axis=1)  # [clock]
+        d_t_11 = tl.sum(tl.where(in_j[None, :], dy_y * (1.0 / t_21)[:, None] * v, 0.0), axis=1)  # [clock]
+        t_25 = tl.where(t_19 == t_20, t_22 * 0.5, tl.where(lead_j, tl.full((), 0.0, acc), 0.0))  # [clock]
+        t_31 = -tl.where(t_20 > t_19, t_22, t_25) * t_20  # [clock]
+        t_33 = tl.where(t_19 > t_20, t_22, t_25) * t_32  # [clock]
+        d_t_3 = d_t_11 + t_33  # [clock]
+        # [clock]
+        later_t_31_out_at = (
+            later_t_31_out_ptr
+            + part_j * later_t_31_out_stride_part_j
+            + b * later_t_31_out_stride_b
+            + at_clock * later_t_31_out_stride_clock
+            + at_h * later_t_31_out_stride_h
+        )
+        tl.store(later_t_31_out_at, t_31, mask=in_clock)
+        # [clock]
+        later_t_33_out_at = (
+            later_t_33_out_ptr
+            + part_j * later_t_33_out_stride_part_j
+            + b * later_t_33_out_stride_b
+            + at_clock * later_t_33_out_stride_clock
+            + at_h * later_t_33_out_stride_h
+        )
+        tl.store(later_t_33_out_at, t_33, mask=in_clock)
+        # [clock]
+        handed_d_t_3_out_at = (
+            handed_d_t_3_out_ptr
+            + part_j * handed_d_t_3_out_stride_part_j
+            + b * handed_d_t_3_out_stride_b
+            + at_clock * handed_d_t_3_out_stride_clock
+            + at_h * handed_d_t_3_out_stride_h
+        )
+        tl.store(handed_d_t_3_out_at, d_t_3, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        at_mark = chunk % marks == 0 if reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                C_marks_ptr + (mark * size_i + at_i[None, :]) * size_j + at_j[:, None],
+                state,
+                mask=in_j[:, None] & in_i[None, :],
+            )
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_3_recall_1_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    # [B, clock, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    d_t_3_ptr, d_t_3_stride_b, d_t_3_stride_clock: tl.constexpr, d_t_3_stride_h,  # [B, clock, h]
+    C_start_ptr,  # [segments, B, h, i, j]
+    C_start_stride_segment, C_start_stride_b,
+    C_start_stride_h, C_start_stride_i: tl.constexpr,
+    C_start_stride_j: tl.constexpr,
+    later_d_q_4_out_ptr,  # [B, clock, h, i]
+    later_d_q_4_out_stride_b, later_d_q_4_out_stride_clock: tl.constexpr,
+    later_d_q_4_out_stride_h, later_d_q_4_out_stride_i: tl.constexpr,
+    handed_flux_out_ptr,  # [programs along i, B, clock, h]
+    handed_flux_out_stride_part_i, handed_flux_out_stride_b,
+    handed_flux_out_stride_clock: tl.constexpr, handed_flux_out_stride_h,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if C_start_ptr is None:
+        state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    else:
+        state_at = (
+            C_start_ptr
+            + segment * C_start_stride_segment
+            + b * C_start_stride_b
+            + at_h * C_start_stride_h
+            + at_i[:, None] * C_start_stride_i
+            + at_j[None, :] * C_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] > u[None, :] if reverse else u[:, None] < u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_21_stored_ahead = tl.load(
+        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    d_t_3_stored_ahead = tl.load(
+        d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_21_stored = t_21_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        d_t_3_stored = d_t_3_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_21_stored_ahead = tl.load(
+            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        d_t_3_stored_ahead = tl.load(
+            d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_21 = t_21_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        d_t_3 = d_t_3_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, j]
+        dy_y_stored = tl.load(
+            dy_y_ptr + b * dy_y_stride_b + at_clock[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                None, :
+            ] * dy_y_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_y = dy_y_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        reciprocal_2 = 1.0 / t_21  # [clock]
+        query = dy_y_stored.to(dtype)  # [clock, j]
+        key = v_stored.to(dtype)  # [clock, j]
+        value = k_stored.to(dtype)  # [clock, i]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        scale = tl.where(in_clock, reciprocal_2, 0.0)  # [clock]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        between = weak[None, :] - weak[:, None]  # [written, read]
+        since = weak  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong[None, :] - strong[:, None]
+            since += strong
+            left += strong_all - strong
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        scores = scores * scale[None, :]
+        since = since * scale  # [clock]
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_q = tl.trans(found)  # [clock, i]
+        # spec line 14
+        write = t_7[:, None] * k_2 * t_10  # [clock, i]
+        flux_2 = tl.sum(tl.where(in_i[None, :], q * d_q, 0.0), axis=1)  # [clock]
+        d_q_4 = d_q + d_t_3[:, None] * write  # [clock, i]
+        # [clock, i]
+        later_d_q_4_out_at = (
+            later_d_q_4_out_ptr
+            + b * later_d_q_4_out_stride_b
+            + at_clock[:, None] * later_d_q_4_out_stride_clock
+            + at_h * later_d_q_4_out_stride_h
+            + at_i[None, :] * later_d_q_4_out_stride_i
+        )
+        tl.store(later_d_q_4_out_at, d_q_4, mask=in_clock[:, None] & in_i[None, :])
+        # [clock]
+        handed_flux_out_at = (
+            handed_flux_out_ptr
+            + part_i * handed_flux_out_stride_part_i
+            + b * handed_flux_out_stride_b
+            + at_clock * handed_flux_out_stride_clock
+            + at_h * handed_flux_out_stride_h
+        )
+        tl.store(handed_flux_out_at, flux_2, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_3_recall_2_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    # [B, clock, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    d_t_3_ptr, d_t_3_stride_b, d_t_3_stride_clock: tl.constexpr, d_t_3_stride_h,  # [B, clock, h]
+    d_C_start_ptr,  # [segments, B, h, i, j]
+    d_C_start_stride_segment, d_C_start_stride_b,
+    d_C_start_stride_h, d_C_start_stride_i: tl.constexpr,
+    d_C_start_stride_j: tl.constexpr,
+    later_d_write_4_out_ptr,  # [B, clock, h, i]
+    later_d_write_4_out_stride_b, later_d_write_4_out_stride_clock: tl.constexpr,
+    later_d_write_4_out_stride_h, later_d_write_4_out_stride_i: tl.constexpr,
+    handed_flux_2_out_ptr,  # [programs along i, B, clock, h]
+    handed_flux_2_out_stride_part_i, handed_flux_2_out_stride_b,
+    handed_flux_2_out_stride_clock: tl.constexpr, handed_flux_2_out_stride_h,
+    d_C_end_ptr,  # [B, h, i, j]
+    d_C_end_stride_b, d_C_end_stride_h,
+    d_C_end_stride_i: tl.constexpr, d_C_end_stride_j: tl.constexpr,
+    d_C_marks_ptr,  # [rows, marks, *sides]: states now and then
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if d_C_start_ptr is None:
+        state = tl.zeros([block_i, block_j], acc)  # [i, j]
+    else:
+        state_at = (
+            d_C_start_ptr
+            + segment * d_C_start_stride_segment
+            + b * d_C_start_stride_b
+            + at_h * d_C_start_stride_h
+            + at_i[:, None] * d_C_start_stride_i
+            + at_j[None, :] * d_C_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_j[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] > u[None, :] if reverse else u[:, None] < u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_21_stored_ahead = tl.load(
+        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    d_t_3_stored_ahead = tl.load(
+        d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_21_stored = t_21_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        d_t_3_stored = d_t_3_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_21_stored_ahead = tl.load(
+            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        d_t_3_stored_ahead = tl.load(
+            d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_21 = t_21_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        d_t_3 = d_t_3_stored.to(acc)
+        at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                d_C_marks_ptr + (mark * size_i + at_i[:, None]) * size_j + at_j[None, :],
+                state,
+                mask=in_i[:, None] & in_j[None, :],
+            )
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        v_stored = tl.load(
+            v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                None, :
+            ] * v_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        v = v_stored.to(acc)
+        # [clock, j]
+        dy_y_stored = tl.load(
+            dy_y_ptr + b * dy_y_stride_b + at_clock[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                None, :
+            ] * dy_y_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_y = dy_y_stored.to(acc)
+        reciprocal_2 = 1.0 / t_21  # [clock]
+        query = v_stored.to(dtype)  # [clock, j]
+        key = dy_y_stored.to(dtype)  # [clock, j]
+        value = q_stored.to(dtype)  # [clock, i]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        # [clock]
+        weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
+        between = weak_x[None, :] - weak_x[:, None]  # [written, read]
+        since = weak_x  # [clock]
+        left = weak_all - weak_x  # [clock]
+        if apart:
+            # [clock]
+            strong_x = tl.reshape(sum_rows_ptr.load([(rows * 3 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong_x[None, :] - strong_x[:, None]
+            since += strong_x
+            left += strong_all - strong_x
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, reciprocal_2, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_write = tl.trans(found)  # [clock, i]
+        # spec line 14
+        write = t_7[:, None] * k_2 * tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # [clock, i]
+        rounded = write.to(dtype).to(acc)  # [clock, i]
+        flux_2 = tl.sum(tl.where(in_i[None, :], rounded * d_write, 0.0), axis=1)  # [clock]
+        # spec line 14
+        d_write_4 = d_write + d_t_3[:, None] * q  # [clock, i]
+        # [clock, i]
+        later_d_write_4_out_at = (
+            later_d_write_4_out_ptr
+            + b * later_d_write_4_out_stride_b
+            + at_clock[:, None] * later_d_write_4_out_stride_clock
+            + at_h * later_d_write_4_out_stride_h
+            + at_i[None, :] * later_d_write_4_out_stride_i
+        )
+        tl.store(later_d_write_4_out_at, d_write_4, mask=in_clock[:, None] & in_i[None, :])
+        # [clock]
+        handed_flux_2_out_at = (
+            handed_flux_2_out_ptr
+            + part_i * handed_flux_2_out_stride_part_i
+            + b * handed_flux_2_out_stride_b
+            + at_clock * handed_flux_2_out_stride_clock
+            + at_h * handed_flux_2_out_stride_h
+        )
+        tl.store(handed_flux_2_out_at, flux_2, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    if d_C_end_ptr is not None:
+        state_at = (
+            d_C_end_ptr
+            + b * d_C_end_stride_b
+            + at_h * d_C_end_stride_h
+            + at_i[:, None] * d_C_end_stride_i
+            + at_j[None, :] * d_C_end_stride_j
+        )
+        tl.store(
+            state_at, state, mask=in_i[:, None] & in_j[None, :] & (begun == 0 if reverse else until == chunks)
+        )
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_3_recall_3_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    d_C_start_ptr,  # [segments, B, h, i, j]
+    d_C_start_stride_segment, d_C_start_stride_b,
+    d_C_start_stride_h, d_C_start_stride_i: tl.constexpr,
+    d_C_start_stride_j: tl.constexpr,
+    d_v_out_ptr,  # [B, clock, h, j]
+    d_v_out_stride_b, d_v_out_stride_clock: tl.constexpr,
+    d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, j or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_j = program % tl.cdiv(size_j, block_j)
+    program = program // tl.cdiv(size_j, block_j)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_j = (part_j * block_j + tl.arange(0, block_j)).to(tl.int64)
+    in_j = (at_j < size_j) | (size_j > 0 and size_j % block_j == 0)
+    if d_C_start_ptr is None:
+        state = tl.zeros([block_j, block_i], acc)  # [j, i]
+    else:
+        state_at = (
+            d_C_start_ptr
+            + segment * d_C_start_stride_segment
+            + b * d_C_start_stride_b
+            + at_h * d_C_start_stride_h
+            + at_i[None, :] * d_C_start_stride_i
+            + at_j[:, None] * d_C_start_stride_j
+        )
+        state = tl.load(state_at, mask=in_j[:, None] & in_i[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] >= u[None, :] if reverse else u[:, None] <= u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_j, block_j)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_21_stored_ahead = tl.load(
+        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_21_stored = t_21_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_21_stored_ahead = tl.load(
+            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_21 = t_21_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, j]
+        dy_y_stored = tl.load(
+            dy_y_ptr + b * dy_y_stride_b + at_clock[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                None, :
+            ] * dy_y_stride_j,
+            mask=in_clock[:, None] & in_j[None, :],
+            other=0.0,
+        )
+        dy_y = dy_y_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        reciprocal_2 = 1.0 / t_21  # [clock]
+        query = k_stored.to(dtype)  # [clock, i]
+        key = q_stored.to(dtype)  # [clock, i]
+        value = dy_y_stored.to(dtype)  # [clock, j]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [j, read]
+        scale = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        # [clock]
+        weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
+        between = weak_x[None, :] - weak_x[:, None]  # [written, read]
+        since = weak_x  # [clock]
+        left = weak_all - weak_x  # [clock]
+        if apart:
+            # [clock]
+            strong_x = tl.reshape(sum_rows_ptr.load([(rows * 3 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong_x[None, :] - strong_x[:, None]
+            since += strong_x
+            left += strong_all - strong_x
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        scores = scores * scale[None, :]
+        since = since * scale  # [clock]
+        weight = tl.where(in_clock, reciprocal_2, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_v_3 = tl.trans(found)  # [clock, j]
+        # [clock, j]
+        d_v_out_at = (
+            d_v_out_ptr
+            + b * d_v_out_stride_b
+            + at_clock[:, None] * d_v_out_stride_clock
+            + at_h * d_v_out_stride_h
+            + at_j[None, :] * d_v_out_stride_j
+        )
+        tl.store(d_v_out_at, d_v_3, mask=in_clock[:, None] & in_j[None, :])
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_3_flux_0_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    flux_2_ptr, flux_2_stride_b, flux_2_stride_clock: tl.constexpr, flux_2_stride_h,  # [B, clock, h]
+    flux_ptr, flux_stride_b, flux_stride_clock: tl.constexpr, flux_stride_h,  # [B, clock, h]
+    later_d_t_4_out_ptr,  # [B, clock, h]
+    later_d_t_4_out_stride_b, later_d_t_4_out_stride_clock: tl.constexpr,
+    later_d_t_4_out_stride_h,
+    C_marks_ptr,  # [rows, marks, *sides]
+    d_C_marks_ptr,  # [rows, marks, *sides]
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    size_i: tl.constexpr,
+    size_j: tl.constexpr,
+    stretch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: a stretch of steps of one sequence, a chunk after the other."""
+    chunks = tl.cdiv(T, steps)
+    stretches = tl.cdiv(T, stretch)
+    program = tl.program_id(0).to(tl.int64)
+    mark = program % stretches
+    program = program // stretches
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    numbers: tl.constexpr = size_i * size_j
+    cells = tl.arange(0, 1024)
+    product = tl.zeros([1024], acc)
+    for first in range(0, numbers, 1024):
+        place = (row * stretches + mark) * numbers + first + cells
+        product += (
+            tl.load(C_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
+            * tl.load(d_C_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
+        )
+    ends = tl.sum(product, 0)
+    for n in range(0, stretch // steps):
+        chunk = mark * (stretch // steps) + (n if reverse else stretch // steps - 1 - n)
+        u = tl.arange(0, steps)
+        u = steps - 1 - u if not reverse else u
+        at_clock = chunk * steps + u
+        in_clock = at_clock < T
+        t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+        t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        flux_2_at = flux_2_ptr + b * flux_2_stride_b + at_clock * flux_2_stride_clock + at_h * flux_2_stride_h
+        flux_2 = tl.load(flux_2_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        flux_at = flux_ptr + b * flux_stride_b + at_clock * flux_stride_clock + at_h * flux_stride_h
+        flux_3 = tl.load(flux_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        flux_3_2 = flux_3 - flux_2  # [clock]
+        flux = tl.where(in_clock, flux_3_2, 0.0)  # [clock]
+        d_t_4 = tl.where(t_4 < -17.0, 0.0, tl.cumsum(flux, 0) + ends)  # [clock]
+        ends += tl.sum(flux, 0)
+        # [clock]
+        later_d_t_4_out_at = (
+            later_d_t_4_out_ptr
+            + b * later_d_t_4_out_stride_b
+            + at_clock * later_d_t_4_out_stride_clock
+            + at_h * later_d_t_4_out_stride_h
+        )
+        tl.store(later_d_t_4_out_at, d_t_4, mask=in_clock)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_4_sums_0_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_4_sums_1_kernel(
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    apart: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one chunk of one sequence."""
+    chunks = tl.cdiv(T, steps)
+    program = tl.program_id(0).to(tl.int64)
+    chunk = program % chunks
+    program = program // chunks
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634
+    log = tl.where(log < -160.0, -160.0, log)
+    strong = tl.where((log < -12.0) & apart, log, 0.0)
+    weak = log - strong
+    place = (row * chunks + chunk) * steps + u
+    size = tl.num_programs(0).to(tl.int64) * steps
+    weak_sum, strong_sum = tl.cumsum(weak, 0), tl.cumsum(strong, 0)
+    tl.store(sums_ptr + 0 * size + place, weak_sum)
+    tl.store(sums_ptr + 1 * size + place, strong_sum)
+    tl.store(sums_ptr + 2 * size + place, weak_sum - weak)
+    tl.store(sums_ptr + 3 * size + place, strong_sum - strong)
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_4_span_0_kernel(
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    n_ends_ptr,  # [segments, B, h, i, one]
+    n_ends_stride_segment, n_ends_stride_b,
+    n_ends_stride_h, n_ends_stride_i: tl.constexpr,
+    n_ends_stride_one: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    state = tl.zeros([block_i, block_one], acc)  # [i, one]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        value = k_stored.to(dtype)  # [clock, i]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        n_ends_ptr
+        + segment * n_ends_stride_segment
+        + b * n_ends_stride_b
+        + at_h * n_ends_stride_h
+        + at_i[:, None] * n_ends_stride_i
+        + at_one[None, :] * n_ends_stride_one
+    )
+    tl.store(state_at, state, mask=in_i[:, None] & in_one[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_4_span_1_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
+    d_n_ends_ptr,  # [segments, B, h, i, one]
+    d_n_ends_stride_segment, d_n_ends_stride_b,
+    d_n_ends_stride_h, d_n_ends_stride_i: tl.constexpr,
+    d_n_ends_stride_one: tl.constexpr,
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    kept_ptr,  # [rows, segments]: what is left of a state behind each
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, from nothing."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    state = tl.zeros([block_i, block_one], acc)  # [i, one]
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    total = 0.0  # logarithm of what is left of a state
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_33_stored_ahead = tl.load(
+        t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_33_stored = t_33_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_33_stored_ahead = tl.load(
+            t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_33 = t_33_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # spec line 18
+        d_t_13 = tl.broadcast_to(t_33[:, None], [steps, block_one])  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0).to(dtype)  # [clock, one]
+        value = q_stored.to(dtype)  # [clock, i]
+        # [clock]
+        weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
+        left = weak_all - weak_x  # [clock]
+        if apart:
+            # [clock]
+            strong_x = tl.reshape(sum_rows_ptr.load([(rows * 3 + row).to(tl.int32), chunk * steps]), [steps])
+            left += strong_all - strong_x
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        written = (value * left[:, None]).to(dtype)
+        total += weak_all + strong_all
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    state_at = (
+        d_n_ends_ptr
+        + segment * d_n_ends_stride_segment
+        + b * d_n_ends_stride_b
+        + at_h * d_n_ends_stride_h
+        + at_i[:, None] * d_n_ends_stride_i
+        + at_one[None, :] * d_n_ends_stride_one
+    )
+    tl.store(state_at, state, mask=in_i[:, None] & in_one[None, :])
+    tl.store(kept_ptr + row * segments + segment, tl.exp2(total))
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_4_recall_0_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, i]
+    d_q_4_ptr, d_q_4_stride_b, d_q_4_stride_clock: tl.constexpr, d_q_4_stride_h, d_q_4_stride_i: tl.constexpr,
+    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    n_start_ptr,  # [segments, B, h, i, one]
+    n_start_stride_segment, n_start_stride_b,
+    n_start_stride_h, n_start_stride_i: tl.constexpr,
+    n_start_stride_one: tl.constexpr,
+    d_q_out_ptr,  # [B, clock, h, i]
+    d_q_out_stride_b, d_q_out_stride_clock: tl.constexpr,
+    d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
+    handed_flux_out_ptr,  # [programs along i, B, clock, h]
+    handed_flux_out_stride_part_i, handed_flux_out_stride_b,
+    handed_flux_out_stride_clock: tl.constexpr, handed_flux_out_stride_h,
+    n_marks_ptr,  # [rows, marks, *sides]: states now and then
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    if n_start_ptr is None:
+        state = tl.zeros([block_i, block_one], acc)  # [i, one]
+    else:
+        state_at = (
+            n_start_ptr
+            + segment * n_start_stride_segment
+            + b * n_start_stride_b
+            + at_h * n_start_stride_h
+            + at_i[:, None] * n_start_stride_i
+            + at_one[None, :] * n_start_stride_one
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_one[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] > u[None, :] if reverse else u[:, None] < u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_33_stored_ahead = tl.load(
+        t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_33_stored = t_33_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_33_stored_ahead = tl.load(
+            t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_33 = t_33_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, i]
+        d_q_4_stored = tl.load(
+            d_q_4_ptr + b * d_q_4_stride_b + at_clock[
+        :, None
+    ] * d_q_4_stride_clock + at_h * d_q_4_stride_h + at_i[
+                None, :
+            ] * d_q_4_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        d_q_4 = d_q_4_stored.to(acc)
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        # spec line 18
+        d_t_13 = tl.broadcast_to(t_33[:, None], [steps, block_one])  # [clock, one]
+        query = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0).to(dtype)  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        value = k_stored.to(dtype)  # [clock, i]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
+        between = weak[None, :] - weak[:, None]  # [written, read]
+        since = weak  # [clock]
+        left = weak_all - weak  # [clock]
+        if apart:
+            # [clock]
+            strong = tl.reshape(sum_rows_ptr.load([(rows * 1 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong[None, :] - strong[:, None]
+            since += strong
+            left += strong_all - strong
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
+        left = left * weight  # [clock]
+        written = (value * left[:, None]).to(dtype)
+        scores = scores * weight[:, None]
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_q_3 = tl.trans(found)  # [clock, i]
+        flux_2 = tl.sum(tl.where(in_i[None, :], q * d_q_3, 0.0), axis=1)  # [clock]
+        d_q_5 = d_q_4 + d_q_3  # [clock, i]
+        # [clock, i]
+        d_q_out_at = (
+            d_q_out_ptr
+            + b * d_q_out_stride_b
+            + at_clock[:, None] * d_q_out_stride_clock
+            + at_h * d_q_out_stride_h
+            + at_i[None, :] * d_q_out_stride_i
+        )
+        tl.store(d_q_out_at, d_q_5, mask=in_clock[:, None] & in_i[None, :])
+        # [clock]
+        handed_flux_out_at = (
+            handed_flux_out_ptr
+            + part_i * handed_flux_out_stride_part_i
+            + b * handed_flux_out_stride_b
+            + at_clock * handed_flux_out_stride_clock
+            + at_h * handed_flux_out_stride_h
+        )
+        tl.store(handed_flux_out_at, flux_2, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        at_mark = chunk % marks == 0 if reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                n_marks_ptr + (mark * size_i + at_i[:, None]) * size_one + at_one[None, :],
+                state,
+                mask=in_i[:, None] & in_one[None, :],
+            )
+
+
+@triton.jit(do_not_specialize=["T", "segments", "span"])
+def backward_4_recall_1_kernel(
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    d_write_4_ptr,  # [B, clock, h, i]
+    d_write_4_stride_b, d_write_4_stride_clock: tl.constexpr,
+    d_write_4_stride_h, d_write_4_stride_i: tl.constexpr,
+    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    d_n_start_ptr,  # [segments, B, h, i, one]
+    d_n_start_stride_segment, d_n_start_stride_b,
+    d_n_start_stride_h, d_n_start_stride_i: tl.constexpr,
+    d_n_start_stride_one: tl.constexpr,
+    d_k_out_ptr,  # [B, clock, h, i]
+    d_k_out_stride_b, d_k_out_stride_clock: tl.constexpr,
+    d_k_out_stride_h, d_k_out_stride_i: tl.constexpr,
+    later_t_38_out_ptr,  # [programs along i, B, clock, h]
+    later_t_38_out_stride_part_i, later_t_38_out_stride_b,
+    later_t_38_out_stride_clock: tl.constexpr, later_t_38_out_stride_h,
+    later_t_39_out_ptr,  # [programs along i, B, clock, h]
+    later_t_39_out_stride_part_i, later_t_39_out_stride_b,
+    later_t_39_out_stride_clock: tl.constexpr, later_t_39_out_stride_h,
+    handed_flux_2_out_ptr,  # [programs along i, B, clock, h]
+    handed_flux_2_out_stride_part_i, handed_flux_2_out_stride_b,
+    handed_flux_2_out_stride_clock: tl.constexpr, handed_flux_2_out_stride_h,
+    d_n_end_ptr,  # [B, h, i, one]
+    d_n_end_stride_b, d_n_end_stride_h,
+    d_n_end_stride_i: tl.constexpr, d_n_end_stride_one: tl.constexpr,
+    d_n_marks_ptr,  # [rows, marks, *sides]: states now and then
+    sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
+    sum_rows_ptr,  # the same, [·, chunks · steps]
+    T, segments, span,
+    size_h: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    apart: tl.constexpr,
+    stages: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
+    reverse: tl.constexpr,
+    marks: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, i or a block; a segment of the time, a chunk after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    segment = program % segments
+    program = program // segments
+    part_i = program % tl.cdiv(size_i, block_i)
+    program = program // tl.cdiv(size_i, block_i)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    at_i = (part_i * block_i + tl.arange(0, block_i)).to(tl.int64)
+    in_i = (at_i < size_i) | (size_i > 0 and size_i % block_i == 0)
+    at_one = (tl.arange(0, block_one)).to(tl.int64)
+    in_one = (at_one < size_one) | (size_one > 0 and size_one % block_one == 0)
+    if d_n_start_ptr is None:
+        state = tl.zeros([block_i, block_one], acc)  # [i, one]
+    else:
+        state_at = (
+            d_n_start_ptr
+            + segment * d_n_start_stride_segment
+            + b * d_n_start_stride_b
+            + at_h * d_n_start_stride_h
+            + at_i[:, None] * d_n_start_stride_i
+            + at_one[None, :] * d_n_start_stride_one
+        )
+        state = tl.load(state_at, mask=in_i[:, None] & in_one[None, :], other=0.0).to(acc)
+    chunks = tl.cdiv(T, steps)
+    begun = (segment * (span // steps)).to(tl.int32)
+    until = tl.minimum(begun + span // steps, chunks)
+    u = tl.arange(0, steps)
+    earlier = u[:, None] > u[None, :] if reverse else u[:, None] < u[None, :]  # [written, read]
+    blocks = segments * tl.cdiv(size_i, block_i)
+    row = tl.program_id(0).to(tl.int64) // blocks
+    rows = tl.num_programs(0).to(tl.int64) // blocks
+    last: tl.constexpr = 0 if reverse else steps - 1
+    coming = tl.maximum(until - 1, 0) if reverse else begun
+    at_coming = (coming * steps + u).to(tl.int64)
+    in_coming = at_coming < T
+    t_33_stored_ahead = tl.load(
+        t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    t_7_stored_ahead = tl.load(
+        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+        mask=in_coming,
+        other=0.0,
+    )
+    whole = (row * chunks + coming) * steps + last
+    weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+    strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+    for n in tl.range(begun, until, num_stages=stages):
+        chunk = begun + until - 1 - n if reverse else n
+        t_33_stored = t_33_stored_ahead
+        t_7_stored = t_7_stored_ahead
+        weak_all = weak_all_ahead
+        strong_all = strong_all_ahead
+        coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
+        at_coming = (coming * steps + u).to(tl.int64)
+        in_coming = at_coming < T
+        t_33_stored_ahead = tl.load(
+            t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        t_7_stored_ahead = tl.load(
+            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
+            mask=in_coming,
+            other=0.0,
+        )
+        whole = (row * chunks + coming) * steps + last
+        weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
+        strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
+        t_33 = t_33_stored.to(acc)
+        t_7 = t_7_stored.to(acc)
+        at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                d_n_marks_ptr + (mark * size_i + at_i[:, None]) * size_one + at_one[None, :],
+                state,
+                mask=in_i[:, None] & in_one[None, :],
+            )
+        at_clock = (chunk * steps + u).to(tl.int64)
+        in_clock = at_clock < T
+        # [clock, i]
+        q_stored = tl.load(
+            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                None, :
+            ] * q_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        q = q_stored.to(acc)
+        # [clock, i]
+        k_stored = tl.load(
+            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                None, :
+            ] * k_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        k_2 = k_stored.to(acc)
+        # [clock, i]
+        d_write_4_stored = tl.load(
+            d_write_4_ptr + b * d_write_4_stride_b + at_clock[
+        :, None
+    ] * d_write_4_stride_clock + at_h * d_write_4_stride_h + at_i[
+                None, :
+            ] * d_write_4_stride_i,
+            mask=in_clock[:, None] & in_i[None, :],
+            other=0.0,
+        )
+        d_write_4 = d_write_4_stored.to(acc)
+        t_5 = tl.full([block_one], 1.0, acc)  # [one]
+        t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
+        # spec line 18
+        d_t_13 = tl.broadcast_to(t_33[:, None], [steps, block_one])  # [clock, one]
+        query = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0).to(dtype)  # [clock, one]
+        value = q_stored.to(dtype)  # [clock, i]
+        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        # [clock]
+        weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
+        between = weak_x[None, :] - weak_x[:, None]  # [written, read]
+        since = weak_x  # [clock]
+        left = weak_all - weak_x  # [clock]
+        if apart:
+            # [clock]
+            strong_x = tl.reshape(sum_rows_ptr.load([(rows * 3 + row).to(tl.int32), chunk * steps]), [steps])
+            between += strong_x[None, :] - strong_x[:, None]
+            since += strong_x
+            left += strong_all - strong_x
+        scores = scores * tl.exp2(tl.where(earlier, between, float("-inf")))
+        since = tl.exp2(since)
+        left = tl.exp2(left)
+        kept = tl.exp2(weak_all + strong_all)
+        written = (value * left[:, None]).to(dtype)
+        found = found * since[None, :]
+        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        d_write_3 = tl.trans(found)  # [clock, i]
+        # spec line 14
+        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+        write = t_7[:, None] * k_2 * t_10  # [clock, i]
+        rounded = write.to(dtype).to(acc)  # [clock, i]
+        flux_2 = tl.sum(tl.where(in_i[None, :], rounded * d_write_3, 0.0), axis=1)  # [clock]
+        # spec line 14
+        d_t_10 = (d_write_4 + d_write_3) * t_10  # [clock, i]
+        d_t_14 = tl.sum(tl.where(in_i[None, :], d_t_10 * k_2, 0.0), axis=1)  # [clock]
+        d_k = d_t_10 * t_7[:, None]  # [clock, i]
+        t_38 = d_t_14 * t_7  # [clock]
+        t_39 = -t_38  # [clock]
+        # [clock, i]
+        d_k_out_at = (
+            d_k_out_ptr
+            + b * d_k_out_stride_b
+            + at_clock[:, None] * d_k_out_stride_clock
+            + at_h * d_k_out_stride_h
+            + at_i[None, :] * d_k_out_stride_i
+        )
+        tl.store(d_k_out_at, d_k, mask=in_clock[:, None] & in_i[None, :])
+        # [clock]
+        later_t_38_out_at = (
+            later_t_38_out_ptr
+            + part_i * later_t_38_out_stride_part_i
+            + b * later_t_38_out_stride_b
+            + at_clock * later_t_38_out_stride_clock
+            + at_h * later_t_38_out_stride_h
+        )
+        tl.store(later_t_38_out_at, t_38, mask=in_clock)
+        # [clock]
+        later_t_39_out_at = (
+            later_t_39_out_ptr
+            + part_i * later_t_39_out_stride_part_i
+            + b * later_t_39_out_stride_b
+            + at_clock * later_t_39_out_stride_clock
+            + at_h * later_t_39_out_stride_h
+        )
+        tl.store(later_t_39_out_at, t_39, mask=in_clock)
+        # [clock]
+        handed_flux_2_out_at = (
+            handed_flux_2_out_ptr
+            + part_i * handed_flux_2_out_stride_part_i
+            + b * handed_flux_2_out_stride_b
+            + at_clock * handed_flux_2_out_stride_clock
+            + at_h * handed_flux_2_out_stride_h
+        )
+        tl.store(handed_flux_2_out_at, flux_2, mask=in_clock)
+        state = state * kept
+        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+    if d_n_end_ptr is not None:
+        state_at = (
+            d_n_end_ptr
+            + b * d_n_end_stride_b
+            + at_h * d_n_end_stride_h
+            + at_i[:, None] * d_n_end_stride_i
+            + at_one[None, :] * d_n_end_stride_one
+        )
+        tl.store(
+            state_at,
+            state,
+            mask=in_i[:, None] & in_one[None, :] & (begun == 0 if reverse else until == chunks),
+        )
+
+
+@triton.jit(do_not_specialize=["T", "batch"])
+def backward_4_flux_0_kernel(
+    d_t_4_ptr, d_t_4_stride_b, d_t_4_stride_clock: tl.constexpr, d_t_4_stride_h,  # [B, clock, h]
+    t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
+    flux_2_ptr, flux_2_stride_b, flux_2_stride_clock: tl.constexpr, flux_2_stride_h,  # [B, clock, h]
+    flux_ptr, flux_stride_b, flux_stride_clock: tl.constexpr, flux_stride_h,  # [B, clock, h]
+    later_d_t_15_out_ptr,  # [B, clock, h]
+    later_d_t_15_out_stride_b, later_d_t_15_out_stride_clock: tl.constexpr,
+    later_d_t_15_out_stride_h,
+    later_t_40_out_ptr,  # [B, clock, h]
+    later_t_40_out_stride_b, later_t_40_out_stride_clock: tl.constexpr,
+    later_t_40_out_stride_h,
+    n_marks_ptr,  # [rows, marks, *sides]
+    d_n_marks_ptr,  # [rows, marks, *sides]
+    T, batch,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    size_i: tl.constexpr,
+    size_one: tl.constexpr,
+    stretch: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: a stretch of steps of one sequence, a chunk after the other."""
+    chunks = tl.cdiv(T, steps)
+    stretches = tl.cdiv(T, stretch)
+    program = tl.program_id(0).to(tl.int64)
+    mark = program % stretches
+    program = program // stretches
+    row = program
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    numbers: tl.constexpr = size_i * size_one
+    cells = tl.arange(0, 1024)
+    product = tl.zeros([1024], acc)
+    for first in range(0, numbers, 1024):
+        place = (row * stretches + mark) * numbers + first + cells
+        product += (
+            tl.load(n_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
+            * tl.load(d_n_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
+        )
+    ends = tl.sum(product, 0)
+    for n in range(0, stretch // steps):
+        chunk = mark * (stretch // steps) + (n if reverse else stretch // steps - 1 - n)
+        u = tl.arange(0, steps)
+        u = steps - 1 - u if not reverse else u
+        at_clock = chunk * steps + u
+        in_clock = at_clock < T
+        # [clock]
+        d_t_4_at = d_t_4_ptr + b * d_t_4_stride_b + at_clock * d_t_4_stride_clock + at_h * d_t_4_stride_h
+        d_t_4 = tl.load(d_t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+        t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        flux_2_at = flux_2_ptr + b * flux_2_stride_b + at_clock * flux_2_stride_clock + at_h * flux_2_stride_h
+        flux_2 = tl.load(flux_2_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        flux_at = flux_ptr + b * flux_stride_b + at_clock * flux_stride_clock + at_h * flux_stride_h
+        flux_3 = tl.load(flux_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        flux_3_2 = flux_3 - flux_2  # [clock]
+        flux = tl.where(in_clock, flux_3_2, 0.0)  # [clock]
+        d_t_8 = tl.where(t_4 < -17.0, 0.0, tl.cumsum(flux, 0) + ends)  # [clock]
+        ends += tl.sum(flux, 0)
+        # spec line 13
+        d_t_15 = d_t_4 + d_t_8  # [clock]
+        t_40 = -d_t_15  # [clock]
+        # [clock]
+        later_d_t_15_out_at = (
+            later_d_t_15_out_ptr
+            + b * later_d_t_15_out_stride_b
+            + at_clock * later_d_t_15_out_stride_clock
+            + at_h * later_d_t_15_out_stride_h
+        )
+        tl.store(later_d_t_15_out_at, d_t_15, mask=in_clock)
+        # [clock]
+        later_t_40_out_at = (
+            later_t_40_out_ptr
+            + b * later_t_40_out_stride_b
+            + at_clock * later_t_40_out_stride_clock
+            + at_h * later_t_40_out_stride_h
+        )
+        tl.store(later_t_40_out_at, t_40, mask=in_clock)
+
+
+@triton.jit(do_not_specialize=["T"])
+def backward_5_walk_kernel(
+    ig_ptr, ig_stride_b, ig_stride_clock: tl.constexpr, ig_stride_h,  # [B, clock, h]
+    fg_ptr, fg_stride_b, fg_stride_clock: tl.constexpr, fg_stride_h,  # [B, clock, h]
+    again_t_ptr, again_t_stride_b, again_t_stride_clock: tl.constexpr, again_t_stride_h,  # [B, clock, h]
+    d_t_15_ptr, d_t_15_stride_b, d_t_15_stride_clock: tl.constexpr, d_t_15_stride_h,  # [B, clock, h]
+    t_31_ptr, t_31_stride_b, t_31_stride_clock: tl.constexpr, t_31_stride_h,  # [B, clock, h]
+    t_38_ptr, t_38_stride_b, t_38_stride_clock: tl.constexpr, t_38_stride_h,  # [B, clock, h]
+    t_39_ptr, t_39_stride_b, t_39_stride_clock: tl.constexpr, t_39_stride_h,  # [B, clock, h]
+    t_40_ptr, t_40_stride_b, t_40_stride_clock: tl.constexpr, t_40_stride_h,  # [B, clock, h]
+    d_m_start_ptr, d_m_start_stride_b, d_m_start_stride_h,  # [B, h]
+    d_m_end_ptr, d_m_end_stride_b, d_m_end_stride_h,  # [B, h]
+    d_ig_out_ptr, d_ig_out_stride_b, d_ig_out_stride_clock: tl.constexpr, d_ig_out_stride_h,  # [B, clock, h]
+    d_fg_out_ptr, d_fg_out_stride_b, d_fg_out_stride_clock: tl.constexpr, d_fg_out_stride_h,  # [B, clock, h]
+    T,
+    size_h: tl.constexpr,
+    steps: tl.constexpr,
+    reverse: tl.constexpr,
+    acc: tl.constexpr,
+):
+    """Each program: one sequence, a chunk after the other; d.m before each step."""
+    program = tl.program_id(0).to(tl.int64)
+    at_h = program % size_h
+    program = program // size_h
+    b = program
+    if d_m_start_ptr is None:
+        carry = tl.full((), 0.0, acc)  # scalar
+    else:
+        d_m_start_at = d_m_start_ptr + b * d_m_start_stride_b + at_h * d_m_start_stride_h  # scalar
+        carry = tl.load(d_m_start_at).to(acc)  # scalar
+    chunks = tl.cdiv(T, steps)
+    u = tl.arange(0, steps)
+    for chunk in range(0, T // steps + 1):
+        place = chunk * steps + u  # steps taken before each
+        at_clock = (T - place if reverse else place - 1).to(tl.int64)  # the step taken last
+        in_clock = (place > 0) & (place <= T)
+        ig_at = ig_ptr + b * ig_stride_b + at_clock * ig_stride_clock + at_h * ig_stride_h  # [clock]
+        ig_past = tl.load(ig_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        again_t_at = (
+            again_t_ptr + b * again_t_stride_b + at_clock * again_t_stride_clock + at_h * again_t_stride_h
+        )
+        again_t_past = tl.load(again_t_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        d_t_15_at = d_t_15_ptr + b * d_t_15_stride_b + at_clock * d_t_15_stride_clock + at_h * d_t_15_stride_h
+        d_t_15_past = tl.load(d_t_15_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_31_at = t_31_ptr + b * t_31_stride_b + at_clock * t_31_stride_clock + at_h * t_31_stride_h
+        t_31_past = tl.load(t_31_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_39_at = t_39_ptr + b * t_39_stride_b + at_clock * t_39_stride_clock + at_h * t_39_stride_h
+        t_39_past = tl.load(t_39_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_40_at = t_40_ptr + b * t_40_stride_b + at_clock * t_40_stride_clock + at_h * t_40_stride_h
+        t_40_past = tl.load(t_40_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # spec line 12
+        t_42_past = again_t_past == ig_past  # [clock]
+        t_44_past = again_t_past > ig_past  # [clock]
+        d_m_write_past = t_31_past + t_39_past  # [clock]
+        d_m_write_2_past = d_m_write_past + t_40_past  # [clock]
+        d_m_decay_past = tl.where(t_42_past, 0.5, 0.0)  # [clock]
+        d_m_decay_2_past = tl.where(t_44_past, 1.0, d_m_decay_past)  # [clock]
+        # [clock]
+        d_m_write_6_past = (
+            d_t_15_past
+            + tl.where(t_44_past, d_m_write_2_past, tl.where(t_42_past, d_m_write_2_past * 0.5, 0.0))
+        )
+        product = tl.where(in_clock, d_m_decay_2_past, 1.0)  # [clock]
+        ending = tl.where(in_clock, d_m_write_6_past, 0.0)  # [clock]
+        product, ending = tl.associative_scan((product, ending), 0, tlwalk.compose_real)
+        d_m = tlwalk.behind_real(carry, product, ending)  # [clock]
+        if chunk == T // steps and d_m_end_ptr is not None:
+            d_m_end_at = d_m_end_ptr + b * d_m_end_stride_b + at_h * d_m_end_stride_h  # scalar
+            tl.store(d_m_end_at, tl.sum(tl.where((place == T), d_m, 0.0), 0))
+        carry = tl.sum(tl.where((u == steps - 1), d_m, 0.0), 0)  # scalar
+        at_clock = (T - 1 - place if reverse else place).to(tl.int64)
+        in_clock = place < T
+        ig_at = ig_ptr + b * ig_stride_b + at_clock * ig_stride_clock + at_h * ig_stride_h  # [clock]
+        ig = tl.load(ig_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        fg_at = fg_ptr + b * fg_stride_b + at_clock * fg_stride_clock + at_h * fg_stride_h  # [clock]
+        fg = tl.load(fg_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        again_t_at = (
+            again_t_ptr + b * again_t_stride_b + at_clock * again_t_stride_clock + at_h * again_t_stride_h
+        )
+        again_t = tl.load(again_t_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        d_t_15_at = d_t_15_ptr + b * d_t_15_stride_b + at_clock * d_t_15_stride_clock + at_h * d_t_15_stride_h
+        d_t_15 = tl.load(d_t_15_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_31_at = t_31_ptr + b * t_31_stride_b + at_clock * t_31_stride_clock + at_h * t_31_stride_h
+        t_31 = tl.load(t_31_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_38_at = t_38_ptr + b * t_38_stride_b + at_clock * t_38_stride_clock + at_h * t_38_stride_h
+        t_38 = tl.load(t_38_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_39_at = t_39_ptr + b * t_39_stride_b + at_clock * t_39_stride_clock + at_h * t_39_stride_h
+        t_39 = tl.load(t_39_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # [clock]
+        t_40_at = t_40_ptr + b * t_40_stride_b + at_clock * t_40_stride_clock + at_h * t_40_stride_h
+        t_40 = tl.load(t_40_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+        # spec line 12
+        d_top = d_m + t_31  # [clock]
+        d_top_3 = d_top + t_39 + t_40  # [clock]
+        t_43 = tl.where(again_t == ig, d_top_3 * 0.5, 0.0)  # [clock]
+        d_t = d_t_15 + tl.where(again_t > ig, d_top_3, t_43)  # [clock]
+        # spec line 11
+        t_50 = d_t * tlmath.sigmoid(-fg)  # [clock]
+        d_ig = t_38 + tl.where(ig > again_t, d_top_3, t_43)  # [clock]
+        # [clock]
+        d_ig_out_at = (
+            d_ig_out_ptr + b * d_ig_out_stride_b + at_clock * d_ig_out_stride_clock + at_h * d_ig_out_stride_h
+        )
+        tl.store(d_ig_out_at, d_ig, mask=in_clock)
+        # [clock]
+        d_fg_out_at = (
+            d_fg_out_ptr + b * d_fg_out_stride_b + at_clock * d_fg_out_stride_clock + at_h * d_fg_out_stride_h
+        )
+        tl.store(d_fg_out_at, t_50, mask=in_clock)
+
+
 def forward_recurrent(inputs, params, states, reverse, save, final=True):
     """Outputs, final states if `final`, and the states at the start of every SEGMENT steps if `save`."""
     q, k, v, ig, fg = inputs
@@ -1105,16 +4814,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True):
         (call.batch, call.segments(SEGMENT), call.sizes["h"], call.sizes["i"]), call.dtype("real"), when=save
     )
     m_saved = call.new((call.batch, call.segments(SEGMENT), call.sizes["h"]), call.dtype("real"), when=save)
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,
@@ -1192,8 +4891,449 @@ def backward_recurrent(inputs, params, states, saved, grad_outputs, grad_final, 
     )
 
 
+def forward_chunked(inputs, params, states, reverse, save, final=True):
+    """The same, chunks as products of queries, keys and values; not in fp64."""
+    q, k, v, ig, fg = inputs
+    C, n, m = states
+    n = recall.column(n)
+    call = recall.with_axes(launch.Call(SPEC, (*inputs, *params, *states)), "one")
+    blocks = FORWARD_WALK_TILING.blocks(call)
+    later_t_4 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_7 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_20 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    m_end = call.new((call.batch, call.sizes["h"]), call.dtype("real"), when=final)
+    call.run(
+        forward_walk_kernel,
+        blocks,
+        [ig, fg, m, m_end, later_t_4, later_t_7, later_t_20],
+        (3, 3, 2, 2, 3, 3, 3),
+        reverse=reverse,
+    )
+    blocks = FORWARD_2_RECALL_0_TILING.blocks(call)
+    n_sums = FORWARD_2_RECALL_0_TILING.room(call, blocks)
+    call.run(
+        forward_2_sums_0_kernel,
+        FORWARD_2_RECALL_0_TILING.of_steps(call, blocks.unroll),
+        [later_t_4],
+        (3,),
+        [n_sums],
+        tiles=recall.chunks(call, blocks.unroll),
+        apart=recall.apart(call),
+        reverse=reverse,
+    )
+    n_segments = FORWARD_2_RECALL_0_TILING.segments(call, blocks)
+    n_starts = n
+    if n_segments.chunks > 1:
+        n_starts = n_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["one"]))
+        n_kept = n_segments.kept(call, (call.sizes["h"],), ())
+        call.run(
+            forward_2_span_0_kernel,
+            FORWARD_2_SPAN_0_TILING.blocks(call),
+            [k, later_t_7, n_starts],
+            (4, 3, 5),
+            [n_sums, recall.rows(n_sums, blocks.unroll), n_kept],
+            **FORWARD_2_SPAN_0_TILING.flags(call),
+            reverse=reverse,
+            split=n_segments,
+            apart=recall.apart(call),
+        )
+        n_segments.carry(call, n, n_starts, n_kept, None, None, reverse=reverse)
+    later_t_21 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    n_end = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["one"]), call.dtype("real"), when=final
+    )
+    call.run(
+        forward_2_recall_0_kernel,
+        blocks,
+        [q, k, later_t_20, later_t_7, n_starts, later_t_21, n_end],
+        (4, 4, 3, 3, 5, 3, 4),
+        [n_sums, recall.rows(n_sums, blocks.unroll)],
+        **FORWARD_2_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        apart=recall.apart(call),
+        split=n_segments,
+    )
+    blocks = FORWARD_3_RECALL_0_TILING.blocks(call)
+    C_sums = FORWARD_3_RECALL_0_TILING.room(call, blocks)
+    call.run(
+        forward_3_sums_0_kernel,
+        FORWARD_3_RECALL_0_TILING.of_steps(call, blocks.unroll),
+        [later_t_4],
+        (3,),
+        [C_sums],
+        tiles=recall.chunks(call, blocks.unroll),
+        apart=recall.apart(call),
+        reverse=reverse,
+    )
+    C_segments = FORWARD_3_RECALL_0_TILING.segments(call, blocks)
+    C_starts = C
+    if C_segments.chunks > 1:
+        C_starts = C_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+        C_kept = C_segments.kept(call, (call.sizes["h"],), ())
+        call.run(
+            forward_3_span_0_kernel,
+            FORWARD_3_SPAN_0_TILING.blocks(call),
+            [k, v, later_t_7, C_starts],
+            (4, 4, 3, 5),
+            [C_sums, recall.rows(C_sums, blocks.unroll), C_kept],
+            **FORWARD_3_SPAN_0_TILING.flags(call),
+            reverse=reverse,
+            split=C_segments,
+            apart=recall.apart(call),
+        )
+        C_segments.carry(call, C, C_starts, C_kept, None, None, reverse=reverse)
+    y = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
+    C_end = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
+    )
+    call.run(
+        forward_3_recall_0_kernel,
+        blocks,
+        [q, k, v, later_t_21, later_t_7, C_starts, y, C_end],
+        (4, 4, 4, 3, 3, 5, 4, 4),
+        [C_sums, recall.rows(C_sums, blocks.unroll)],
+        **FORWARD_3_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        apart=recall.apart(call),
+        split=C_segments,
+    )
+    return (y,), (C_end, recall.flat(n_end), m_end) if final else (), ()
+
+
+def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, reverse):
+    """Gradients of inputs, params and initial states."""
+    q, k, v, ig, fg = inputs
+    C_end, n_end, m_end = states
+    (dy_y,) = grad_outputs
+    d_C_end, d_n_end, d_m_end = grad_final
+    n_end = recall.column(n_end)
+    d_n_end = recall.column(d_n_end)
+    call = recall.with_axes(launch.Call(SPEC, (*inputs, *params, *states)), "one")
+    blocks = BACKWARD_WALK_TILING.blocks(call)
+    later_again_t = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_4 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_7 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_20 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    call.run(
+        backward_walk_kernel,
+        blocks,
+        [ig, fg, m_end, None, later_again_t, later_t_4, later_t_7, later_t_20],
+        (3, 3, 2, 2, 3, 3, 3, 3),
+        reverse=reverse,
+    )
+    blocks = BACKWARD_2_RECALL_0_TILING.blocks(call)
+    n_sums = BACKWARD_2_RECALL_0_TILING.room(call, blocks)
+    call.run(
+        backward_2_sums_0_kernel,
+        BACKWARD_2_RECALL_0_TILING.of_steps(call, blocks.unroll),
+        [later_t_4],
+        (3,),
+        [n_sums],
+        tiles=recall.chunks(call, blocks.unroll),
+        apart=recall.apart(call),
+        reverse=reverse,
+    )
+    n_segments = BACKWARD_2_RECALL_0_TILING.segments(call, blocks)
+    n_starts = n_end
+    if n_segments.chunks > 1:
+        n_starts = n_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["one"]))
+        n_kept = n_segments.kept(call, (call.sizes["h"],), ())
+        call.run(
+            backward_2_span_0_kernel,
+            BACKWARD_2_SPAN_0_TILING.blocks(call),
+            [k, later_t_7, n_starts],
+            (4, 3, 5),
+            [n_sums, recall.rows(n_sums, blocks.unroll), n_kept],
+            **BACKWARD_2_SPAN_0_TILING.flags(call),
+            reverse=reverse,
+            split=n_segments,
+            apart=recall.apart(call),
+        )
+        n_segments.carry(call, n_end, n_starts, n_kept, None, None, reverse=reverse)
+    later_t_19 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_21 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_32 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    call.run(
+        backward_2_recall_0_kernel,
+        blocks,
+        [q, k, later_t_20, later_t_7, n_starts, later_t_19, later_t_21, later_t_32],
+        (4, 4, 3, 3, 5, 3, 3, 3),
+        [n_sums, recall.rows(n_sums, blocks.unroll)],
+        **BACKWARD_2_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        apart=recall.apart(call),
+        split=n_segments,
+    )
+    blocks = BACKWARD_3_RECALL_0_TILING.blocks(call)
+    marks_C = BACKWARD_3_RECALL_0_TILING.marks(call)
+    C_sums = BACKWARD_3_RECALL_0_TILING.room(call, blocks)
+    call.run(
+        backward_3_sums_0_kernel,
+        BACKWARD_3_RECALL_0_TILING.of_steps(call, blocks.unroll),
+        [later_t_4],
+        (3,),
+        [C_sums],
+        tiles=recall.chunks(call, blocks.unroll),
+        apart=recall.apart(call),
+        reverse=reverse,
+    )
+    C_segments = BACKWARD_3_RECALL_0_TILING.segments(call, blocks)
+    C_starts = C_end
+    if C_segments.chunks > 1:
+        C_starts = C_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+        C_kept = C_segments.kept(call, (call.sizes["h"],), ())
+        call.run(
+            backward_3_span_0_kernel,
+            BACKWARD_3_SPAN_0_TILING.blocks(call),
+            [k, v, later_t_7, C_starts],
+            (4, 4, 3, 5),
+            [C_sums, recall.rows(C_sums, blocks.unroll), C_kept],
+            **BACKWARD_3_SPAN_0_TILING.flags(call),
+            reverse=reverse,
+            split=C_segments,
+            apart=recall.apart(call),
+        )
+        C_segments.carry(call, C_end, C_starts, C_kept, None, None, reverse=reverse)
+    later_t_31 = call.shares(
+        blocks.along("j"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    later_t_33 = call.shares(
+        blocks.along("j"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    handed_d_t_3 = call.shares(
+        blocks.along("j"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    call.run(
+        backward_3_recall_0_kernel,
+        blocks,
+        [
+            q, k, v, dy_y, later_t_19, later_t_20, later_t_21, later_t_32, later_t_7, C_starts, later_t_31,
+            later_t_33, handed_d_t_3,
+        ],
+        (4, 4, 4, 4, 3, 3, 3, 3, 3, 5, 4, 4, 4),
+        [marks_C, C_sums, recall.rows(C_sums, blocks.unroll)],
+        **BACKWARD_3_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        marks=recall.STRETCH // blocks.unroll,
+        apart=recall.apart(call),
+        split=C_segments,
+    )
+    later_t_31 = launch.total(later_t_31, 3)
+    later_t_33 = launch.total(later_t_33, 3)
+    handed_d_t_3 = launch.total(handed_d_t_3, 3)
+    blocks = BACKWARD_3_RECALL_1_TILING.blocks(call)
+    later_d_q_4 = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
+    handed_flux = call.shares(
+        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    call.run(
+        backward_3_recall_1_kernel,
+        blocks,
+        [q, k, v, dy_y, later_t_21, later_t_7, handed_d_t_3, C_starts, later_d_q_4, handed_flux],
+        (4, 4, 4, 4, 3, 3, 3, 5, 4, 4),
+        [C_sums, recall.rows(C_sums, blocks.unroll)],
+        **BACKWARD_3_RECALL_1_TILING.flags(call),
+        reverse=reverse,
+        apart=recall.apart(call),
+        split=C_segments,
+    )
+    handed_flux = launch.total(handed_flux, 3)
+    blocks = BACKWARD_3_RECALL_2_TILING.blocks(call)
+    marks_d_C = BACKWARD_3_RECALL_2_TILING.marks(call)
+    d_C_sums = BACKWARD_3_RECALL_2_TILING.room(call, blocks)
+    call.run(
+        backward_3_sums_1_kernel,
+        BACKWARD_3_RECALL_2_TILING.of_steps(call, blocks.unroll),
+        [later_t_4],
+        (3,),
+        [d_C_sums],
+        tiles=recall.chunks(call, blocks.unroll),
+        apart=recall.apart(call),
+        reverse=not reverse,
+    )
+    d_C_segments = BACKWARD_3_RECALL_2_TILING.segments(call, blocks)
+    d_C_starts = d_C_end
+    if d_C_segments.chunks > 1:
+        d_C_starts = d_C_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["j"]))
+        d_C_kept = d_C_segments.kept(call, (call.sizes["h"],), ())
+        call.run(
+            backward_3_span_1_kernel,
+            BACKWARD_3_SPAN_1_TILING.blocks(call),
+            [q, dy_y, later_t_21, d_C_starts],
+            (4, 4, 3, 5),
+            [d_C_sums, recall.rows(d_C_sums, blocks.unroll), d_C_kept],
+            **BACKWARD_3_SPAN_1_TILING.flags(call),
+            reverse=not reverse,
+            split=d_C_segments,
+            apart=recall.apart(call),
+        )
+        d_C_segments.carry(call, d_C_end, d_C_starts, d_C_kept, None, None, reverse=not reverse)
+    later_d_write_4 = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
+    handed_flux_2 = call.shares(
+        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    d_C_start = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
+        call.dtype("real"),
+        when=states[0] is not None,
+    )
+    call.run(
+        backward_3_recall_2_kernel,
+        blocks,
+        [
+            q, k, v, dy_y, later_t_21, later_t_7, handed_d_t_3, d_C_starts, later_d_write_4, handed_flux_2,
+            d_C_start,
+        ],
+        (4, 4, 4, 4, 3, 3, 3, 5, 4, 4, 4),
+        [marks_d_C, d_C_sums, recall.rows(d_C_sums, blocks.unroll)],
+        **BACKWARD_3_RECALL_2_TILING.flags(call),
+        reverse=not reverse,
+        marks=recall.STRETCH // blocks.unroll,
+        apart=recall.apart(call),
+        split=d_C_segments,
+    )
+    handed_flux_2 = launch.total(handed_flux_2, 3)
+    blocks = BACKWARD_3_RECALL_3_TILING.blocks(call)
+    d_v = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), inputs[2].dtype)
+    call.run(
+        backward_3_recall_3_kernel,
+        blocks,
+        [q, k, dy_y, later_t_21, later_t_7, d_C_starts, d_v],
+        (4, 4, 4, 3, 3, 5, 4),
+        [d_C_sums, recall.rows(d_C_sums, blocks.unroll)],
+        **BACKWARD_3_RECALL_3_TILING.flags(call),
+        reverse=not reverse,
+        apart=recall.apart(call),
+        split=d_C_segments,
+    )
+    blocks = BACKWARD_3_RECALL_0_TILING.of_steps(call, recall.STRETCH)
+    later_d_t_4 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    call.run(
+        backward_3_flux_0_kernel,
+        blocks,
+        [later_t_4, handed_flux_2, handed_flux, later_d_t_4],
+        (3, 3, 3, 3),
+        [marks_C, marks_d_C],
+        tiles=recall.chunks(call, recall.STRETCH),
+        stretch=recall.STRETCH,
+        reverse=reverse,
+    )
+    blocks = BACKWARD_4_RECALL_0_TILING.blocks(call)
+    marks_n = BACKWARD_4_RECALL_0_TILING.marks(call)
+    d_q = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype)
+    handed_flux = call.shares(
+        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    call.run(
+        backward_4_recall_0_kernel,
+        blocks,
+        [q, k, later_d_q_4, later_t_33, later_t_7, n_starts, d_q, handed_flux],
+        (4, 4, 4, 3, 3, 5, 4, 4),
+        [marks_n, n_sums, recall.rows(n_sums, blocks.unroll)],
+        **BACKWARD_4_RECALL_0_TILING.flags(call),
+        reverse=reverse,
+        marks=recall.STRETCH // blocks.unroll,
+        apart=recall.apart(call),
+        split=n_segments,
+    )
+    handed_flux = launch.total(handed_flux, 3)
+    blocks = BACKWARD_4_RECALL_1_TILING.blocks(call)
+    marks_d_n = BACKWARD_4_RECALL_1_TILING.marks(call)
+    d_n_sums = BACKWARD_4_RECALL_1_TILING.room(call, blocks)
+    call.run(
+        backward_4_sums_1_kernel,
+        BACKWARD_4_RECALL_1_TILING.of_steps(call, blocks.unroll),
+        [later_t_4],
+        (3,),
+        [d_n_sums],
+        tiles=recall.chunks(call, blocks.unroll),
+        apart=recall.apart(call),
+        reverse=not reverse,
+    )
+    d_n_segments = BACKWARD_4_RECALL_1_TILING.segments(call, blocks)
+    d_n_starts = d_n_end
+    if d_n_segments.chunks > 1:
+        d_n_starts = d_n_segments.states(call, (call.sizes["h"], call.sizes["i"], call.sizes["one"]))
+        d_n_kept = d_n_segments.kept(call, (call.sizes["h"],), ())
+        call.run(
+            backward_4_span_1_kernel,
+            BACKWARD_4_SPAN_1_TILING.blocks(call),
+            [q, later_t_33, d_n_starts],
+            (4, 3, 5),
+            [d_n_sums, recall.rows(d_n_sums, blocks.unroll), d_n_kept],
+            **BACKWARD_4_SPAN_1_TILING.flags(call),
+            reverse=not reverse,
+            split=d_n_segments,
+            apart=recall.apart(call),
+        )
+        d_n_segments.carry(call, d_n_end, d_n_starts, d_n_kept, None, None, reverse=not reverse)
+    d_k = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[1].dtype)
+    later_t_38 = call.shares(
+        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    later_t_39 = call.shares(
+        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    handed_flux_2 = call.shares(
+        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
+    )
+    d_n_start = call.new(
+        (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["one"]),
+        call.dtype("real"),
+        when=states[1] is not None,
+    )
+    call.run(
+        backward_4_recall_1_kernel,
+        blocks,
+        [
+            q, k, later_d_write_4, later_t_33, later_t_7, d_n_starts, d_k, later_t_38, later_t_39,
+            handed_flux_2, d_n_start,
+        ],
+        (4, 4, 4, 3, 3, 5, 4, 4, 4, 4, 4),
+        [marks_d_n, d_n_sums, recall.rows(d_n_sums, blocks.unroll)],
+        **BACKWARD_4_RECALL_1_TILING.flags(call),
+        reverse=not reverse,
+        marks=recall.STRETCH // blocks.unroll,
+        apart=recall.apart(call),
+        split=d_n_segments,
+    )
+    later_t_38 = launch.total(later_t_38, 3)
+    later_t_39 = launch.total(later_t_39, 3)
+    handed_flux_2 = launch.total(handed_flux_2, 3)
+    blocks = BACKWARD_4_RECALL_0_TILING.of_steps(call, recall.STRETCH)
+    later_d_t_15 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    later_t_40 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
+    call.run(
+        backward_4_flux_0_kernel,
+        blocks,
+        [later_d_t_4, later_t_4, handed_flux_2, handed_flux, later_d_t_15, later_t_40],
+        (3, 3, 3, 3, 3, 3),
+        [marks_n, marks_d_n],
+        tiles=recall.chunks(call, recall.STRETCH),
+        stretch=recall.STRETCH,
+        reverse=reverse,
+    )
+    blocks = BACKWARD_5_WALK_TILING.blocks(call)
+    d_ig = call.new((call.batch, call.time, call.sizes["h"]), inputs[3].dtype)
+    d_fg = call.new((call.batch, call.time, call.sizes["h"]), inputs[4].dtype)
+    d_m_start = call.new((call.batch, call.sizes["h"]), call.dtype("real"), when=states[2] is not None)
+    call.run(
+        backward_5_walk_kernel,
+        blocks,
+        [
+            ig, fg, later_again_t, later_d_t_15, later_t_31, later_t_38, later_t_39, later_t_40, d_m_end,
+            d_m_start, d_ig, d_fg,
+        ],
+        (3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 3, 3),
+        reverse=not reverse,
+    )
+    return (d_q, d_k, d_v, d_ig, d_fg), (), (d_C_start, recall.flat(d_n_start), d_m_start)
+
+
 def saved(form, batch, time, sizes):
     """Shapes and kinds of what forward saves for backward."""
+    if form == "chunked":
+        return ()
     segments = -(-time // SEGMENT)
     return (
         ((batch, segments, sizes["h"], sizes["i"], sizes["j"]), "real"),
@@ -1202,8 +5342,17 @@ def saved(form, batch, time, sizes):
     )
 
 
-FORWARD = {"recurrent": forward_recurrent}
-BACKWARD = {"recurrent": backward_recurrent}
+FORWARD = {"recurrent": forward_recurrent, "chunked": forward_chunked}
+BACKWARD = {"recurrent": backward_recurrent, "chunked": backward_chunked}
 
-operator = Operator(SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved, absent=True)
+operator = Operator(
+    SPEC,
+    step=step,
+    forward=FORWARD,
+    backward=BACKWARD,
+    saved=saved,
+    absent=True,
+    short=("recurrent", 64),
+    narrow=("chunked",),
+)
 mlstm = operator

@@ -43,7 +43,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="selective_ssm",
-    digest="4847600ec6f8",
+    digest="78dd846bd090",
     axes=(
         AxisSpec("d"),
         AxisSpec("n"),
@@ -1405,16 +1405,6 @@ def forward_recurrent(inputs, params, states, reverse, save, final=True, chunks=
     h_saved = call.new(
         (call.batch, call.segments(SEGMENT), call.sizes["d"], call.sizes["n"]), call.dtype("real"), when=save
     )
-    if save:
-        call.ahead(
-            BACKWARD_TILING,
-            backward_kernel,
-            backward_recurrent,
-            saved,
-            (inputs, params, states),
-            reverse,
-            final,
-        )
     call.run(
         forward_kernel,
         blocks,
