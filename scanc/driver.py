@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,11 @@ from scanc.analysis.drawing import to_dot, to_svg
 from scanc.codegen import torch as torch_target
 from scanc.codegen import triton as triton_target
 from scanc.codegen.module import Functions, assemble
+from scanc.diagnostics.diagnostic import fault
 from scanc.diagnostics.render import render
 from scanc.ir.nodes import Program
 from scanc.ir.printer import print_program
+from scanc.passes.base import Remark
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import (
     SIMPLIFIED,
@@ -27,7 +29,9 @@ from scanc.passes.pipeline import (
     Trace,
     run,
 )
+from scanc.passes.prepare import Prepared, host_only, no_kernels, prepare
 from scanc.semantics.lower import analyse
+from scanc.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,14 @@ class Compiled:
     warnings: tuple[str, ...]
     typed: Program
     discrete: Program
+    prepared: Prepared | None
     remembered: Program
     remembered_adjoint: Program
     classified: Program
     classified_adjoint: Program
     trace: Trace
     adjoint_trace: Trace
+    sources: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -56,6 +62,22 @@ class Compiled:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     @property
+    def core(self) -> Program:
+        """One step, without what is made of params ahead of the recurrence."""
+        return self.discrete if self.prepared is None else self.prepared.core
+
+    @cached_property
+    def no_kernels(self) -> Remark | None:
+        """Why the Triton target has nothing of this spec, if so."""
+        instr = host_only(self.core)
+        return None if instr is None else no_kernels(instr)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that run this spec."""
+        return tuple(target for target in TARGETS if target != "triton" or self.no_kernels is None)
+
+    @property
     def stages(self) -> tuple[tuple[str, str], ...]:
         """The IR after every pass that changed it, as (file name, text)."""
         return _files((("", self.trace), ("adjoint_", self.adjoint_trace)))
@@ -63,6 +85,8 @@ class Compiled:
     @property
     def triton_stages(self) -> tuple[tuple[str, str], ...]:
         """The IR after every pass that only the Triton target runs, as (file name, text), numbered behind `stages`."""
+        if self.no_kernels is not None:
+            return ()
         forward, adjoint = self._fused
         return _files((("triton_", forward), ("triton_adjoint_", adjoint)), start=len(self.stages))
 
@@ -73,23 +97,35 @@ class Compiled:
 
     def explain(self, form: str | None = None) -> str:
         """What the spec is, what each pass did or declined and why, and its forms, or one of them."""
-        admitted = {
-            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None, None),
-            "triton": (self._triton.forms, self._triton.refused, self._triton.long, self._triton.short),
+        admitted: dict[str, report.Admitted] = {
+            "torch": (*torch_target.admitted(self.classified, self.classified_adjoint), None, None)
         }
+        if self.no_kernels is not None:
+            admitted["triton"] = (), ((form or "recurrent", self.no_kernels.text),), None, None
+        else:
+            admitted["triton"] = self._triton.forms, self._triton.refused, self._triton.long, self._triton.short
         remarks = self.trace.remarks, self.adjoint_trace.remarks
-        triton_remarks = [trace.remarks for trace in self._fused] if form is None else []
+        fused = self._fused if form is None and self.no_kernels is None else ()
+        triton_remarks = [trace.remarks for trace in fused]
         return report.explain(self.classified, *remarks, triton_remarks, admitted, form)
 
     def module_source(self, target: str) -> str:
-        """The generated module for one of `TARGETS`."""
+        """The generated module for one of `TARGETS`.  Raises `CompileError` if it is none of `targets`."""
         if target == "torch":
             # classified → source of `step`, of forward and of backward in every form
             functions: Functions = torch_target.emit_functions(self.classified, self.classified_adjoint, self.discrete)
+        elif self.no_kernels is not None:
+            raise fault(
+                "E0708",
+                f"{self.name}: the Triton target has no functions of matrices that vary in time",
+                self.no_kernels.span,
+                "this matrix differs from step to step",
+                hint="target='torch' or 'auto' runs it, on GPUs too; with A and the step as params there are kernels",
+            ).with_sources(self.sources)
         else:
             functions = self._triton
         # sources → a module that needs torch, triton and scanc_runtime alone
-        return assemble(self.text, self.discrete, self.classified, functions, self.digest, target)
+        return assemble(self.text, self.discrete, self.classified, functions, self.digest, target, self.prepared)
 
     @cached_property
     def _triton(self) -> triton_target.TritonFunctions:
@@ -98,12 +134,14 @@ class Compiled:
         # what each state's transition is; its writes and read-outs, behind the first `;`, refuse no form
         regions = [region for region in self.classified.regions if region.recurrence]
         classes = {state: str(region.recurrence).split(";")[0] for region in regions for state in region.states}
-        return triton_target.emit_functions(forward, adjoint, self.discrete, classes=classes, remembered=self._recalled)
+        return triton_target.emit_functions(
+            forward, adjoint, self.core, classes=classes, remembered=self._recalled, whole=self.discrete
+        )
 
     @cached_property
     def _recalled(self) -> tuple[Program, Program] | None:
         """The step and its adjoint with all memories that products of matrices can read, if there are any."""
-        if self.remembered is self.discrete:
+        if self.remembered is self.core:
             return None
         # discrete → discrete: vectors beside them are memories too
         wide = run(TO_WIDENED, self.remembered, self._fused[0])
@@ -116,10 +154,10 @@ class Compiled:
         """The step and its adjoint on the way to the Triton target; each trace ends with the fused program."""
         forward, adjoint = Trace(), Trace()
         # discrete → scheduled: one step whose values stay on the chip
-        run(TO_FUSED, self.discrete, forward)
+        run(TO_FUSED, self.core, forward)
         back = self.remembered_adjoint
-        if self.remembered is not self.discrete:  # kernels have the matrices at each step, and so has their adjoint
-            back = run(SIMPLIFIED, differentiate(self.discrete), Trace())
+        if self.remembered is not self.core:  # kernels have the matrices at each step, and so has their adjoint
+            back = run(SIMPLIFIED, differentiate(self.core), Trace())
         run(TO_FUSED, back, adjoint)
         return forward, adjoint
 
@@ -143,8 +181,15 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # typed → discrete: one step in plain arithmetic
     with lowered.showing_sources():
         discrete = run(TO_DISCRETE, typed, trace)
+    # discrete → discrete: functions of matrices that params alone decide, ahead of the recurrence
+    prepared = prepare(discrete)
+    if prepared is not None:
+        trace.record("ahead", prepared.ahead)
+        trace.record("prepare", prepared.core)
+        trace.remarks.append(prepared.remark)
+    core = discrete if prepared is None else prepared.core
     # discrete → discrete: matrices that are only read by contractions exist at no step
-    remembered = run(TO_REMEMBERED, discrete, trace)
+    remembered = run(TO_REMEMBERED, core, trace)
     # discrete → classified: stages in order, each a scan, a memory, a delay or a loop
     classified = run(TO_CLASSIFIED, remembered, trace)
     # discrete → discrete: the step's vector-Jacobian product, a recurrence in reversed time
@@ -153,5 +198,5 @@ def compile_text(text: str, *, source: str = "<spec>", root: Path | None = None)
     # discrete → classified: the adjoint goes the way of its primal
     classified_adjoint = run(TO_CLASSIFIED, adjoint, adjoint_trace)
     warnings = tuple(render(warning, lowered.sources) for warning in lowered.warnings)
-    steps = typed, discrete, remembered, adjoint, classified, classified_adjoint
-    return Compiled(text, warnings, *steps, trace, adjoint_trace)
+    steps = typed, discrete, prepared, remembered, adjoint, classified, classified_adjoint
+    return Compiled(text, warnings, *steps, trace, adjoint_trace, lowered.sources)

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from scanc.driver import Compiled
-from scanc.targets import TARGETS
 
 _STAGE = re.compile(r"\d\d_[a-z_]+\.ir")
 
@@ -20,7 +19,7 @@ def write_stages(compiled: Compiled, directory: Path) -> list[Path]:
     texts = [
         *compiled.stages,
         *compiled.triton_stages,
-        *((f"generated_{target}.py", compiled.module_source(target)) for target in TARGETS),
+        *((f"generated_{target}.py", compiled.module_source(target)) for target in compiled.targets),
     ]
     dot, svg = compiled.graph
     texts += [("graph.dot", dot), ("graph.svg", svg)]

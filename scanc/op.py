@@ -135,7 +135,7 @@ class ScanOperator:
         """The target that runs where tensors leave the choice: `torch` or `triton`."""
         if self._wanted != "auto":
             return self._wanted
-        return "triton" if torch.cuda.is_available() else "torch"
+        return "triton" if torch.cuda.is_available() and self._kernels else "torch"
 
     @property
     def spec(self) -> Spec:
@@ -165,7 +165,9 @@ class ScanOperator:
             )
         text = self.compiled.explain(form)
         if form is None:
-            operators = {target: self.operator(target) for target in TARGETS if target == "torch" or _has_triton()}
+            operators = {
+                target: self.operator(target) for target in self.compiled.targets if target == "torch" or _has_triton()
+            }
             text += f"\n{explain_saved({target: (of.spec, of.saved) for target, of in operators.items()})}\n"
         if not tensors and not named:
             return text
@@ -221,7 +223,7 @@ class ScanOperator:
             )
         if self._wanted != "auto" or device is None:
             return self.target
-        if device != "cuda":
+        if device != "cuda" or not _has_kernels(self._token):
             return "torch"
         if not _has_triton():
             raise ScanError(f"{self.name}: Triton is not installed; target='torch' runs on the GPU without it, slower")
@@ -246,6 +248,11 @@ class ScanOperator:
         if found is not None:
             self._sources[target] = found
         return found is not None
+
+    @cached_property
+    def _kernels(self) -> bool:
+        """Whether the Triton target runs the spec: its module is there, or the compiler says so."""
+        return "triton" in self._operators or self._found("triton") or "triton" in self.compiled.targets
 
     def _generate(self, target: str) -> str:
         from scanc.codegen.safety import check_source
@@ -277,6 +284,11 @@ def _prepare(token: int, target: str) -> None:
     _living[token].operator(target)
 
 
+def _has_kernels(token: int) -> bool:
+    """Whether the Triton target runs the spec of an operator."""
+    return _living[token]._kernels
+
+
 def _require(token: int, device: str) -> None:
     """Sees to it that torch's products on a device are as precise as the operator was asked to be."""
     operator = _living[token]
@@ -286,6 +298,7 @@ def _require(token: int, device: str) -> None:
 # What torch.compiler.assume_constant_result does, without the import of all of Dynamo: while torch.compile
 # traces, it runs these instead of looking inside.
 _prepare._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _require._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

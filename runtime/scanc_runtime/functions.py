@@ -13,6 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from scanc_runtime.matrices import matrix_exp as matrix_exp
+from scanc_runtime.matrices import matrix_inverse as matrix_inverse
+from scanc_runtime.matrices import matrix_phi1 as matrix_phi1
+
 Dims = Sequence[int]
 _NEAR = 1.0  # below this modulus phi1 and dphi1 are summed as series
 _TERMS = 22

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from scanc.ir.nodes import Contract, Conv, Extremum, Index, Instr, Reduce, Rename, Stack, TensorType
+from scanc.ir.nodes import Contract, Conv, Extremum, Index, Instr, Matrix, Reduce, Rename, Stack, TensorType
 from scanc.ir.rewrite import live
 
 
@@ -70,6 +70,8 @@ def _apply(instr: Instr, args: list[dict[str, _Reading]]) -> dict[str, _Reading]
             args = [{s: _sliced(r, axis, position) for s, r in arg.items()} for arg in args]
         case Reduce(_, axes) | Extremum(_, axes) | Contract(_, axes):
             args = [{s: _spread(r, set(axes)) for s, r in arg.items()} for arg in args]
+        case Matrix(_, rows, columns):
+            args = [{s: _spread(r, {rows, columns}) for s, r in arg.items()} for arg in args]
         case Conv(axis):
             args = [{s: _spread(r, {axis}) for s, r in arg.items()} for arg in args]
         case _:

@@ -34,10 +34,8 @@ def chosen_device(wanted: str) -> str:
 
 
 def chosen_target(wanted: Target, device: str) -> Target:
-    """The target that `--target` asks for; "auto" is Triton for a GPU, torch elsewhere."""
-    if wanted != "auto":
-        return wanted
-    return "triton" if torch.device(device).type == "cuda" else "torch"
+    """The target that `--target` asks for; "auto" is torch but for a GPU, where the operator says."""
+    return wanted if wanted != "auto" or torch.device(device).type == "cuda" else "torch"
 
 
 def classes(operator: ScanOperator) -> str:

@@ -11,13 +11,16 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from scanc_runtime.spec import AxisSpec, Spec, StateSpec, TensorSpec
 
 from scanc.codegen.names import Names
+from scanc.codegen.prepared import prepared_source
 from scanc.codegen.writer import WIDTH, Writer
 from scanc.ir.nodes import Dims, Kind, Output, Program, State, Tensor
+from scanc.passes.prepare import Prepared
 
 
 class Functions(Protocol):
@@ -52,10 +55,22 @@ class Functions(Protocol):
         """(form, reason) of each form that the class does not admit."""
 
 
-def assemble(text: str, discrete: Program, classified: Program, functions: Functions, digest: str, target: str) -> str:
-    """The source of the module for `target`. `digest` names the text; the module's own covers all of it."""
+def assemble(
+    text: str,
+    discrete: Program,
+    classified: Program,
+    functions: Functions,
+    digest: str,
+    target: str,
+    prepared: Prepared | None = None,
+) -> str:
+    """The source of the module for `target`. `digest` names the text; the module's own covers all of it.
+
+    `prepared`: the functions are those of its core, and take what is made of the params ahead of the recurrence.
+    """
     spec = spec_of(discrete, text, forms=functions.forms, refused=functions.refused)
-    whole = "\0".join((digest, target, repr(spec), functions.source))
+    ahead = prepared_source(prepared) if prepared else ""
+    whole = "\0".join((digest, target, repr(spec), functions.source, *([ahead] if ahead else [])))
     spec = spec_of(
         discrete,
         text,
@@ -69,11 +84,19 @@ def assemble(text: str, discrete: Program, classified: Program, functions: Funct
     for line in text.splitlines():
         out.comment(line)
     out.blank()
-    for line in _imports(functions.imports, spec):
+    imports = (*functions.imports, *(_AHEAD if prepared else ()))
+    for line in _imports(imports, spec):
         out.line(line)
     out.blank()
-    source = "\n".join((out.text(), spec_literal(spec), "", functions.source.strip("\n"), "", ""))
-    return source + _operator(spec.name, functions, absent=target == "triton")
+    inner = spec if prepared is None else replace(spec, params=spec_of(prepared.core, text).params, order=())
+    parts = [out.text(), spec_literal(inner), "", functions.source.strip("\n"), "", ""]
+    if prepared:
+        parts[-1:] = ["", ahead, "", f"INTERFACE = {spec_literal(spec).removeprefix('SPEC = ')}", ""]
+    operator = _operator(spec.name, functions, absent=target == "triton", ahead=bool(prepared))
+    return "\n".join(parts) + operator
+
+
+_AHEAD = ("from scanc_runtime import functions", "from scanc_runtime.prepared import Prepared")
 
 
 def spec_of(
@@ -289,8 +312,11 @@ def _tuple(parts: Sequence[str]) -> str:
     return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-def _operator(name: str, functions: Functions, *, absent: bool) -> str:
+def _operator(name: str, functions: Functions, *, absent: bool, ahead: bool) -> str:
     given = "SPEC, step=step, forward=FORWARD, backward=BACKWARD, saved=saved"
+    if ahead:
+        forward, backward = "PREPARED.forward(FORWARD)", "PREPARED.backward(BACKWARD)"
+        given = f"INTERFACE, step=step, forward={forward}, backward={backward}, saved=saved"
     if absent:
         given += ", absent=True"
     for field in ("long", "short"):
@@ -299,6 +325,8 @@ def _operator(name: str, functions: Functions, *, absent: bool) -> str:
     if functions.narrow:
         given += f", narrow={_strings(functions.narrow)}"
     out = Writer()
+    if ahead:
+        out.line("PREPARED = Prepared(INTERFACE, SPEC, prepare, pull_back)")
     out.line(f"operator = Operator({given})")
     out.line(f"{Names().of(name)} = operator")
     return out.text()

@@ -17,7 +17,19 @@ RESERVED: frozenset[str] = frozenset(keyword.kwlist) | frozenset(keyword.softkwl
 MODULE: frozenset[str] = frozenset(
     {"torch", "triton", "tl", "math", "functools", "functions", "scanc", "scanc_runtime", "self"}
     | {"operator", "step", "saved"}
-    | {"Spec", "AxisSpec", "TensorSpec", "StateSpec", "Operator", "Tiling", "SPEC", "FORWARD", "BACKWARD"}
+    | {
+        "Spec",
+        "AxisSpec",
+        "TensorSpec",
+        "StateSpec",
+        "Operator",
+        "Tiling",
+        "SPEC",
+        "INTERFACE",
+        "PREPARED",
+        "FORWARD",
+        "BACKWARD",
+    }
 )
 """Words that a generated module uses for itself."""
 

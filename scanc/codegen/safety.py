@@ -42,6 +42,7 @@ _RUNTIME = frozenset(
         ".spec",
         ".functions",
         ".memories",
+        ".prepared",
         ".scans",
         ".segments",
         ".triton_math",

@@ -58,7 +58,8 @@ CODES: dict[str, str] = {
     "E0704": "A setting of a discretisation rule does not fit the state.",
     "E0705": "`d/dt` cannot stand here.",
     "E0706": "The right side of `d/dt` is not affine in its state.",
-    "E0707": "The right side of `d/dt` couples elements of its state, which cannot be discretised yet.",
+    "E0707": "The right side of `d/dt` couples elements of its state along more than one axis.",
+    "E0708": "The Triton target has no functions of matrices that vary in time.",
     # def, for, import
     "E0801": "A function calls itself.",
     "E0802": "A function sees its parameters only.",

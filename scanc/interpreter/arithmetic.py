@@ -49,8 +49,12 @@ class Arithmetic(ABC):
         """Arrays of one shape laid along a new dimension."""
 
     @abstractmethod
-    def matrix_exp(self, x: Array) -> Array:
-        """exp of a matrix, for x[..., n, n]."""
+    def identity(self, n: int) -> Array:
+        """The real n × n matrix of ones on the diagonal."""
+
+    @abstractmethod
+    def inverse(self, x: Array) -> Array:
+        """x⁻¹ for x[..., n, n]."""
 
     @abstractmethod
     def solve(self, a: Array, b: Array) -> Array:

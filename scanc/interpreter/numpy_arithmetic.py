@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from scanc.interpreter.arithmetic import Arithmetic, Array, moved_last
 from scanc.ir.nodes import Kind
@@ -178,8 +177,11 @@ class NumpyArithmetic(Arithmetic):
     def stack(self, xs: Sequence[Array], dim: int) -> Array:
         return np.stack(np.broadcast_arrays(*xs), axis=dim)
 
-    def matrix_exp(self, x: Array) -> Array:
-        return torch.linalg.matrix_exp(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+    def identity(self, n: int) -> Array:
+        return np.eye(n)
+
+    def inverse(self, x: Array) -> Array:
+        return np.linalg.inv(x)
 
     def solve(self, a: Array, b: Array) -> Array:
         solution: Array = np.linalg.solve(a, b[..., None])[..., 0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from scanc.interpreter.arithmetic import Arithmetic, Array, moved_last
 from scanc.interpreter.layout import align
+from scanc.interpreter.matrices import matrix_function
 from scanc.ir.nodes import Broadcast, Contract, Index, Instr, Map, Ode, Reduce, Rename, Stack
 
 if TYPE_CHECKING:
@@ -268,14 +269,15 @@ class Coupled:
         return (z * v[..., None, :]).sum(-1)
 
     def exp(self, z: Array) -> Array:
-        return self.arith.matrix_exp(z)
+        return matrix_function(self.arith, "exp", z, [])
 
     def phi1(self, z: Array, v: Array) -> Array:
         """The last column of exp [[z, v], [0, 0]], which also holds for a singular z."""
         columns = [*(z[..., j] for j in range(self.n)), v]
         block = self.arith.stack(columns, columns[0].ndim)
         rows = [*(block[..., i, :] for i in range(self.n)), block[..., 0, :] * 0]
-        return self.arith.matrix_exp(self.arith.stack(rows, block.ndim - 2))[..., : self.n, self.n]
+        whole = matrix_function(self.arith, "exp", self.arith.stack(rows, block.ndim - 2), [])
+        return whole[..., : self.n, self.n]
 
     def solve(self, z: Array, v: Array) -> Array:
         return self.arith.solve(self.identity - z, v)

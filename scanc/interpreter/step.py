@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scanc.interpreter.arithmetic import Arithmetic, Array
+from scanc.interpreter.arithmetic import Arithmetic, Array, moved_last
 from scanc.interpreter.layout import align
+from scanc.interpreter.matrices import matrix_function
 from scanc.interpreter.ode import next_state
 from scanc.ir.functions import SEMIRINGS
 from scanc.ir.nodes import (
@@ -16,10 +17,12 @@ from scanc.ir.nodes import (
     Conv,
     Delay,
     Extremum,
+    Identity,
     Index,
     Instr,
     Kind,
     Map,
+    Matrix,
     Ode,
     Program,
     Reduce,
@@ -88,6 +91,10 @@ class Evaluator:
                 return x[(slice(None),) * (1 + type_.axes.index(axis)) + (position,)]
             case Stack(axis):
                 return arith.stack([x for x, _ in args], 1 + axes.index(axis))
+            case Identity(rows, _):
+                return arith.identity(self.sizes[rows])[None]
+            case Matrix(fn, rows, columns):
+                return self.matrix_function(fn, (rows, columns), instr, values)
             case Delay(steps):
                 return self.past(instr.args[0], steps, values)
             case Conv(axis):
@@ -116,6 +123,16 @@ class Evaluator:
         a, b = (align(values[name], self.types[name].axes, joint) for name in instr.args)
         product = self.arith.map(ring.times, a, b)
         return self.arith.reduce(ring.reduce, product, [1 + joint.index(axis) for axis in over]) if over else product
+
+    def matrix_function(self, fn: str, matrix: tuple[str, str], instr: Instr, values: Values) -> Array:
+        """A function of a matrix over two axes, for each element of all others."""
+        axes, kind = instr.type.axes, instr.type.kind
+        order, inverse = moved_last(1 + len(axes), [1 + axes.index(axis) for axis in matrix])
+        z, *directions = (
+            self.arith.transpose(self.arith.array(align(values[a], self.types[a].axes, axes), kind), order)
+            for a in instr.args
+        )
+        return self.arith.transpose(matrix_function(self.arith, fn, z, directions), inverse)
 
     def past(self, name: str, steps: int, values: Values) -> Array:
         """A delayed name as it was some steps ago."""

@@ -250,8 +250,11 @@ class TorchArithmetic(Arithmetic):
     def stack(self, xs: Sequence[Array], dim: int) -> Array:
         return torch.stack(list(_broadcast(*xs)), dim)
 
-    def matrix_exp(self, x: Array) -> Array:
-        return torch.linalg.matrix_exp(x)
+    def identity(self, n: int) -> Array:
+        return torch.eye(n, dtype=self.dtypes[Kind.REAL], device=self.device)
+
+    def inverse(self, x: Array) -> Array:
+        return torch.linalg.inv(x)
 
     def solve(self, a: Array, b: Array) -> Array:
         return torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1)

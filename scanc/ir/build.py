@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from scanc.diagnostics.span import Span
-from scanc.ir.functions import REDUCTIONS, SEMIRINGS, TABLE
+from scanc.ir.functions import MATRICES, REDUCTIONS, SEMIRINGS, TABLE
 from scanc.ir.nodes import (
     Axis,
     Broadcast,
@@ -19,10 +19,12 @@ from scanc.ir.nodes import (
     Conv,
     Delay,
     Extremum,
+    Identity,
     Index,
     Instr,
     Kind,
     Map,
+    Matrix,
     Meet,
     Memory,
     Ode,
@@ -184,6 +186,16 @@ def infer(op: Op, args: Sequence[TensorType], canonical: Canonical) -> TensorTyp
             _need(len({(a.axes, a.kind) for a in args}) == 1, "stack of values of different types")
             _need(axis not in args[0].axes, f"stack along {axis}, which the values have")
             return TensorType(canonical({*args[0].axes, axis}), args[0].kind)
+        case Identity(rows, columns):
+            _need(rows != columns, f"an identity of one axis, {rows}")
+            return TensorType(canonical((rows, columns)))
+        case Matrix(fn, rows, columns):
+            _need(fn in MATRICES, f"no function of matrices {fn}")
+            _need(bool(args) and rows != columns, "a function of a matrix needs one, with rows and columns")
+            for arg in args:
+                _subset((rows, columns), arg, f"the {fn} of a matrix")
+            kind = widest([Kind.REAL, *(arg.kind for arg in args)])
+            return TensorType(canonical(axis for arg in args for axis in arg.axes), kind)
         case Memory():
             return _memory(op, args)
         case Recall(_, axes):

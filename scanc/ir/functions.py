@@ -1,4 +1,4 @@
-"""The elementwise functions and the semirings of the IR, as tables.
+"""The elementwise functions, the functions of matrices and the semirings of the IR, as tables.
 
 Each function's meaning is fixed here in words and by the interpreter; its derivative stands in
 `passes/derivatives.py`, its spelling for a target in `codegen`.  Limits count: `expdiff(-inf, m)` is 0
@@ -83,6 +83,13 @@ TABLE: dict[str, Function] = {
     "to_complex": Function(1, Kind.COMPLEX, complex_ok=True),
     "stop": Function(1, complex_ok=True, doc="the argument; no gradient passes"),
 }
+
+MATRICES: dict[str, str] = {
+    "exp": "Σ zⁿ / n!",
+    "phi1": "Σ zⁿ / (n + 1)!, which needs no inverse of z",
+    "inverse": "z⁻¹; not finite where there is none",
+}
+"""The functions of a square matrix as a whole, and their meaning."""
 
 REDUCTIONS: tuple[str, ...] = ("sum", "max", "min", "logsumexp", "any", "all")
 

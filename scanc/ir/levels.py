@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scanc.ir.build import Builder, IllTyped
-from scanc.ir.nodes import Conv, Delay, Instr, Level, Ode, Program, Region, RegionKind
+from scanc.ir.nodes import Conv, Delay, Identity, Instr, Level, Matrix, Ode, Program, Region, RegionKind
 from scanc.ir.printer import print_instr
 
 _TIMED = (Delay, Conv)
@@ -78,9 +78,18 @@ def _verify_instr(instr: Instr, builder: Builder, where: str) -> None:
         inferred = builder.infer(instr.op, instr.args)
     except (IllTyped, ValueError) as error:
         raise IllFormed(f"{error}: {where}") from error
+    if isinstance(instr.op, Identity | Matrix):
+        sizes = [_size(builder, axis) for axis in (instr.op.rows, instr.op.columns)]
+        _need(sizes[0] == sizes[1], f"a matrix of {sizes[0]} rows and {sizes[1]} columns: {where}")
     _need(inferred == instr.type, f"type {instr.type} where the operation gives {inferred}: {where}")
     _define(builder, instr.name)
     builder.types[instr.name] = instr.type
+
+
+def _size(builder: Builder, name: str) -> int | str:
+    """The size of an axis: a number, or the axis that shares it."""
+    axis = next(axis for axis in builder.axes if axis.name == name)
+    return axis.like or axis.name if axis.size is None else axis.size
 
 
 def _verify_ends(program: Program, builder: Builder) -> None:

@@ -12,6 +12,7 @@ Grammar (one line per node; `*` is a tuple)::
     instr   = Instr(name, op, args: value*, type)
     op      = Const(value) | Size(axis) | Map(fn) | Reduce(fn, axes) | Contract(semiring, axes)
             | Rename(pairs) | Broadcast(axes) | Index(axis, position) | Stack(axis) | Extremum(fn, axes)
+            | Identity(rows, columns) | Matrix(fn, rows, columns)
             | Memory(state, axes, rows, columns, decays, writes, dual, against)
             | Recall(over, axes, decayed) | Meet(over, side, decayed, before, axes)
             | Delay(steps) | Conv(axis) | Ode(state, rule)          # the last three: level `typed` only
@@ -195,6 +196,27 @@ class Extremum:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """The matrix that is one where two axes of one size have the same position, and zero elsewhere."""
+
+    rows: str
+    columns: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A function of `functions.MATRICES` of a square matrix with rows and columns along two axes of one size.
+
+    args = (z, directions…), each with both axes, all others broadcast.  With k directions it is the k-th Fréchet
+    derivative of the function at z, linear and symmetric in them: so derivatives of every order are of this kind.
+    """
+
+    fn: str
+    rows: str
+    columns: str
+
+
+@dataclass(frozen=True)
 class Delay:
     """The argument (an input or a local) as it was `steps` time steps ago."""
 
@@ -293,6 +315,8 @@ Op = (
     | Index
     | Stack
     | Extremum
+    | Identity
+    | Matrix
     | Memory
     | Recall
     | Meet

@@ -15,9 +15,11 @@ from scanc.ir.nodes import (
     Delay,
     Dims,
     Extremum,
+    Identity,
     Index,
     Instr,
     Map,
+    Matrix,
     Meet,
     Memory,
     Ode,
@@ -84,6 +86,10 @@ def print_op(op: Op) -> str:
             return f"index{{{axis}, {position}}}"
         case Stack(axis):
             return f"stack{{{axis}}}"
+        case Identity(rows, columns):
+            return f"identity{{{rows}, {columns}}}"
+        case Matrix(fn, rows, columns):
+            return f"matrix.{fn}{{{rows}, {columns}}}"
         case Memory():
             return f"memory{{{_memory(op)}}}"
         case Recall(over, axes, decayed):

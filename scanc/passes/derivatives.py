@@ -21,6 +21,7 @@ from scanc.ir.nodes import (
     Instr,
     Kind,
     Map,
+    Matrix,
     Reduce,
     Rename,
     TensorType,
@@ -196,6 +197,8 @@ def cotangents(builder: Builder, instr: Instr, g: str) -> tuple[str | None, ...]
             return (builder.add(Rename(tuple((new, old) for old, new in pairs)), g, hint=_d(args[0])),)
         case Broadcast(axes):
             return (builder.reduce("sum", g, axes, hint=_d(args[0])),)
+        case Matrix():
+            return _matrix_function(builder, instr.op, args, g)
         case _:
             return (None,) * len(args)
 
@@ -222,6 +225,20 @@ def _product(builder: Builder, g: str, factor: str, arg: str) -> str:
     both = set(builder.types[g].axes) & set(builder.types[factor].axes) - set(wanted.axes)
     product = builder.contract(g, factor, both, hint=_d(arg)) if both else builder.map("mul", g, factor, hint=_d(arg))
     return fit(builder, product, wanted)
+
+
+def _matrix_function(builder: Builder, op: Matrix, args: tuple[str, ...], g: str) -> tuple[str | None, ...]:
+    """<g, Dᵏf(z)[e₁, …]>: by eᵢ it is Dᵏf(zᴴ)[g, the other eᴴ], by z it is Dᵏ⁺¹f(zᴴ)[g, all eᴴ].
+
+    Each term of f's power series is a product of matrices; a trace of one is cyclic in its factors (Higham,
+    Functions of Matrices, 2008, chapter 3).
+    """
+    swap = Rename(((op.rows, op.columns), (op.columns, op.rows)))
+    z, *directions = (builder.add(swap, Sym(builder, arg).conj().name, hint=f"{arg}.adjoint") for arg in args)
+    found = [builder.add(op, z, g, *directions, hint=_d(args[0]))]
+    for i, arg in enumerate(args[1:]):
+        found.append(builder.add(op, z, g, *directions[:i], *directions[i + 1 :], hint=_d(arg)))
+    return tuple(fit(builder, grad, builder.types[arg]) for grad, arg in zip(found, args, strict=True))
 
 
 def _contract(

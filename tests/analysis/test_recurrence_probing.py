@@ -95,6 +95,7 @@ LABELS = {
     "conv_ema": {"h": "time-invariant"},
     "delta_product": {"S": "DPLR"},
     "delta_rule": {"S": "DPLR"},
+    "dense_lti": {"h": "time-invariant"},
     "elman": {"h": "nonlinear"},
     "ema": {"h": "time-invariant"},
     "gated_conv": {},

@@ -18,6 +18,7 @@ from scanc.interpreter import interpret, random_arguments
 from scanc.ir.nodes import Program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_CLASSIFIED, TO_DISCRETE, TO_REMEMBERED, Trace, run
+from scanc.passes.prepare import prepare
 from scanc.semantics.lower import lower
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,11 +46,12 @@ class Module:
 def module_of(typed: Program, text: str = "") -> Module:
     """The module of a typed program, checked and executed."""
     discrete = run(TO_DISCRETE, typed, Trace())
-    remembered = run(TO_REMEMBERED, discrete, Trace())
+    prepared = prepare(discrete)
+    remembered = run(TO_REMEMBERED, prepared.core if prepared else discrete, Trace())
     adjoint = run(SIMPLIFIED, differentiate(remembered), Trace())
     forward, backward = (run(TO_CLASSIFIED, program, Trace()) for program in (remembered, adjoint))
     functions = emit_functions(forward, backward, discrete)
-    source = assemble(text, discrete, forward, functions, "0", "torch")
+    source = assemble(text, discrete, forward, functions, "0", "torch", prepared)
     check_source(source)
     namespace: dict[str, Any] = {"__name__": "generated"}
     exec(compile(source, "generated", "exec"), namespace)

@@ -9,6 +9,9 @@ import torch
 from scanc_runtime import functions as f
 from torch import Tensor
 
+from scanc.interpreter.matrices import matrix_function
+from scanc.interpreter.numpy_arithmetic import NumpyArithmetic
+
 Unary = Callable[[Tensor], Tensor]
 
 
@@ -139,3 +142,58 @@ def test_numbers_may_stand_beside_tensors() -> None:
     assert f.power(2.0, x).tolist() == [0.5, 4.0]
     assert f.join(0.0, x).tolist() == [-1j, 2j]
     assert f.join(0.0, x).dtype == torch.complex128
+
+
+MATRICES = {"exp": f.matrix_exp, "phi1": f.matrix_phi1, "inverse": f.matrix_inverse}
+
+
+def matrices(*shape: int, kind: str = "real", scale: float = 0.5) -> Tensor:
+    torch.manual_seed(len(shape) + shape[0])
+    z = scale * torch.randn(shape, dtype=torch.float64)
+    return torch.complex(z, scale * torch.randn(shape, dtype=torch.float64)) if kind == "complex" else z
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_functions_of_matrices_against_power_series(name: str, kind: str) -> None:
+    """In fp32 as well, from large matrices down to zero."""
+    for scale in (0.0, 1e-8, 1e-4, 0.1, 1.0, 4.0):
+        z = matrices(2, 4, 4, kind=kind, scale=0.3 * scale) - scale * torch.eye(4, dtype=torch.float64)
+        z = z - torch.eye(4, dtype=torch.float64) if name == "inverse" else z
+        narrow = z.to(torch.complex64 if kind == "complex" else torch.float32)
+        for given, tolerance in ((z, 1e-13), (narrow, 1e-6 if scale <= 1 else 2e-5)):
+            exact = torch.from_numpy(matrix_function(NumpyArithmetic(), name, given.to(z.dtype).numpy(), []))
+            error = (MATRICES[name](given) - exact).abs().amax((-2, -1)) / exact.abs().amax((-2, -1))
+            assert error.max() < tolerance, (scale, given.dtype)
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_derivatives_of_functions_of_matrices(name: str, kind: str) -> None:
+    """In one direction and in two, against forward differentiation; what is broadcast too."""
+    function = MATRICES[name]
+    z = matrices(3, 4, 4, kind=kind) + torch.eye(4, dtype=torch.float64)
+    a, b = matrices(3, 4, 4, kind=kind), matrices(4, 4, kind=kind)
+
+    def by(z: Tensor, direction: Tensor) -> Tensor:
+        return torch.func.jvp(function, (z,), (direction.expand_as(z),))[1]
+
+    torch.testing.assert_close(function(z, a), by(z, a))
+    torch.testing.assert_close(function(z, b), by(z, b))
+    second = torch.func.jvp(lambda z: by(z, a), (z,), (b.expand_as(z),))[1]
+    torch.testing.assert_close(function(z, a, b), second)
+    torch.testing.assert_close(function(z, b, a), second)
+    torch.testing.assert_close(function(z, 1e30 * a), 1e30 * function(z, a), rtol=1e-12, atol=0.0)
+    assert not function(z, 0 * a).any()
+    assert torch.autograd.gradcheck(function, (z.requires_grad_(), a.requires_grad_()))
+
+
+def test_functions_of_matrices_at_the_edges() -> None:
+    """Of nothing, of a singular matrix, and of one whose inverse does not exist."""
+    for function in MATRICES.values():
+        assert function(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
+        assert function(torch.zeros(2, 0, 0)).shape == (2, 0, 0)
+        assert function(torch.zeros(0, 3, 3), torch.zeros(0, 3, 3)).shape == (0, 3, 3)
+    nilpotent = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    torch.testing.assert_close(f.matrix_phi1(nilpotent), torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
+    assert not torch.isfinite(f.matrix_inverse(nilpotent)).all()

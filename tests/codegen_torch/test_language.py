@@ -46,6 +46,12 @@ SPECS = {
     "bounded root": "axes d\ninput a[d], x[d]\nstate h[d]\nr = sigmoid(a)\nh = r*h + sqrt(1 - r*r)*x\noutput h[d]",
     "ode": "axes d\ninput x[d], s[d]\nparam A[d]\nstate h[d]\n"
     "d/dt h = A*h + x  discretize bilinear(softplus(s))\noutput h[d]",
+    "dense ode": "axes n, d\ninput x[d], s[d]\nparam A[n,n], B[n]\nstate h[n,d]\n"
+    "d/dt h = A @ h + B*x  discretize bilinear(softplus(s))\noutput h[d,n]",
+    "dense ode of params": "axes n, d\ninput x[d]\nparam A[d,n,n], B[n,d], s[d]\nstate h[n,d]\n"
+    "d/dt h = A @ h + B*x  discretize gbt(softplus(s), 0.3)\noutput h[d,n]",
+    "low rank ode": "axes n\ninput x[n]\nparam L[n], P[n], Q[n], h0[n]\nstate h[n] = h0\n"
+    "d/dt h = L*h - P*(Q·h) + x  discretize zoh(0.5)\noutput h[n]",
     "log": "over log\naxes d\ninput x[d], g[d]\nstate h[d]\nh = g*h + x\noutput h[d]",
     "maxplus": "over maxplus\naxes d\ninput x[d], g[d]\nstate h[d]\nh = g*h + x\noutput h[d]",
     "minplus": "over minplus\naxes d\ninput x[d], g[d]\nstate h[d]\nh = g*h + x\noutput h[d]",

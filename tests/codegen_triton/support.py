@@ -21,6 +21,7 @@ from scanc.interpreter.layout import axis_sizes
 from scanc.ir.nodes import Kind, Program
 from scanc.passes.differentiate import differentiate
 from scanc.passes.pipeline import SIMPLIFIED, TO_DISCRETE, TO_FUSED, Trace, run
+from scanc.passes.prepare import prepare
 
 Tensors = dict[str, Tensor]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # without a GPU, Triton's interpreter runs the kernels
@@ -47,6 +48,8 @@ def fused(program: Program) -> Program:
 
 def emit(typed: Program, segment: int | None = 4) -> Emitted:
     discrete = run(TO_DISCRETE, typed, Trace())
+    prepared = prepare(discrete)  # what kernels run takes matrices that torch has made of the params
+    discrete = prepared.core if prepared else discrete
     adjoint = run(SIMPLIFIED, differentiate(discrete), Trace())
     functions = emit_functions(fused(discrete), fused(adjoint), discrete, segment=segment)
     spec = spec_of(discrete, "")

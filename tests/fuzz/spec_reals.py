@@ -21,7 +21,7 @@ class Real(Maker):
 
     MANNERS = (
         "diagonal", "diagonal", "write first", "sum", "number", "input", "nothing", "itself", "nonlinear", "matrix",
-        "delta", "ode", "extremum", "reset", "swap", "twice", "loop", "local", "constant", "number itself",
+        "delta", "ode", "dense ode", "extremum", "reset", "swap", "twice", "loop", "local", "constant", "number itself",
     )  # fmt: skip
 
     def tensors(self) -> None:
@@ -112,6 +112,15 @@ class Real(Maker):
                 settings = [f"sigmoid({decay.text})", "0.5"][: 1 + RULES[rule]]
                 body = f"-softplus({decay.text}) * {name} + {bounded}"
                 self.lines.append(f"d/dt {name} = {body} discretize {rule}({', '.join(settings)})")
+                return
+            case "dense ode" if "i" in state.axes:
+                self.matrix()
+                rule, step = self.one_of(*RULES), self.one_of("0.5", f"sigmoid({decay.text})")
+                coupled = self.one_of(f"A @ {name}", f"{name} @ A", f"sum[i]({name}) * 0.2", f"A @ ({gate} * {name})")
+                body = f"{self.one_of('', f'-{gate} * {name} + ', f'-{name} - ')}0.5 * ({coupled}) + {bounded}"
+                self.lines.append(
+                    f"d/dt {name} = {body} discretize {rule}({', '.join([step, '0.5'][: 1 + RULES[rule]])})"
+                )
                 return
             case "extremum" if state.kind == "real":
                 body = f"{self.one_of('max', 'min')}({name}, {bounded})"

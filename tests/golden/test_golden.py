@@ -15,9 +15,12 @@ from scanc.targets import TARGETS
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-MODULES = ("conv_ema", "ema", "gated_delta_rule", "gla", "gru", "hmm_forward", "lru", "mlstm", "selective_ssm")
+MODULES = (
+    *("conv_ema", "dense_lti", "ema", "gated_delta_rule", "gla", "gru", "hmm_forward", "lru", "mlstm"),
+    "selective_ssm",
+)
 TO_KERNELS = ("ema", "lru")
-STEP_BY_STEP = ("conv_ema", "gated_delta_rule", "gla", "lstm", "mlstm", "selective_ssm")
+STEP_BY_STEP = ("conv_ema", "dense_lti", "gated_delta_rule", "gla", "lstm", "mlstm", "selective_ssm")
 
 
 def compiled(name: str) -> Compiled:

@@ -75,6 +75,21 @@ def lru(x: Arrays, p: Arrays, state: Arrays) -> Result:
     return each_step(x, step), {"x": s}
 
 
+def dense_lti(x: Arrays, p: Arrays, state: Arrays) -> Result:
+    h, a = state["h"], p["K"] - p["K"].T - np.diag(np.exp(p["rate"]))
+    values, vectors = np.linalg.eig(a)
+    powers = np.exp(np.exp(p["log_step"])[:, None] * values)
+    decay = np.einsum("ij,dj,jk->dik", vectors, powers, np.linalg.inv(vectors)).real
+    gain = np.stack([np.linalg.solve(a, (each - np.eye(len(a))) @ p["B"]) for each in decay])
+
+    def step(t: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal h
+        h = (decay @ h[..., None])[..., 0] + gain * t["u"][:, :, None]
+        return {"y": (p["C"] * h).sum(-1) + p["D"] * t["u"]}
+
+    return each_step(x, step), {"h": h}
+
+
 def s4d(x: Arrays, p: Arrays, state: Arrays) -> Result:
     h = state["h"]
     a = -np.exp(p["log_A"]) + 1j * p["A_im"]

@@ -34,6 +34,9 @@ region step
   wide = broadcast{h}(x) : real[h, i]
   pile = stack{w}(x, x, x, x) : real[i, w]
   one = index{w, 2}(pile) : real[i]
+  unit = identity{i, m}() : real[i, m]
+  power = matrix.exp{i, m}(A) : complex[i, m]
+  slope = matrix.phi1{i, m}(A, unit) : complex[i, m]
   M = memory{S; h, i, m; i; m; rows raw, both; decayed, before; dual against}(x, half, x, k, x, k) : real[h, i, m]
   asked = recall.columns{m; before}(M, k) : real[h, i]
   again = recall.rows{i}(M, x) : real[h, m]
@@ -88,3 +91,19 @@ def test_verify_refuses(old: str, new: str, message: str) -> None:
     assert old in STAGED
     with pytest.raises(IllFormed, match=message):
         verify(read_program(STAGED.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("matrix.exp{i, m}(A)", "matrix.sin{i, m}(A)", "no function of matrices sin"),
+        ("matrix.exp{i, m}(A)", "matrix.exp{i, m}(k)", "the exp of a matrix over"),
+        ("matrix.exp{i, m}(A)", "matrix.exp{i, i}(A)", "with rows and columns"),
+        ("matrix.exp{i, m}(A) : complex", "matrix.exp{i, m}(A) : real", "where the operation gives"),
+        ("axis m like i", "axis m = 4", "a matrix of i rows and 4 columns"),
+    ],
+)
+def test_verify_refuses_of_matrices(old: str, new: str, message: str) -> None:
+    assert old in TEXT
+    with pytest.raises(IllFormed, match=message):
+        verify(read_program(TEXT.replace(old, new)))

@@ -155,14 +155,18 @@ def fails(right: str) -> CompileError:
         value = {
             "square": lambda: n.h * n.h + n.x,
             "tanh": lambda: n.h.map("tanh") - n.x,
-            "dense": lambda: n.W.dot(n.h.rename("n", "n_col"), "n_col") + n.x,
-            "low rank": lambda: n.x * n.h - n.x * n.x.dot(n.h, "n"),
+            "two axes": lambda: n.W.dot(n.h.rename("n", "n_col"), "n_col") + n.V.dot(n.h.rename("i", "m"), "m"),
+            "sum over both": lambda: n.x * n.h - n.x * n.h.sum("i n"),
         }[right]()
         return {"h": Value(n.h.builder, n.h.builder.add(Ode("h", "zoh"), n.h.name, value.name, n.step.name))}
 
     core = program(
-        body, states={"h": "n"}, inputs={"x": "n", "step": ""}, params={"W": "n n_col"}, level=Level.CORE
-    )  # fmt: skip
+        body,
+        states={"h": "i n"},
+        inputs={"x": "i n", "step": ""},
+        params={"W": "n n_col", "V": "i m"},
+        level=Level.CORE,
+    )
     with pytest.raises(CompileError) as caught:
         run(core)
     return caught.value
@@ -173,8 +177,8 @@ def fails(right: str) -> CompileError:
     [
         ("square", "E0706", "the product of two values that depend on the state"),
         ("tanh", "E0706", "`tanh` of a value that depends on the state is not linear"),
-        ("dense", "E0707", "so far, only a right side"),
-        ("low rank", "E0707", "so far, only a right side"),
+        ("two axes", "E0707", "A is a matrix over one axis"),
+        ("sum over both", "E0707", "A is a matrix over one axis"),
     ],
 )
 def test_what_cannot_be_discretised_is_refused(right: str, code: str, label: str) -> None:
@@ -192,12 +196,12 @@ def test_no_naive_exponential_difference_is_left() -> None:
 
 
 SPEC = """scan bad
-axes n
+axes n, m
 input x[n], dt[n]
-param A[n,n], L[n], P[n], Q[n]
-state h[n]
+param A[n,n], L[n], G[m,m]
+state h[n,m]
 d/dt h = {} discretize zoh(dt)
-output h[n]
+output h[n,m]
 """
 
 
@@ -222,13 +226,13 @@ error[E0706]: the right side of `d/dt h` is not affine in `h`
   = hint: write `d/dt h = A*h + …` with A and the rest free of `h`, or a discrete step"""
     )
     assert (
-        message("L*h - P*(Q·h) + x")
+        message("A @ h + h @ G + x")
         == """\
-error[E0707]: the right side of `d/dt h` couples elements of `h`
-  --> bad.scan:6:18
+error[E0707]: the right side of `d/dt h` couples elements of `h` along `n` and `m`
+  --> bad.scan:6:10
   |
-6 | d/dt h = L*h - P*(Q·h) + x discretize zoh(dt)
-  |                  ^^^^^ so far, only a right side that treats each element of `h` by itself can be discretised
+6 | d/dt h = A @ h + h @ G + x discretize zoh(dt)
+  |          ^^^^^ A is a matrix over one axis of a state, and all other axes stand beside it
   | --------------------------------------------- discretised here
-  = hint: diagonalise A beforehand and write `A*h`, or write the discrete step `h = A @ h + …`"""
+  = hint: couple `h` along one axis, or write the discrete step `h = …`"""
     )

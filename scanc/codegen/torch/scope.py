@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from scanc.codegen.expressions import Expr, Spelling, absorbed, number, spell
 from scanc.codegen.names import Names
+from scanc.codegen.torch.matrices import matrix_function
 from scanc.codegen.torch.memories import Memories
 from scanc.codegen.torch.spelling import COMPLEX, NUMBERS, identity
 from scanc.codegen.torch.values import Lead, Value, aligned, contraction, dims_of, renamed
@@ -18,10 +19,12 @@ from scanc.ir.nodes import (
     Const,
     Contract,
     Extremum,
+    Identity,
     Index,
     Instr,
     Kind,
     Map,
+    Matrix,
     Meet,
     Memory,
     Op,
@@ -61,8 +64,8 @@ def write(writer: Writer, statements: Iterable[Statement]) -> None:
 class Dialect:
     """What differs between a segment's code and a step's.
 
-    `number(value, kind)` spells a constant as a tensor, `dtype(kind)` a dtype, `size(axis)` an axis' size.  `memories`
-    are those of a segment.
+    `number(value, kind)` spells a constant as a tensor, `dtype(kind)` a dtype, `size(axis)` an axis' size,
+    `device` the device.  `memories` are those of a segment.
     """
 
     functions: Mapping[str, Spelling]
@@ -70,6 +73,7 @@ class Dialect:
     number: Callable[[Expr, Kind], Expr]
     dtype: Callable[[Kind], Expr]
     size: Callable[[str], Expr]
+    device: Expr
     memories: Memories | None = None
 
 
@@ -192,6 +196,11 @@ class Scope:
                 return Value(self._recalled(instr.op, instr), axes, kind, Lead.FULL)
             case Rename(pairs):
                 return renamed(self.tensor(instr.args[0]), dict(pairs), axes, self._leading(instr.args[0]))
+            case Identity(rows, _):
+                size, dtype, device = self.dialect.size(rows), self.dialect.dtype(kind), self.dialect.device
+                return Value(Expr(f"torch.eye({size}, dtype={dtype}, device={device})"), axes, kind, Lead.FIXED)
+            case Matrix():
+                return self._matrix_function(instr.op, instr)
             case _:
                 operands = [self.tensor(arg) for arg in instr.args]
                 lead = max(value.lead for value in operands)
@@ -229,6 +238,15 @@ class Scope:
                     items = f"*torch.broadcast_tensors({items})"
                 return Expr(f"torch.stack(({items},), {instr.type.axes.index(axis) - len(instr.type.axes)})")
         raise AssertionError(f"{type(op).__name__} has no torch spelling")
+
+    def _matrix_function(self, op: Matrix, instr: Instr) -> Value:
+        operands = [self.tensor(arg) for arg in instr.args]
+        kind = instr.type.kind
+        alike = [v if v.kind is kind else replace(v, expr=self._converted(v, kind), kind=kind) for v in operands]
+        value, held = matrix_function(op, alike, instr.type.axes, self.lead)
+        if value.lead is Lead.FULL:
+            self.kept += [value.axes] * held
+        return value
 
     def _expanded(self, x: Value, sizes: list[str]) -> Expr:
         return x.suffixed(f".expand({', '.join(sizes)})")

@@ -40,6 +40,7 @@ def dialect(memories: Memories | None = None) -> Dialect:
         number=lambda expr, kind: Expr(f"call.number({expr}, {dtypes[kind]})"),
         dtype=lambda kind: Expr(dtypes[kind]),
         size=lambda axis: Expr(f'call.sizes["{axis}"]'),
+        device=Expr("call.device"),
         memories=memories,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scanc.codegen.expressions import Expr
 from scanc.codegen.names import Names
 from scanc.codegen.torch.scope import Dialect, Scope, write
@@ -9,7 +11,7 @@ from scanc.codegen.torch.segment import RESERVED
 from scanc.codegen.torch.spelling import SMOOTH, SMOOTH_REDUCTIONS
 from scanc.codegen.torch.values import Lead, Value
 from scanc.codegen.writer import Writer
-from scanc.ir.nodes import Kind, Program
+from scanc.ir.nodes import Kind, Program, State, Tensor
 
 
 def write_step(writer: Writer, program: Program) -> None:
@@ -18,13 +20,14 @@ def write_step(writer: Writer, program: Program) -> None:
     arguments = [names.of(decl.name) for decl in program.declared]
     types = program.types
     params = {param.name for param in program.params}
-    places = _Places(program, names)
+    leads = [1] * len(program.inputs) + [0] * len(program.params) + [1] * len(program.states)
+    places = Places(program, names, list(zip(program.declared, leads, strict=True)))
 
     def find(name: str) -> Value:
         lead = Lead.FIXED if name in params else Lead.FULL
         return Value(Expr(names.of(name)), types[name].axes, types[name].kind, lead)
 
-    dialect = Dialect(SMOOTH, SMOOTH_REDUCTIONS, places.number, places.dtype, places.size)
+    dialect = Dialect(SMOOTH, SMOOTH_REDUCTIONS, places.number, places.dtype, places.size, places.device)
     scope = Scope(dialect, names, types, "B", find, lambda axes: program.canonical(axes))
     results = [output.value for output in program.outputs] + [value for _, value in program.next]
     for region in program.regions:
@@ -37,14 +40,13 @@ def write_step(writer: Writer, program: Program) -> None:
         writer.line(f"return {_tuple(outputs)}, {_tuple(states)}")
 
 
-class _Places:
-    """Where a step finds sizes, dtype and device: on its arguments."""
+class Places:
+    """Where a function finds sizes, dtype and device: on its arguments, each with so many leading dimensions."""
 
-    def __init__(self, program: Program, names: Names) -> None:
+    def __init__(self, program: Program, names: Names, declared: Sequence[tuple[Tensor | State, int]]) -> None:
         self._program = program
         self._names = names
-        leads = [1] * len(program.inputs) + [0] * len(program.params) + [1] * len(program.states)
-        self._declared = list(zip(program.declared, leads, strict=True))
+        self._declared = declared
 
     def size(self, axis: str) -> Expr:
         node = self._program.axis(axis)
@@ -70,8 +72,11 @@ class _Places:
         return Expr("torch.complex64" if kind is Kind.COMPLEX else "torch.float32")
 
     def number(self, expr: Expr, kind: Kind) -> Expr:
-        device = f"{self._names.of(self._declared[0][0].name)}.device"
-        return Expr(f"torch.full((), {expr}, dtype={self.dtype(kind)}, device={device})")
+        return Expr(f"torch.full((), {expr}, dtype={self.dtype(kind)}, device={self.device})")
+
+    @property
+    def device(self) -> Expr:
+        return Expr(f"{self._names.of(self._declared[0][0].name)}.device")
 
     def full(self, scope: Scope, name: str) -> str:
         """A result with its batch dimension."""

@@ -101,12 +101,14 @@ def emit_functions(
     segment: int | None = None,
     classes: Mapping[str, str] | None = None,
     remembered: tuple[Program, Program] | None = None,
+    whole: Program | None = None,
 ) -> TritonFunctions:
     """The functions of a module from the fused forward and adjoint programs.
 
     `discrete` is the program before `realify`: its tensors are the user's. `segment`: the steps between two saved
     states, a power of two.  `classes`: what `classify` calls each state, for the reasons of refusals.  `remembered`:
-    the program and its adjoint with matrices as memories, if there are any.
+    the program and its adjoint with matrices as memories, if there are any.  `whole`: the program with what is made of
+    params ahead of the recurrence, if anything is.
     """
     again = rerun(adjoint, forward)
     saved = again.states if again else ()
@@ -127,7 +129,7 @@ def emit_functions(
         segment = SEGMENTS[not backward_text.folds and max((len(tile) for tile in backward_text.past), default=0) > 1]
 
     out = Writer()
-    write_step(out, discrete)
+    write_step(out, whole or discrete)
     out.blank(2)
     out.line(f"SEGMENT = {segment}", "steps between two saved states")
     for name, kernel in kernels.items():
