@@ -41,7 +41,7 @@ from scanc_runtime.tiling import Tiling
 
 SPEC = Spec(
     name="gla",
-    digest="bce1ac9d621c",
+    digest="faabaa237d39",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -936,7 +936,7 @@ def forward_span_0_kernel(
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         v_stored = tl.load(
             v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
@@ -1153,7 +1153,7 @@ def forward_recall_0_kernel(
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         v_stored = tl.load(
             v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
@@ -1287,7 +1287,7 @@ def forward_recall_0_steps_kernel(
     for n in tl.range(0, chunks, num_stages=stages):
         chunk = chunks - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -1413,7 +1413,7 @@ def backward_span_0_kernel(
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         v_stored = tl.load(
             v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
@@ -1517,7 +1517,7 @@ def backward_span_1_kernel(
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         dy_o_stored = tl.load(
             dy_o_ptr + b * dy_o_stride_b + at_clock[
@@ -1736,7 +1736,7 @@ def backward_recall_0_kernel(
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         v_stored = tl.load(
             v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
@@ -1894,7 +1894,7 @@ def backward_recall_1_kernel(
                 mask=in_i[:, None] & in_j[None, :],
             )
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         v_stored = tl.load(
             v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
@@ -2044,7 +2044,7 @@ def backward_recall_2_kernel(
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, j]
         dy_o_stored = tl.load(
             dy_o_ptr + b * dy_o_stride_b + at_clock[
@@ -2171,7 +2171,7 @@ def backward_recall_0_steps_kernel(
     for n in tl.range(0, chunks, num_stages=stages):
         chunk = chunks - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -2318,7 +2318,7 @@ def backward_recall_1_steps_kernel(
                 mask=in_i[:, None] & in_j[None, :],
             )
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -2453,7 +2453,7 @@ def backward_recall_2_steps_kernel(
     for n in tl.range(0, chunks, num_stages=stages):
         chunk = chunks - 1 - n if reverse else n
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[

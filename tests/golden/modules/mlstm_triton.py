@@ -54,7 +54,7 @@ from scanc_runtime.walk import WalkTiling
 
 SPEC = Spec(
     name="mlstm",
-    digest="49271307d04d",
+    digest="d2a2cd24726d",
     axes=(
         AxisSpec("h"),
         AxisSpec("i"),
@@ -145,6 +145,7 @@ FORWARD_2_RECALL_0_TILING = RecallTiling(
     whole=True,
     reads=(("i",), ("i",), (), ()),
     tilted=False,
+    single="one",
 )
 FORWARD_2_SPAN_0_TILING = RecallTiling(
     "mlstm",
@@ -156,6 +157,7 @@ FORWARD_2_SPAN_0_TILING = RecallTiling(
     whole=False,
     reads=(("i",), ()),
     tilted=False,
+    single="one",
 )
 FORWARD_3_RECALL_0_TILING = RecallTiling(
     "mlstm",
@@ -190,6 +192,7 @@ BACKWARD_2_RECALL_0_TILING = RecallTiling(
     whole=True,
     reads=(("i",), ("i",), (), ()),
     tilted=False,
+    single="one",
 )
 BACKWARD_2_SPAN_0_TILING = RecallTiling(
     "mlstm",
@@ -201,6 +204,7 @@ BACKWARD_2_SPAN_0_TILING = RecallTiling(
     whole=False,
     reads=(("i",), ()),
     tilted=False,
+    single="one",
 )
 BACKWARD_3_RECALL_0_TILING = RecallTiling(
     "mlstm",
@@ -221,7 +225,7 @@ BACKWARD_3_RECALL_1_TILING = RecallTiling(
     rows="i",
     columns="j",
     whole=False,
-    reads=(("i",), ("i",), ("j",), ("j",), (), (), ()),
+    reads=(("i",), ("j",), ("j",), (), (), ()),
     tilted=False,
 )
 BACKWARD_3_RECALL_2_TILING = RecallTiling(
@@ -232,7 +236,7 @@ BACKWARD_3_RECALL_2_TILING = RecallTiling(
     rows="i",
     columns="j",
     whole=False,
-    reads=(("i",), ("i",), ("j",), ("j",), (), (), ()),
+    reads=(("i",), ("j",), ("j",), (), ()),
     tilted=False,
 )
 BACKWARD_3_RECALL_3_TILING = RecallTiling(
@@ -276,8 +280,9 @@ BACKWARD_4_RECALL_0_TILING = RecallTiling(
     rows="i",
     columns="one",
     whole=False,
-    reads=(("i",), ("i",), ("i",), (), ()),
+    reads=(("i",), ("i",), (), ()),
     tilted=False,
+    single="one",
 )
 BACKWARD_4_RECALL_1_TILING = RecallTiling(
     "mlstm",
@@ -289,6 +294,7 @@ BACKWARD_4_RECALL_1_TILING = RecallTiling(
     whole=False,
     reads=(("i",), ("i",), ("i",), (), ()),
     tilted=False,
+    single="one",
 )
 BACKWARD_4_SPAN_0_TILING = RecallTiling(
     "mlstm",
@@ -300,6 +306,7 @@ BACKWARD_4_SPAN_0_TILING = RecallTiling(
     whole=False,
     reads=(("i",), ()),
     tilted=False,
+    single="one",
 )
 BACKWARD_4_SPAN_1_TILING = RecallTiling(
     "mlstm",
@@ -311,6 +318,7 @@ BACKWARD_4_SPAN_1_TILING = RecallTiling(
     whole=False,
     reads=(("i",), ()),
     tilted=False,
+    single="one",
 )
 BACKWARD_5_WALK_TILING = WalkTiling(("h",), (), ((),))
 
@@ -1398,7 +1406,6 @@ def forward_2_sums_0_kernel(
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def forward_2_span_0_kernel(
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     n_ends_ptr,  # [segments, B, h, i, one]
     n_ends_stride_segment, n_ends_stride_b,
     n_ends_stride_h, n_ends_stride_i: tl.constexpr,
@@ -1406,6 +1413,7 @@ def forward_2_span_0_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -1444,35 +1452,20 @@ def forward_2_span_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -1487,7 +1480,7 @@ def forward_2_span_0_kernel(
         t_5 = tl.full([block_one], 1.0, acc)  # [one]
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
         key = k_stored.to(dtype)  # [clock, i]
-        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
         weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
         left = weak_all - weak  # [clock]
         if apart:
@@ -1498,10 +1491,10 @@ def forward_2_span_0_kernel(
         kept = tl.exp2(weak_all + strong_all)
         weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
         left = left * weight  # [clock]
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         total += weak_all + strong_all
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key.to(acc), 0)[None, :]
     state_at = (
         n_ends_ptr
         + segment * n_ends_stride_segment
@@ -1518,8 +1511,6 @@ def forward_2_span_0_kernel(
 def forward_2_recall_0_kernel(
     q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
-    t_20_ptr, t_20_stride_b, t_20_stride_clock: tl.constexpr, t_20_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     n_start_ptr,  # [segments, B, h, i, one]
     n_start_stride_segment, n_start_stride_b,
     n_start_stride_h, n_start_stride_i: tl.constexpr,
@@ -1531,6 +1522,8 @@ def forward_2_recall_0_kernel(
     n_end_ptr, n_end_stride_b, n_end_stride_h, n_end_stride_i: tl.constexpr, n_end_stride_one: tl.constexpr,
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_20_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -1578,47 +1571,21 @@ def forward_2_recall_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_20_stored_ahead = tl.load(
-        t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_20_stored = t_20_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_20_stored_ahead = tl.load(
-            t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_20 = t_20_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_20 = tl.reshape(t_20_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -1643,9 +1610,9 @@ def forward_2_recall_0_kernel(
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
         query = q_stored.to(dtype)  # [clock, i]
         key = k_stored.to(dtype)  # [clock, i]
-        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
         scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
-        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [one, read]
+        found = tl.sum(query.to(acc) * state, 1)[None, :]  # [one, read]
         weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
         between = weak[None, :] - weak[:, None]  # [written, read]
         since = weak  # [clock]
@@ -1662,10 +1629,10 @@ def forward_2_recall_0_kernel(
         kept = tl.exp2(weak_all + strong_all)
         weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
         left = left * weight  # [clock]
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         scores = scores * weight[:, None]
         found = found * since[None, :]
-        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        found = found + tl.sum(scores * value, 0)[None, :]
         t_13 = tl.trans(found)  # [clock, one]
         # spec line 18
         t_18 = tl.sum(tl.where(in_one[None, :], t_13, 0.0), axis=1)  # [clock]
@@ -1679,7 +1646,7 @@ def forward_2_recall_0_kernel(
         )
         tl.store(later_t_21_out_at, t_21, mask=in_clock)
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key.to(acc), 0)[None, :]
     if n_end_ptr is not None:
         state_at = (
             n_end_ptr
@@ -1738,7 +1705,6 @@ def forward_3_sums_0_kernel(
 def forward_3_span_0_kernel(
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     C_ends_ptr,  # [segments, B, h, i, j]
     C_ends_stride_segment, C_ends_stride_b,
     C_ends_stride_h, C_ends_stride_i: tl.constexpr,
@@ -1746,6 +1712,7 @@ def forward_3_span_0_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -1784,35 +1751,20 @@ def forward_3_span_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -1866,8 +1818,6 @@ def forward_3_recall_0_kernel(
     q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
-    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     C_start_ptr,  # [segments, B, h, i, j]
     C_start_stride_segment, C_start_stride_b,
     C_start_stride_h, C_start_stride_i: tl.constexpr,
@@ -1878,6 +1828,8 @@ def forward_3_recall_0_kernel(
     C_end_ptr, C_end_stride_b, C_end_stride_h, C_end_stride_i: tl.constexpr, C_end_stride_j: tl.constexpr,
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_21_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -1927,47 +1879,21 @@ def forward_3_recall_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_21_stored_ahead = tl.load(
-        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_21_stored = t_21_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_21_stored_ahead = tl.load(
-            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_21 = t_21_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_21 = tl.reshape(t_21_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -2196,7 +2122,6 @@ def backward_2_sums_0_kernel(
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def backward_2_span_0_kernel(
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     n_ends_ptr,  # [segments, B, h, i, one]
     n_ends_stride_segment, n_ends_stride_b,
     n_ends_stride_h, n_ends_stride_i: tl.constexpr,
@@ -2204,6 +2129,7 @@ def backward_2_span_0_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -2242,35 +2168,20 @@ def backward_2_span_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -2285,7 +2196,7 @@ def backward_2_span_0_kernel(
         t_5 = tl.full([block_one], 1.0, acc)  # [one]
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
         key = k_stored.to(dtype)  # [clock, i]
-        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
         weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
         left = weak_all - weak  # [clock]
         if apart:
@@ -2296,10 +2207,10 @@ def backward_2_span_0_kernel(
         kept = tl.exp2(weak_all + strong_all)
         weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
         left = left * weight  # [clock]
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         total += weak_all + strong_all
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key.to(acc), 0)[None, :]
     state_at = (
         n_ends_ptr
         + segment * n_ends_stride_segment
@@ -2316,8 +2227,6 @@ def backward_2_span_0_kernel(
 def backward_2_recall_0_kernel(
     q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
-    t_20_ptr, t_20_stride_b, t_20_stride_clock: tl.constexpr, t_20_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     n_start_ptr,  # [segments, B, h, i, one]
     n_start_stride_segment, n_start_stride_b,
     n_start_stride_h, n_start_stride_i: tl.constexpr,
@@ -2333,6 +2242,8 @@ def backward_2_recall_0_kernel(
     later_t_32_out_stride_h,
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_20_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -2380,47 +2291,21 @@ def backward_2_recall_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_20_stored_ahead = tl.load(
-        t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_20_stored = t_20_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_20_stored_ahead = tl.load(
-            t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_20 = t_20_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_20 = tl.reshape(t_20_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -2445,9 +2330,9 @@ def backward_2_recall_0_kernel(
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
         query = q_stored.to(dtype)  # [clock, i]
         key = k_stored.to(dtype)  # [clock, i]
-        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        value = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
         scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
-        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [one, read]
+        found = tl.sum(query.to(acc) * state, 1)[None, :]  # [one, read]
         weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
         between = weak[None, :] - weak[:, None]  # [written, read]
         since = weak  # [clock]
@@ -2464,10 +2349,10 @@ def backward_2_recall_0_kernel(
         kept = tl.exp2(weak_all + strong_all)
         weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
         left = left * weight  # [clock]
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         scores = scores * weight[:, None]
         found = found * since[None, :]
-        found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
+        found = found + tl.sum(scores * value, 0)[None, :]
         t_13 = tl.trans(found)  # [clock, one]
         # spec line 18
         t_18 = tl.sum(tl.where(in_one[None, :], t_13, 0.0), axis=1)  # [clock]
@@ -2499,7 +2384,7 @@ def backward_2_recall_0_kernel(
         )
         tl.store(later_t_32_out_at, t_32, mask=in_clock)
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key.to(acc), 0)[None, :]
 
 
 @triton.jit(do_not_specialize=["T", "batch"])
@@ -2584,7 +2469,6 @@ def backward_3_sums_1_kernel(
 def backward_3_span_0_kernel(
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     C_ends_ptr,  # [segments, B, h, i, j]
     C_ends_stride_segment, C_ends_stride_b,
     C_ends_stride_h, C_ends_stride_i: tl.constexpr,
@@ -2592,6 +2476,7 @@ def backward_3_span_0_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -2630,35 +2515,20 @@ def backward_3_span_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -2712,7 +2582,6 @@ def backward_3_span_1_kernel(
     q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
     # [B, clock, h, j]
     dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
-    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
     d_C_ends_ptr,  # [segments, B, h, i, j]
     d_C_ends_stride_segment, d_C_ends_stride_b,
     d_C_ends_stride_h, d_C_ends_stride_i: tl.constexpr,
@@ -2720,6 +2589,7 @@ def backward_3_span_1_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_21_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -2758,35 +2628,20 @@ def backward_3_span_1_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_21_stored_ahead = tl.load(
-        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_21_stored = t_21_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_21_stored_ahead = tl.load(
-            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_21 = t_21_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_21 = tl.reshape(t_21_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -2844,11 +2699,6 @@ def backward_3_recall_0_kernel(
     v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
     # [B, clock, h, j]
     dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
-    t_19_ptr, t_19_stride_b, t_19_stride_clock: tl.constexpr, t_19_stride_h,  # [B, clock, h]
-    t_20_ptr, t_20_stride_b, t_20_stride_clock: tl.constexpr, t_20_stride_h,  # [B, clock, h]
-    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
-    t_32_ptr, t_32_stride_b, t_32_stride_clock: tl.constexpr, t_32_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     C_start_ptr,  # [segments, B, h, i, j]
     C_start_stride_segment, C_start_stride_b,
     C_start_stride_h, C_start_stride_i: tl.constexpr,
@@ -2865,6 +2715,11 @@ def backward_3_recall_0_kernel(
     C_marks_ptr,  # [rows, marks, *sides]: states now and then
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_19_rows_ptr,  # [rows, steps]
+    t_20_rows_ptr,  # [rows, steps]
+    t_21_rows_ptr,  # [rows, steps]
+    t_32_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -2916,83 +2771,32 @@ def backward_3_recall_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_19_stored_ahead = tl.load(
-        t_19_ptr + b * t_19_stride_b + at_coming * t_19_stride_clock + at_h * t_19_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_20_stored_ahead = tl.load(
-        t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_21_stored_ahead = tl.load(
-        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_32_stored_ahead = tl.load(
-        t_32_ptr + b * t_32_stride_b + at_coming * t_32_stride_clock + at_h * t_32_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_19_stored = t_19_stored_ahead
-        t_20_stored = t_20_stored_ahead
-        t_21_stored = t_21_stored_ahead
-        t_32_stored = t_32_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_19_stored_ahead = tl.load(
-            t_19_ptr + b * t_19_stride_b + at_coming * t_19_stride_clock + at_h * t_19_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_20_stored_ahead = tl.load(
-            t_20_ptr + b * t_20_stride_b + at_coming * t_20_stride_clock + at_h * t_20_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_21_stored_ahead = tl.load(
-            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_32_stored_ahead = tl.load(
-            t_32_ptr + b * t_32_stride_b + at_coming * t_32_stride_clock + at_h * t_32_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_19 = t_19_stored.to(acc)
-        t_20 = t_20_stored.to(acc)
-        t_21 = t_21_stored.to(acc)
-        t_32 = t_32_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
+        at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                C_marks_ptr + (mark * size_i + at_i[None, :]) * size_j + at_j[:, None],
+                state,
+                mask=in_j[:, None] & in_i[None, :],
+            )
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_19 = tl.reshape(t_19_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_20 = tl.reshape(t_20_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_21 = tl.reshape(t_21_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_32 = tl.reshape(t_32_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -3097,26 +2901,14 @@ def backward_3_recall_0_kernel(
         tl.store(handed_d_t_3_out_at, d_t_3, mask=in_clock)
         state = state * kept
         state = tl.dot(tl.trans(written), key, state, input_precision=precision)
-        at_mark = chunk % marks == 0 if reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
-        if at_mark:
-            mark = row * tl.cdiv(chunks, marks) + chunk // marks
-            tl.store(
-                C_marks_ptr + (mark * size_i + at_i[None, :]) * size_j + at_j[:, None],
-                state,
-                mask=in_j[:, None] & in_i[None, :],
-            )
 
 
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def backward_3_recall_1_kernel(
-    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
     # [B, clock, h, j]
     dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
-    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
-    d_t_3_ptr, d_t_3_stride_b, d_t_3_stride_clock: tl.constexpr, d_t_3_stride_h,  # [B, clock, h]
     C_start_ptr,  # [segments, B, h, i, j]
     C_start_stride_segment, C_start_stride_b,
     C_start_stride_h, C_start_stride_i: tl.constexpr,
@@ -3124,11 +2916,11 @@ def backward_3_recall_1_kernel(
     later_d_q_4_out_ptr,  # [B, clock, h, i]
     later_d_q_4_out_stride_b, later_d_q_4_out_stride_clock: tl.constexpr,
     later_d_q_4_out_stride_h, later_d_q_4_out_stride_i: tl.constexpr,
-    handed_flux_out_ptr,  # [programs along i, B, clock, h]
-    handed_flux_out_stride_part_i, handed_flux_out_stride_b,
-    handed_flux_out_stride_clock: tl.constexpr, handed_flux_out_stride_h,
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_21_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
+    d_t_3_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -3178,68 +2970,22 @@ def backward_3_recall_1_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_21_stored_ahead = tl.load(
-        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    d_t_3_stored_ahead = tl.load(
-        d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_21_stored = t_21_stored_ahead
-        t_7_stored = t_7_stored_ahead
-        d_t_3_stored = d_t_3_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_21_stored_ahead = tl.load(
-            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        d_t_3_stored_ahead = tl.load(
-            d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_21 = t_21_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
-        d_t_3 = d_t_3_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
-        # [clock, i]
-        q_stored = tl.load(
-            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
-                None, :
-            ] * q_stride_i,
-            mask=in_clock[:, None] & in_i[None, :],
-            other=0.0,
-        )
-        q = q_stored.to(acc)
+        in_clock = chunk * steps + u < T
+        t_21 = tl.reshape(t_21_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        d_t_3 = tl.reshape(d_t_3_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -3303,7 +3049,6 @@ def backward_3_recall_1_kernel(
         d_q = tl.trans(found)  # [clock, i]
         # spec line 14
         write = t_7[:, None] * k_2 * t_10  # [clock, i]
-        flux_2 = tl.sum(tl.where(in_i[None, :], q * d_q, 0.0), axis=1)  # [clock]
         d_q_4 = d_q + d_t_3[:, None] * write  # [clock, i]
         # [clock, i]
         later_d_q_4_out_at = (
@@ -3314,15 +3059,6 @@ def backward_3_recall_1_kernel(
             + at_i[None, :] * later_d_q_4_out_stride_i
         )
         tl.store(later_d_q_4_out_at, d_q_4, mask=in_clock[:, None] & in_i[None, :])
-        # [clock]
-        handed_flux_out_at = (
-            handed_flux_out_ptr
-            + part_i * handed_flux_out_stride_part_i
-            + b * handed_flux_out_stride_b
-            + at_clock * handed_flux_out_stride_clock
-            + at_h * handed_flux_out_stride_h
-        )
-        tl.store(handed_flux_out_at, flux_2, mask=in_clock)
         state = state * kept
         state = tl.dot(tl.trans(written), key, state, input_precision=precision)
 
@@ -3330,13 +3066,9 @@ def backward_3_recall_1_kernel(
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def backward_3_recall_2_kernel(
     q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
-    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
     # [B, clock, h, j]
     dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
-    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
-    d_t_3_ptr, d_t_3_stride_b, d_t_3_stride_clock: tl.constexpr, d_t_3_stride_h,  # [B, clock, h]
     d_C_start_ptr,  # [segments, B, h, i, j]
     d_C_start_stride_segment, d_C_start_stride_b,
     d_C_start_stride_h, d_C_start_stride_i: tl.constexpr,
@@ -3344,15 +3076,14 @@ def backward_3_recall_2_kernel(
     later_d_write_4_out_ptr,  # [B, clock, h, i]
     later_d_write_4_out_stride_b, later_d_write_4_out_stride_clock: tl.constexpr,
     later_d_write_4_out_stride_h, later_d_write_4_out_stride_i: tl.constexpr,
-    handed_flux_2_out_ptr,  # [programs along i, B, clock, h]
-    handed_flux_2_out_stride_part_i, handed_flux_2_out_stride_b,
-    handed_flux_2_out_stride_clock: tl.constexpr, handed_flux_2_out_stride_h,
     d_C_end_ptr,  # [B, h, i, j]
     d_C_end_stride_b, d_C_end_stride_h,
     d_C_end_stride_i: tl.constexpr, d_C_end_stride_j: tl.constexpr,
     d_C_marks_ptr,  # [rows, marks, *sides]: states now and then
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_21_rows_ptr,  # [rows, steps]
+    d_t_3_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -3403,57 +3134,17 @@ def backward_3_recall_2_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_21_stored_ahead = tl.load(
-        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    d_t_3_stored_ahead = tl.load(
-        d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_21_stored = t_21_stored_ahead
-        t_7_stored = t_7_stored_ahead
-        d_t_3_stored = d_t_3_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_21_stored_ahead = tl.load(
-            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        d_t_3_stored_ahead = tl.load(
-            d_t_3_ptr + b * d_t_3_stride_b + at_coming * d_t_3_stride_clock + at_h * d_t_3_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_21 = t_21_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
-        d_t_3 = d_t_3_stored.to(acc)
         at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
         if at_mark:
             mark = row * tl.cdiv(chunks, marks) + chunk // marks
@@ -3463,7 +3154,9 @@ def backward_3_recall_2_kernel(
                 mask=in_i[:, None] & in_j[None, :],
             )
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_21 = tl.reshape(t_21_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        d_t_3 = tl.reshape(d_t_3_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -3473,15 +3166,6 @@ def backward_3_recall_2_kernel(
             other=0.0,
         )
         q = q_stored.to(acc)
-        # [clock, i]
-        k_stored = tl.load(
-            k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
-                None, :
-            ] * k_stride_i,
-            mask=in_clock[:, None] & in_i[None, :],
-            other=0.0,
-        )
-        k_2 = k_stored.to(acc)
         # [clock, j]
         v_stored = tl.load(
             v_ptr + b * v_stride_b + at_clock[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
@@ -3531,10 +3215,6 @@ def backward_3_recall_2_kernel(
         found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
         d_write = tl.trans(found)  # [clock, i]
         # spec line 14
-        write = t_7[:, None] * k_2 * tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # [clock, i]
-        rounded = write.to(dtype).to(acc)  # [clock, i]
-        flux_2 = tl.sum(tl.where(in_i[None, :], rounded * d_write, 0.0), axis=1)  # [clock]
-        # spec line 14
         d_write_4 = d_write + d_t_3[:, None] * q  # [clock, i]
         # [clock, i]
         later_d_write_4_out_at = (
@@ -3545,15 +3225,6 @@ def backward_3_recall_2_kernel(
             + at_i[None, :] * later_d_write_4_out_stride_i
         )
         tl.store(later_d_write_4_out_at, d_write_4, mask=in_clock[:, None] & in_i[None, :])
-        # [clock]
-        handed_flux_2_out_at = (
-            handed_flux_2_out_ptr
-            + part_i * handed_flux_2_out_stride_part_i
-            + b * handed_flux_2_out_stride_b
-            + at_clock * handed_flux_2_out_stride_clock
-            + at_h * handed_flux_2_out_stride_h
-        )
-        tl.store(handed_flux_2_out_at, flux_2, mask=in_clock)
         state = state * kept
         state = tl.dot(tl.trans(written), key, state, input_precision=precision)
     if d_C_end_ptr is not None:
@@ -3575,8 +3246,6 @@ def backward_3_recall_3_kernel(
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     # [B, clock, h, j]
     dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
-    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     d_C_start_ptr,  # [segments, B, h, i, j]
     d_C_start_stride_segment, d_C_start_stride_b,
     d_C_start_stride_h, d_C_start_stride_i: tl.constexpr,
@@ -3586,6 +3255,8 @@ def backward_3_recall_3_kernel(
     d_v_out_stride_h, d_v_out_stride_j: tl.constexpr,
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_21_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -3635,47 +3306,21 @@ def backward_3_recall_3_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_21_stored_ahead = tl.load(
-        t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_21_stored = t_21_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_21_stored_ahead = tl.load(
-            t_21_ptr + b * t_21_stride_b + at_coming * t_21_stride_clock + at_h * t_21_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_21 = t_21_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_21 = tl.reshape(t_21_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -3754,23 +3399,36 @@ def backward_3_recall_3_kernel(
 @triton.jit(do_not_specialize=["T", "batch"])
 def backward_3_flux_0_kernel(
     t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
-    flux_2_ptr, flux_2_stride_b, flux_2_stride_clock: tl.constexpr, flux_2_stride_h,  # [B, clock, h]
-    flux_ptr, flux_stride_b, flux_stride_clock: tl.constexpr, flux_stride_h,  # [B, clock, h]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    v_ptr, v_stride_b, v_stride_clock: tl.constexpr, v_stride_h, v_stride_j: tl.constexpr,  # [B, clock, h, j]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    # [B, clock, h, j]
+    dy_y_ptr, dy_y_stride_b, dy_y_stride_clock: tl.constexpr, dy_y_stride_h, dy_y_stride_j: tl.constexpr,
+    t_21_ptr, t_21_stride_b, t_21_stride_clock: tl.constexpr, t_21_stride_h,  # [B, clock, h]
     later_d_t_4_out_ptr,  # [B, clock, h]
     later_d_t_4_out_stride_b, later_d_t_4_out_stride_clock: tl.constexpr,
     later_d_t_4_out_stride_h,
-    C_marks_ptr,  # [rows, marks, *sides]
-    d_C_marks_ptr,  # [rows, marks, *sides]
+    C_marks_ptr,  # [rows, stretches, *sides]: states that stretches begin with
+    d_C_marks_ptr,  # [rows, stretches, *sides]: states that stretches begin with
     T, batch,
     size_h: tl.constexpr,
-    steps: tl.constexpr,
     size_i: tl.constexpr,
     size_j: tl.constexpr,
+    block_i: tl.constexpr,
+    block_j: tl.constexpr,
+    steps: tl.constexpr,
+    steps_written: tl.constexpr,
+    steps_read: tl.constexpr,
+    stages: tl.constexpr,
     stretch: tl.constexpr,
+    apart: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
 ):
-    """Each program: a stretch of steps of one sequence, a chunk after the other."""
+    """Each program: a stretch of steps of one sequence, latest first; all pairs of them."""
     chunks = tl.cdiv(T, steps)
     stretches = tl.cdiv(T, stretch)
     program = tl.program_id(0).to(tl.int64)
@@ -3780,6 +3438,31 @@ def backward_3_flux_0_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
+    chunk = mark
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if not reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634  # latest first
+    log = tl.where(log < -160.0, -160.0, log)
+    weak = tl.reshape(log, [steps // steps_written, steps_written])
+    if apart:
+        strong = tl.where(weak < -12.0, weak, 0.0)
+        weak = weak - strong
+        strong_all = tl.sum(strong, 1)  # of a piece
+        strong_sum = tl.cumsum(strong, 1)
+        strong_written = strong_sum - strong
+        strong_read = tl.reshape(strong_written, [steps // steps_read, steps_read])
+    weak_all = tl.sum(weak, 1)  # of a piece
+    weak_sum = tl.cumsum(weak, 1)
+    weak_written = weak_sum - weak
+    weak_read = tl.reshape(weak_written, [steps // steps_read, steps_read])
+    pieces = tl.arange(0, steps // steps_written)
+    slots = tl.arange(0, steps // steps_read)
+    taken = tl.zeros([steps // steps_read, steps_read], acc)  # by what reads
+    given = tl.zeros([steps // steps_written, steps_written], acc)  # by what writes
     numbers: tl.constexpr = size_i * size_j
     cells = tl.arange(0, 1024)
     product = tl.zeros([1024], acc)
@@ -3789,33 +3472,226 @@ def backward_3_flux_0_kernel(
             tl.load(C_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
             * tl.load(d_C_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
         )
-    ends = tl.sum(product, 0)
-    for n in range(0, stretch // steps):
-        chunk = mark * (stretch // steps) + (n if reverse else stretch // steps - 1 - n)
-        u = tl.arange(0, steps)
-        u = steps - 1 - u if not reverse else u
-        at_clock = chunk * steps + u
-        in_clock = at_clock < T
-        t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
-        t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        # [clock]
-        flux_2_at = flux_2_ptr + b * flux_2_stride_b + at_clock * flux_2_stride_clock + at_h * flux_2_stride_h
-        flux_2 = tl.load(flux_2_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        # [clock]
-        flux_at = flux_ptr + b * flux_stride_b + at_clock * flux_stride_clock + at_h * flux_stride_h
-        flux_3 = tl.load(flux_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        flux_3_2 = flux_3 - flux_2  # [clock]
-        flux = tl.where(in_clock, flux_3_2, 0.0)  # [clock]
-        d_t_4 = tl.where(t_4 < -17.0, 0.0, tl.cumsum(flux, 0) + ends)  # [clock]
-        ends += tl.sum(flux, 0)
-        # [clock]
-        later_d_t_4_out_at = (
-            later_d_t_4_out_ptr
-            + b * later_d_t_4_out_stride_b
-            + at_clock * later_d_t_4_out_stride_clock
-            + at_h * later_d_t_4_out_stride_h
-        )
-        tl.store(later_d_t_4_out_at, d_t_4, mask=in_clock)
+    kept = tl.sum(weak_all, 0)
+    if apart:
+        kept += tl.sum(strong_all, 0)
+    ends = tl.sum(product, 0) * tl.exp2(kept)
+    for part in range(tl.cdiv(size_i, block_i) * tl.cdiv(size_j, block_j)):
+        at_i = (part % tl.cdiv(size_i, block_i) * block_i + tl.arange(0, block_i)).to(tl.int64)
+        in_i = at_i < size_i
+        at_j = (part // tl.cdiv(size_i, block_i) * block_j + tl.arange(0, block_j)).to(tl.int64)
+        in_j = at_j < size_j
+        place = ((row * stretches + mark) * size_i + at_i[:, None]) * size_j + at_j[None, :]
+        # [i, j]
+        state = tl.load(C_marks_ptr + place, mask=in_i[:, None] & in_j[None, :], other=0.0).to(dtype)
+        for r in tl.range(0, steps // steps_read, num_stages=stages):
+            u_read = r * steps_read + tl.arange(0, steps_read)
+            at_read = mark * steps + (u_read if reverse else steps - 1 - u_read)
+            in_read = at_read < T
+            # [clock, i]
+            q_read_stored = tl.load(
+                q_ptr + b * q_stride_b + at_read[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                    None, :
+                ] * q_stride_i,
+                mask=in_read[:, None] & in_i[None, :],
+                other=0.0,
+            )
+            q_read = q_read_stored.to(acc)
+            # [clock, j]
+            dy_y_read_stored = tl.load(
+                dy_y_ptr + b * dy_y_stride_b + at_read[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                    None, :
+                ] * dy_y_stride_j,
+                mask=in_read[:, None] & in_j[None, :],
+                other=0.0,
+            )
+            dy_y_read = dy_y_read_stored.to(acc)
+            # [clock]
+            t_21_read_stored = tl.load(
+                t_21_ptr + b * t_21_stride_b + at_read * t_21_stride_clock + at_h * t_21_stride_h,
+                mask=in_read,
+                other=0.0,
+            )
+            t_21_read = t_21_read_stored.to(acc)
+            reciprocal_2_read = 1.0 / t_21_read  # [clock]
+            query = q_read_stored.to(dtype)  # [clock, i]
+            cotangent = dy_y_read_stored.to(dtype)  # [clock, j]
+            scale = tl.where(in_read, reciprocal_2_read, 0.0)  # [clock]
+            weak_r = tl.sum(tl.where(slots[:, None] == r, weak_read, 0.0), 0)  # [read]
+            if apart:
+                strong_r = tl.sum(tl.where(slots[:, None] == r, strong_read, 0.0), 0)  # [read]
+            piece = r * steps_read // steps_written
+            since = tl.sum(tl.where(pieces >= piece, weak_all, 0.0), 0) - weak_r
+            if apart:
+                since += tl.sum(tl.where(pieces >= piece, strong_all, 0.0), 0) - strong_r
+            found = tl.dot(cotangent, tl.trans(state), input_precision=precision)  # [read, i]
+            found = tl.sum(found * query.to(acc), 1) * tl.exp2(since) * scale  # [read]
+            taken += tl.where(slots[:, None] == r, found[None, :], 0.0)
+        place = ((row * stretches + mark) * size_i + at_i[:, None]) * size_j + at_j[None, :]
+        # [i, j]
+        later = tl.load(d_C_marks_ptr + place, mask=in_i[:, None] & in_j[None, :], other=0.0).to(dtype)
+        for w in range(0, steps // steps_written):
+            u_written = w * steps_written + tl.arange(0, steps_written)
+            at_written = mark * steps + (u_written if reverse else steps - 1 - u_written)
+            in_written = at_written < T
+            # [clock, i]
+            k_written_stored = tl.load(
+                k_ptr + b * k_stride_b + at_written[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                    None, :
+                ] * k_stride_i,
+                mask=in_written[:, None] & in_i[None, :],
+                other=0.0,
+            )
+            k_written = k_written_stored.to(acc)
+            # [clock, j]
+            v_written_stored = tl.load(
+                v_ptr + b * v_stride_b + at_written[:, None] * v_stride_clock + at_h * v_stride_h + at_j[
+                    None, :
+                ] * v_stride_j,
+                mask=in_written[:, None] & in_j[None, :],
+                other=0.0,
+            )
+            v_written = v_written_stored.to(acc)
+            # [clock]
+            t_7_written_stored = tl.load(
+                t_7_ptr + b * t_7_stride_b + at_written * t_7_stride_clock + at_h * t_7_stride_h,
+                mask=in_written,
+                other=0.0,
+            )
+            t_7_written = t_7_written_stored.to(acc)
+            # spec line 14
+            t_10_written = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+            key = k_written_stored.to(dtype)  # [clock, i]
+            value = v_written_stored.to(dtype)  # [clock, j]
+            weight = tl.where(in_written, t_10_written * t_7_written, 0.0)  # [clock]
+            weak_w = tl.sum(tl.where(pieces[:, None] == w, weak_written, 0.0), 0)  # [written]
+            if apart:
+                strong_w = tl.sum(tl.where(pieces[:, None] == w, strong_written, 0.0), 0)  # [written]
+            left = tl.sum(tl.where(pieces < w, weak_all, 0.0), 0) + weak_w
+            if apart:
+                left += tl.sum(tl.where(pieces < w, strong_all, 0.0), 0) + strong_w
+            found = tl.dot(value, tl.trans(later), input_precision=precision)  # [written, i]
+            found = tl.sum(found * key.to(acc), 1) * tl.exp2(left) * weight  # [written]
+            ends += tl.sum(found, 0)
+            own = tl.exp2(weak_w)  # [written]
+            if apart:
+                own *= tl.exp2(strong_w)
+            own = own * weight
+            across = tl.zeros([steps_written], acc)
+            for r in tl.range(0, w * (steps_written // steps_read), num_stages=stages):
+                u_read = r * steps_read + tl.arange(0, steps_read)
+                at_read = mark * steps + (u_read if reverse else steps - 1 - u_read)
+                in_read = at_read < T
+                # [clock, i]
+                q_read_stored = tl.load(
+                    q_ptr + b * q_stride_b + at_read[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                        None, :
+                    ] * q_stride_i,
+                    mask=in_read[:, None] & in_i[None, :],
+                    other=0.0,
+                )
+                q_read = q_read_stored.to(acc)
+                # [clock, j]
+                dy_y_read_stored = tl.load(
+                    dy_y_ptr + b * dy_y_stride_b + at_read[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                        None, :
+                    ] * dy_y_stride_j,
+                    mask=in_read[:, None] & in_j[None, :],
+                    other=0.0,
+                )
+                dy_y_read = dy_y_read_stored.to(acc)
+                # [clock]
+                t_21_read_stored = tl.load(
+                    t_21_ptr + b * t_21_stride_b + at_read * t_21_stride_clock + at_h * t_21_stride_h,
+                    mask=in_read,
+                    other=0.0,
+                )
+                t_21_read = t_21_read_stored.to(acc)
+                reciprocal_2_read = 1.0 / t_21_read  # [clock]
+                query = q_read_stored.to(dtype)  # [clock, i]
+                cotangent = dy_y_read_stored.to(dtype)  # [clock, j]
+                scale = tl.where(in_read, reciprocal_2_read, 0.0)  # [clock]
+                weak_r = tl.sum(tl.where(slots[:, None] == r, weak_read, 0.0), 0)  # [read]
+                if apart:
+                    strong_r = tl.sum(tl.where(slots[:, None] == r, strong_read, 0.0), 0)  # [read]
+                pairs = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+                pairs *= tl.dot(value, tl.trans(cotangent), input_precision=precision)
+                piece = r * steps_read // steps_written
+                crossed = (pieces >= piece) & (pieces < w)
+                since = tl.sum(tl.where(crossed, weak_all, 0.0), 0) - weak_r
+                if apart:
+                    since += tl.sum(tl.where(crossed, strong_all, 0.0), 0) - strong_r
+                since = tl.exp2(since) * scale  # [read]
+                across += tl.sum(pairs * since[None, :], 1)
+                found_r = tl.sum(pairs * own[:, None], 0) * since  # [read]
+                taken += tl.where(slots[:, None] == r, found_r[None, :], 0.0)
+            found += across * own
+            for r in tl.range(
+                w * (steps_written // steps_read), (w + 1) * (steps_written // steps_read), num_stages=stages
+            ):
+                u_read = r * steps_read + tl.arange(0, steps_read)
+                at_read = mark * steps + (u_read if reverse else steps - 1 - u_read)
+                in_read = at_read < T
+                # [clock, i]
+                q_read_stored = tl.load(
+                    q_ptr + b * q_stride_b + at_read[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                        None, :
+                    ] * q_stride_i,
+                    mask=in_read[:, None] & in_i[None, :],
+                    other=0.0,
+                )
+                q_read = q_read_stored.to(acc)
+                # [clock, j]
+                dy_y_read_stored = tl.load(
+                    dy_y_ptr + b * dy_y_stride_b + at_read[
+        :, None
+    ] * dy_y_stride_clock + at_h * dy_y_stride_h + at_j[
+                        None, :
+                    ] * dy_y_stride_j,
+                    mask=in_read[:, None] & in_j[None, :],
+                    other=0.0,
+                )
+                dy_y_read = dy_y_read_stored.to(acc)
+                # [clock]
+                t_21_read_stored = tl.load(
+                    t_21_ptr + b * t_21_stride_b + at_read * t_21_stride_clock + at_h * t_21_stride_h,
+                    mask=in_read,
+                    other=0.0,
+                )
+                t_21_read = t_21_read_stored.to(acc)
+                reciprocal_2_read = 1.0 / t_21_read  # [clock]
+                query = q_read_stored.to(dtype)  # [clock, i]
+                cotangent = dy_y_read_stored.to(dtype)  # [clock, j]
+                scale = tl.where(in_read, reciprocal_2_read, 0.0)  # [clock]
+                weak_r = tl.sum(tl.where(slots[:, None] == r, weak_read, 0.0), 0)  # [read]
+                if apart:
+                    strong_r = tl.sum(tl.where(slots[:, None] == r, strong_read, 0.0), 0)  # [read]
+                pairs = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+                pairs *= tl.dot(value, tl.trans(cotangent), input_precision=precision)
+                between = weak_w[:, None] - weak_r[None, :]
+                if apart:
+                    between += strong_w[:, None] - strong_r[None, :]
+                pairs *= tl.exp2(tl.where(u_read[None, :] < u_written[:, None], between, float("-inf")))
+                pairs *= weight[:, None]
+                pairs *= scale[None, :]
+                found += tl.sum(pairs, 1)
+                taken += tl.where(slots[:, None] == r, tl.sum(pairs, 0)[None, :], 0.0)
+            given += tl.where(pieces[:, None] == w, found[None, :], 0.0)
+    read = tl.reshape(taken, [steps])
+    flux = read - tl.reshape(given, [steps])
+    d_t_4 = tl.where(t_4 < -17.0, 0.0, tl.cumsum(flux, 0) + ends)  # [clock]
+    # [clock]
+    later_d_t_4_out_at = (
+        later_d_t_4_out_ptr
+        + b * later_d_t_4_out_stride_b
+        + at_clock * later_d_t_4_out_stride_clock
+        + at_h * later_d_t_4_out_stride_h
+    )
+    tl.store(later_d_t_4_out_at, d_t_4, mask=in_clock)
 
 
 @triton.jit(do_not_specialize=["T", "batch"])
@@ -3899,7 +3775,6 @@ def backward_4_sums_1_kernel(
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def backward_4_span_0_kernel(
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     n_ends_ptr,  # [segments, B, h, i, one]
     n_ends_stride_segment, n_ends_stride_b,
     n_ends_stride_h, n_ends_stride_i: tl.constexpr,
@@ -3907,6 +3782,7 @@ def backward_4_span_0_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -3945,35 +3821,20 @@ def backward_4_span_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_7 = t_7_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -3987,7 +3848,7 @@ def backward_4_span_0_kernel(
         t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
         t_5 = tl.full([block_one], 1.0, acc)  # [one]
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
-        key = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
         value = k_stored.to(dtype)  # [clock, i]
         weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
         left = weak_all - weak  # [clock]
@@ -3999,10 +3860,10 @@ def backward_4_span_0_kernel(
         kept = tl.exp2(weak_all + strong_all)
         weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
         left = left * weight  # [clock]
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         total += weak_all + strong_all
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key, 0)[:, None]
     state_at = (
         n_ends_ptr
         + segment * n_ends_stride_segment
@@ -4018,7 +3879,6 @@ def backward_4_span_0_kernel(
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def backward_4_span_1_kernel(
     q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
-    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
     d_n_ends_ptr,  # [segments, B, h, i, one]
     d_n_ends_stride_segment, d_n_ends_stride_b,
     d_n_ends_stride_h, d_n_ends_stride_i: tl.constexpr,
@@ -4026,6 +3886,7 @@ def backward_4_span_1_kernel(
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
     kept_ptr,  # [rows, segments]: what is left of a state behind each
+    t_33_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -4064,35 +3925,20 @@ def backward_4_span_1_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_33_stored_ahead = tl.load(
-        t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_33_stored = t_33_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_33_stored_ahead = tl.load(
-            t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_33 = t_33_stored.to(acc)
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_33 = tl.reshape(t_33_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -4104,7 +3950,7 @@ def backward_4_span_1_kernel(
         q = q_stored.to(acc)
         # spec line 18
         d_t_13 = tl.broadcast_to(t_33[:, None], [steps, block_one])  # [clock, one]
-        key = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0).to(dtype)  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0)  # [clock, one]
         value = q_stored.to(dtype)  # [clock, i]
         # [clock]
         weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
@@ -4115,10 +3961,10 @@ def backward_4_span_1_kernel(
             left += strong_all - strong_x
         left = tl.exp2(left)
         kept = tl.exp2(weak_all + strong_all)
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         total += weak_all + strong_all
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key, 0)[:, None]
     state_at = (
         d_n_ends_ptr
         + segment * d_n_ends_stride_segment
@@ -4133,12 +3979,9 @@ def backward_4_span_1_kernel(
 
 @triton.jit(do_not_specialize=["T", "segments", "span"])
 def backward_4_recall_0_kernel(
-    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
     k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
     # [B, clock, h, i]
     d_q_4_ptr, d_q_4_stride_b, d_q_4_stride_clock: tl.constexpr, d_q_4_stride_h, d_q_4_stride_i: tl.constexpr,
-    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     n_start_ptr,  # [segments, B, h, i, one]
     n_start_stride_segment, n_start_stride_b,
     n_start_stride_h, n_start_stride_i: tl.constexpr,
@@ -4146,12 +3989,11 @@ def backward_4_recall_0_kernel(
     d_q_out_ptr,  # [B, clock, h, i]
     d_q_out_stride_b, d_q_out_stride_clock: tl.constexpr,
     d_q_out_stride_h, d_q_out_stride_i: tl.constexpr,
-    handed_flux_out_ptr,  # [programs along i, B, clock, h]
-    handed_flux_out_stride_part_i, handed_flux_out_stride_b,
-    handed_flux_out_stride_clock: tl.constexpr, handed_flux_out_stride_h,
     n_marks_ptr,  # [rows, marks, *sides]: states now and then
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_33_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -4202,56 +4044,29 @@ def backward_4_recall_0_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_33_stored_ahead = tl.load(
-        t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_33_stored = t_33_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_33_stored_ahead = tl.load(
-            t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_33 = t_33_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
+        at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
+        if at_mark:
+            mark = row * tl.cdiv(chunks, marks) + chunk // marks
+            tl.store(
+                n_marks_ptr + (mark * size_i + at_i[:, None]) * size_one + at_one[None, :],
+                state,
+                mask=in_i[:, None] & in_one[None, :],
+            )
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
-        # [clock, i]
-        q_stored = tl.load(
-            q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
-                None, :
-            ] * q_stride_i,
-            mask=in_clock[:, None] & in_i[None, :],
-            other=0.0,
-        )
-        q = q_stored.to(acc)
+        in_clock = chunk * steps + u < T
+        t_33 = tl.reshape(t_33_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         k_stored = tl.load(
             k_ptr + b * k_stride_b + at_clock[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
@@ -4278,11 +4093,11 @@ def backward_4_recall_0_kernel(
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
         # spec line 18
         d_t_13 = tl.broadcast_to(t_33[:, None], [steps, block_one])  # [clock, one]
-        query = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0).to(dtype)  # [clock, one]
-        key = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
+        query = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0)  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
         value = k_stored.to(dtype)  # [clock, i]
-        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
-        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        scores = key * tl.trans(query)  # [written, read]
+        found = state * tl.trans(query)  # [i, read]
         weak = tl.reshape(sum_rows_ptr.load([(row).to(tl.int32), chunk * steps]), [steps])  # [clock]
         between = weak[None, :] - weak[:, None]  # [written, read]
         since = weak  # [clock]
@@ -4299,12 +4114,11 @@ def backward_4_recall_0_kernel(
         kept = tl.exp2(weak_all + strong_all)
         weight = tl.where(in_clock, t_10 * t_7, 0.0)  # [clock]
         left = left * weight  # [clock]
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         scores = scores * weight[:, None]
         found = found * since[None, :]
         found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
         d_q_3 = tl.trans(found)  # [clock, i]
-        flux_2 = tl.sum(tl.where(in_i[None, :], q * d_q_3, 0.0), axis=1)  # [clock]
         d_q_5 = d_q_4 + d_q_3  # [clock, i]
         # [clock, i]
         d_q_out_at = (
@@ -4315,25 +4129,8 @@ def backward_4_recall_0_kernel(
             + at_i[None, :] * d_q_out_stride_i
         )
         tl.store(d_q_out_at, d_q_5, mask=in_clock[:, None] & in_i[None, :])
-        # [clock]
-        handed_flux_out_at = (
-            handed_flux_out_ptr
-            + part_i * handed_flux_out_stride_part_i
-            + b * handed_flux_out_stride_b
-            + at_clock * handed_flux_out_stride_clock
-            + at_h * handed_flux_out_stride_h
-        )
-        tl.store(handed_flux_out_at, flux_2, mask=in_clock)
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
-        at_mark = chunk % marks == 0 if reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
-        if at_mark:
-            mark = row * tl.cdiv(chunks, marks) + chunk // marks
-            tl.store(
-                n_marks_ptr + (mark * size_i + at_i[:, None]) * size_one + at_one[None, :],
-                state,
-                mask=in_i[:, None] & in_one[None, :],
-            )
+        state = state + tl.sum(written * key, 0)[:, None]
 
 
 @triton.jit(do_not_specialize=["T", "segments", "span"])
@@ -4343,8 +4140,6 @@ def backward_4_recall_1_kernel(
     d_write_4_ptr,  # [B, clock, h, i]
     d_write_4_stride_b, d_write_4_stride_clock: tl.constexpr,
     d_write_4_stride_h, d_write_4_stride_i: tl.constexpr,
-    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
-    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
     d_n_start_ptr,  # [segments, B, h, i, one]
     d_n_start_stride_segment, d_n_start_stride_b,
     d_n_start_stride_h, d_n_start_stride_i: tl.constexpr,
@@ -4358,15 +4153,14 @@ def backward_4_recall_1_kernel(
     later_t_39_out_ptr,  # [programs along i, B, clock, h]
     later_t_39_out_stride_part_i, later_t_39_out_stride_b,
     later_t_39_out_stride_clock: tl.constexpr, later_t_39_out_stride_h,
-    handed_flux_2_out_ptr,  # [programs along i, B, clock, h]
-    handed_flux_2_out_stride_part_i, handed_flux_2_out_stride_b,
-    handed_flux_2_out_stride_clock: tl.constexpr, handed_flux_2_out_stride_h,
     d_n_end_ptr,  # [B, h, i, one]
     d_n_end_stride_b, d_n_end_stride_h,
     d_n_end_stride_i: tl.constexpr, d_n_end_stride_one: tl.constexpr,
     d_n_marks_ptr,  # [rows, marks, *sides]: states now and then
     sums_ptr,  # [2, 2, rows, chunks · steps]: with a step's own and without, weak and strong
     sum_rows_ptr,  # the same, [·, chunks · steps]
+    t_33_rows_ptr,  # [rows, steps]
+    t_7_rows_ptr,  # [rows, steps]
     T, segments, span,
     size_h: tl.constexpr,
     size_i: tl.constexpr,
@@ -4417,45 +4211,17 @@ def backward_4_recall_1_kernel(
     rows = tl.num_programs(0).to(tl.int64) // blocks
     last: tl.constexpr = 0 if reverse else steps - 1
     coming = tl.maximum(until - 1, 0) if reverse else begun
-    at_coming = (coming * steps + u).to(tl.int64)
-    in_coming = at_coming < T
-    t_33_stored_ahead = tl.load(
-        t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
-    t_7_stored_ahead = tl.load(
-        t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-        mask=in_coming,
-        other=0.0,
-    )
     whole = (row * chunks + coming) * steps + last
     weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
     strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
     for n in tl.range(begun, until, num_stages=stages):
         chunk = begun + until - 1 - n if reverse else n
-        t_33_stored = t_33_stored_ahead
-        t_7_stored = t_7_stored_ahead
         weak_all = weak_all_ahead
         strong_all = strong_all_ahead
         coming = tl.maximum(chunk - 1, begun) if reverse else tl.minimum(chunk + 1, until - 1)
-        at_coming = (coming * steps + u).to(tl.int64)
-        in_coming = at_coming < T
-        t_33_stored_ahead = tl.load(
-            t_33_ptr + b * t_33_stride_b + at_coming * t_33_stride_clock + at_h * t_33_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
-        t_7_stored_ahead = tl.load(
-            t_7_ptr + b * t_7_stride_b + at_coming * t_7_stride_clock + at_h * t_7_stride_h,
-            mask=in_coming,
-            other=0.0,
-        )
         whole = (row * chunks + coming) * steps + last
         weak_all_ahead = tl.load(sums_ptr + whole, mask=chunks > 0, other=0.0)
         strong_all_ahead = tl.load(sums_ptr + rows * chunks * steps + whole, mask=chunks > 0, other=0.0)
-        t_33 = t_33_stored.to(acc)
-        t_7 = t_7_stored.to(acc)
         at_mark = chunk % marks == 0 if not reverse else (chunk + 1) % marks == 0 or chunk == chunks - 1
         if at_mark:
             mark = row * tl.cdiv(chunks, marks) + chunk // marks
@@ -4465,7 +4231,9 @@ def backward_4_recall_1_kernel(
                 mask=in_i[:, None] & in_one[None, :],
             )
         at_clock = (chunk * steps + u).to(tl.int64)
-        in_clock = at_clock < T
+        in_clock = chunk * steps + u < T
+        t_33 = tl.reshape(t_33_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
+        t_7 = tl.reshape(t_7_rows_ptr.load([row.to(tl.int32), chunk * steps]), [steps]).to(acc)  # [clock]
         # [clock, i]
         q_stored = tl.load(
             q_ptr + b * q_stride_b + at_clock[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
@@ -4499,11 +4267,11 @@ def backward_4_recall_1_kernel(
         t_5_each = tl.broadcast_to(t_5[None, :], [steps, block_one])  # [clock, one]
         # spec line 18
         d_t_13 = tl.broadcast_to(t_33[:, None], [steps, block_one])  # [clock, one]
-        query = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0).to(dtype)  # [clock, one]
-        key = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0).to(dtype)  # [clock, one]
+        query = tl.where(in_clock[:, None] & in_one[None, :], t_5_each, 0.0)  # [clock, one]
+        key = tl.where(in_clock[:, None] & in_one[None, :], d_t_13, 0.0)  # [clock, one]
         value = q_stored.to(dtype)  # [clock, i]
-        scores = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
-        found = tl.dot(state.to(dtype), tl.trans(query), input_precision=precision)  # [i, read]
+        scores = key * tl.trans(query)  # [written, read]
+        found = state * tl.trans(query)  # [i, read]
         # [clock]
         weak_x = tl.reshape(sum_rows_ptr.load([(rows * 2 + row).to(tl.int32), chunk * steps]), [steps])
         between = weak_x[None, :] - weak_x[:, None]  # [written, read]
@@ -4519,17 +4287,12 @@ def backward_4_recall_1_kernel(
         since = tl.exp2(since)
         left = tl.exp2(left)
         kept = tl.exp2(weak_all + strong_all)
-        written = (value * left[:, None]).to(dtype)
+        written = (value * left[:, None])
         found = found * since[None, :]
         found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)
         d_write_3 = tl.trans(found)  # [clock, i]
         # spec line 14
-        t_10 = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
-        write = t_7[:, None] * k_2 * t_10  # [clock, i]
-        rounded = write.to(dtype).to(acc)  # [clock, i]
-        flux_2 = tl.sum(tl.where(in_i[None, :], rounded * d_write_3, 0.0), axis=1)  # [clock]
-        # spec line 14
-        d_t_10 = (d_write_4 + d_write_3) * t_10  # [clock, i]
+        d_t_10 = (d_write_4 + d_write_3) * tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # [clock, i]
         d_t_14 = tl.sum(tl.where(in_i[None, :], d_t_10 * k_2, 0.0), axis=1)  # [clock]
         d_k = d_t_10 * t_7[:, None]  # [clock, i]
         t_38 = d_t_14 * t_7  # [clock]
@@ -4561,17 +4324,8 @@ def backward_4_recall_1_kernel(
             + at_h * later_t_39_out_stride_h
         )
         tl.store(later_t_39_out_at, t_39, mask=in_clock)
-        # [clock]
-        handed_flux_2_out_at = (
-            handed_flux_2_out_ptr
-            + part_i * handed_flux_2_out_stride_part_i
-            + b * handed_flux_2_out_stride_b
-            + at_clock * handed_flux_2_out_stride_clock
-            + at_h * handed_flux_2_out_stride_h
-        )
-        tl.store(handed_flux_2_out_at, flux_2, mask=in_clock)
         state = state * kept
-        state = tl.dot(tl.trans(written), key, state, input_precision=precision)
+        state = state + tl.sum(written * key, 0)[:, None]
     if d_n_end_ptr is not None:
         state_at = (
             d_n_end_ptr
@@ -4591,26 +4345,36 @@ def backward_4_recall_1_kernel(
 def backward_4_flux_0_kernel(
     d_t_4_ptr, d_t_4_stride_b, d_t_4_stride_clock: tl.constexpr, d_t_4_stride_h,  # [B, clock, h]
     t_4_ptr, t_4_stride_b, t_4_stride_clock: tl.constexpr, t_4_stride_h,  # [B, clock, h]
-    flux_2_ptr, flux_2_stride_b, flux_2_stride_clock: tl.constexpr, flux_2_stride_h,  # [B, clock, h]
-    flux_ptr, flux_stride_b, flux_stride_clock: tl.constexpr, flux_stride_h,  # [B, clock, h]
+    k_ptr, k_stride_b, k_stride_clock: tl.constexpr, k_stride_h, k_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_7_ptr, t_7_stride_b, t_7_stride_clock: tl.constexpr, t_7_stride_h,  # [B, clock, h]
+    q_ptr, q_stride_b, q_stride_clock: tl.constexpr, q_stride_h, q_stride_i: tl.constexpr,  # [B, clock, h, i]
+    t_33_ptr, t_33_stride_b, t_33_stride_clock: tl.constexpr, t_33_stride_h,  # [B, clock, h]
     later_d_t_15_out_ptr,  # [B, clock, h]
     later_d_t_15_out_stride_b, later_d_t_15_out_stride_clock: tl.constexpr,
     later_d_t_15_out_stride_h,
     later_t_40_out_ptr,  # [B, clock, h]
     later_t_40_out_stride_b, later_t_40_out_stride_clock: tl.constexpr,
     later_t_40_out_stride_h,
-    n_marks_ptr,  # [rows, marks, *sides]
-    d_n_marks_ptr,  # [rows, marks, *sides]
+    n_marks_ptr,  # [rows, stretches, *sides]: states that stretches begin with
+    d_n_marks_ptr,  # [rows, stretches, *sides]: states that stretches begin with
     T, batch,
     size_h: tl.constexpr,
-    steps: tl.constexpr,
     size_i: tl.constexpr,
     size_one: tl.constexpr,
+    block_i: tl.constexpr,
+    block_one: tl.constexpr,
+    steps: tl.constexpr,
+    steps_written: tl.constexpr,
+    steps_read: tl.constexpr,
+    stages: tl.constexpr,
     stretch: tl.constexpr,
+    apart: tl.constexpr,
+    dtype: tl.constexpr,
+    precision: tl.constexpr,
     reverse: tl.constexpr,
     acc: tl.constexpr,
 ):
-    """Each program: a stretch of steps of one sequence, a chunk after the other."""
+    """Each program: a stretch of steps of one sequence, latest first; all pairs of them."""
     chunks = tl.cdiv(T, steps)
     stretches = tl.cdiv(T, stretch)
     program = tl.program_id(0).to(tl.int64)
@@ -4620,6 +4384,34 @@ def backward_4_flux_0_kernel(
     at_h = program % size_h
     program = program // size_h
     b = program
+    chunk = mark
+    u = tl.arange(0, steps)
+    u = steps - 1 - u if not reverse else u
+    at_clock = chunk * steps + u
+    in_clock = at_clock < T
+    # [clock]
+    d_t_4_at = d_t_4_ptr + b * d_t_4_stride_b + at_clock * d_t_4_stride_clock + at_h * d_t_4_stride_h
+    d_t_4 = tl.load(d_t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
+    t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
+    log = tl.where(in_clock, t_4, 0.0) * 1.4426950408889634  # latest first
+    log = tl.where(log < -160.0, -160.0, log)
+    weak = tl.reshape(log, [steps // steps_written, steps_written])
+    if apart:
+        strong = tl.where(weak < -12.0, weak, 0.0)
+        weak = weak - strong
+        strong_all = tl.sum(strong, 1)  # of a piece
+        strong_sum = tl.cumsum(strong, 1)
+        strong_written = strong_sum - strong
+        strong_read = tl.reshape(strong_written, [steps // steps_read, steps_read])
+    weak_all = tl.sum(weak, 1)  # of a piece
+    weak_sum = tl.cumsum(weak, 1)
+    weak_written = weak_sum - weak
+    weak_read = tl.reshape(weak_written, [steps // steps_read, steps_read])
+    pieces = tl.arange(0, steps // steps_written)
+    slots = tl.arange(0, steps // steps_read)
+    taken = tl.zeros([steps // steps_read, steps_read], acc)  # by what reads
+    given = tl.zeros([steps // steps_written, steps_written], acc)  # by what writes
     numbers: tl.constexpr = size_i * size_one
     cells = tl.arange(0, 1024)
     product = tl.zeros([1024], acc)
@@ -4629,47 +4421,201 @@ def backward_4_flux_0_kernel(
             tl.load(n_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
             * tl.load(d_n_marks_ptr + place, mask=first + cells < numbers, other=0.0).to(acc)
         )
-    ends = tl.sum(product, 0)
-    for n in range(0, stretch // steps):
-        chunk = mark * (stretch // steps) + (n if reverse else stretch // steps - 1 - n)
-        u = tl.arange(0, steps)
-        u = steps - 1 - u if not reverse else u
-        at_clock = chunk * steps + u
-        in_clock = at_clock < T
-        # [clock]
-        d_t_4_at = d_t_4_ptr + b * d_t_4_stride_b + at_clock * d_t_4_stride_clock + at_h * d_t_4_stride_h
-        d_t_4 = tl.load(d_t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        t_4_at = t_4_ptr + b * t_4_stride_b + at_clock * t_4_stride_clock + at_h * t_4_stride_h  # [clock]
-        t_4 = tl.load(t_4_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        # [clock]
-        flux_2_at = flux_2_ptr + b * flux_2_stride_b + at_clock * flux_2_stride_clock + at_h * flux_2_stride_h
-        flux_2 = tl.load(flux_2_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        # [clock]
-        flux_at = flux_ptr + b * flux_stride_b + at_clock * flux_stride_clock + at_h * flux_stride_h
-        flux_3 = tl.load(flux_at, mask=in_clock, other=0.0).to(acc)  # [clock]
-        flux_3_2 = flux_3 - flux_2  # [clock]
-        flux = tl.where(in_clock, flux_3_2, 0.0)  # [clock]
-        d_t_8 = tl.where(t_4 < -17.0, 0.0, tl.cumsum(flux, 0) + ends)  # [clock]
-        ends += tl.sum(flux, 0)
-        # spec line 13
-        d_t_15 = d_t_4 + d_t_8  # [clock]
-        t_40 = -d_t_15  # [clock]
-        # [clock]
-        later_d_t_15_out_at = (
-            later_d_t_15_out_ptr
-            + b * later_d_t_15_out_stride_b
-            + at_clock * later_d_t_15_out_stride_clock
-            + at_h * later_d_t_15_out_stride_h
-        )
-        tl.store(later_d_t_15_out_at, d_t_15, mask=in_clock)
-        # [clock]
-        later_t_40_out_at = (
-            later_t_40_out_ptr
-            + b * later_t_40_out_stride_b
-            + at_clock * later_t_40_out_stride_clock
-            + at_h * later_t_40_out_stride_h
-        )
-        tl.store(later_t_40_out_at, t_40, mask=in_clock)
+    kept = tl.sum(weak_all, 0)
+    if apart:
+        kept += tl.sum(strong_all, 0)
+    ends = tl.sum(product, 0) * tl.exp2(kept)
+    for part in range(tl.cdiv(size_i, block_i) * tl.cdiv(size_one, block_one)):
+        at_i = (part % tl.cdiv(size_i, block_i) * block_i + tl.arange(0, block_i)).to(tl.int64)
+        in_i = at_i < size_i
+        at_one = (part // tl.cdiv(size_i, block_i) * block_one + tl.arange(0, block_one)).to(tl.int64)
+        in_one = at_one < size_one
+        place = ((row * stretches + mark) * size_i + at_i[:, None]) * size_one + at_one[None, :]
+        # [i, one]
+        state = tl.load(n_marks_ptr + place, mask=in_i[:, None] & in_one[None, :], other=0.0).to(dtype)
+        for r in tl.range(0, steps // steps_read, num_stages=stages):
+            u_read = r * steps_read + tl.arange(0, steps_read)
+            at_read = mark * steps + (u_read if reverse else steps - 1 - u_read)
+            in_read = at_read < T
+            # [clock, i]
+            q_read_stored = tl.load(
+                q_ptr + b * q_stride_b + at_read[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                    None, :
+                ] * q_stride_i,
+                mask=in_read[:, None] & in_i[None, :],
+                other=0.0,
+            )
+            q_read = q_read_stored.to(acc)
+            # [clock]
+            t_33_read_stored = tl.load(
+                t_33_ptr + b * t_33_stride_b + at_read * t_33_stride_clock + at_h * t_33_stride_h,
+                mask=in_read,
+                other=0.0,
+            )
+            t_33_read = t_33_read_stored.to(acc)
+            # spec line 18
+            d_t_13_read = tl.broadcast_to(t_33_read[:, None], [steps_read, block_one])  # [clock, one]
+            query = q_read_stored.to(dtype)  # [clock, i]
+            # [clock, one]
+            cotangent = tl.where(in_read[:, None] & in_one[None, :], d_t_13_read, 0.0).to(dtype)
+            weak_r = tl.sum(tl.where(slots[:, None] == r, weak_read, 0.0), 0)  # [read]
+            if apart:
+                strong_r = tl.sum(tl.where(slots[:, None] == r, strong_read, 0.0), 0)  # [read]
+            piece = r * steps_read // steps_written
+            since = tl.sum(tl.where(pieces >= piece, weak_all, 0.0), 0) - weak_r
+            if apart:
+                since += tl.sum(tl.where(pieces >= piece, strong_all, 0.0), 0) - strong_r
+            found = tl.dot(cotangent, tl.trans(state), input_precision=precision)  # [read, i]
+            found = tl.sum(found * query.to(acc), 1) * tl.exp2(since)  # [read]
+            taken += tl.where(slots[:, None] == r, found[None, :], 0.0)
+        place = ((row * stretches + mark) * size_i + at_i[:, None]) * size_one + at_one[None, :]
+        # [i, one]
+        later = tl.load(d_n_marks_ptr + place, mask=in_i[:, None] & in_one[None, :], other=0.0).to(dtype)
+        for w in range(0, steps // steps_written):
+            u_written = w * steps_written + tl.arange(0, steps_written)
+            at_written = mark * steps + (u_written if reverse else steps - 1 - u_written)
+            in_written = at_written < T
+            # [clock, i]
+            k_written_stored = tl.load(
+                k_ptr + b * k_stride_b + at_written[:, None] * k_stride_clock + at_h * k_stride_h + at_i[
+                    None, :
+                ] * k_stride_i,
+                mask=in_written[:, None] & in_i[None, :],
+                other=0.0,
+            )
+            k_written = k_written_stored.to(acc)
+            # [clock]
+            t_7_written_stored = tl.load(
+                t_7_ptr + b * t_7_stride_b + at_written * t_7_stride_clock + at_h * t_7_stride_h,
+                mask=in_written,
+                other=0.0,
+            )
+            t_7_written = t_7_written_stored.to(acc)
+            # spec line 14
+            t_10_written = tl.rsqrt(tl.full((), size_i, tl.int64).to(acc))  # scalar
+            t_5_written = tl.full([block_one], 1.0, acc)  # [one]
+            # [clock, one]
+            t_5_each_written = tl.broadcast_to(t_5_written[None, :], [steps_written, block_one])
+            key = k_written_stored.to(dtype)  # [clock, i]
+            # [clock, one]
+            value = tl.where(in_written[:, None] & in_one[None, :], t_5_each_written, 0.0).to(dtype)
+            weight = tl.where(in_written, t_10_written * t_7_written, 0.0)  # [clock]
+            weak_w = tl.sum(tl.where(pieces[:, None] == w, weak_written, 0.0), 0)  # [written]
+            if apart:
+                strong_w = tl.sum(tl.where(pieces[:, None] == w, strong_written, 0.0), 0)  # [written]
+            left = tl.sum(tl.where(pieces < w, weak_all, 0.0), 0) + weak_w
+            if apart:
+                left += tl.sum(tl.where(pieces < w, strong_all, 0.0), 0) + strong_w
+            found = tl.dot(value, tl.trans(later), input_precision=precision)  # [written, i]
+            found = tl.sum(found * key.to(acc), 1) * tl.exp2(left) * weight  # [written]
+            ends += tl.sum(found, 0)
+            own = tl.exp2(weak_w)  # [written]
+            if apart:
+                own *= tl.exp2(strong_w)
+            own = own * weight
+            across = tl.zeros([steps_written], acc)
+            for r in tl.range(0, w * (steps_written // steps_read), num_stages=stages):
+                u_read = r * steps_read + tl.arange(0, steps_read)
+                at_read = mark * steps + (u_read if reverse else steps - 1 - u_read)
+                in_read = at_read < T
+                # [clock, i]
+                q_read_stored = tl.load(
+                    q_ptr + b * q_stride_b + at_read[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                        None, :
+                    ] * q_stride_i,
+                    mask=in_read[:, None] & in_i[None, :],
+                    other=0.0,
+                )
+                q_read = q_read_stored.to(acc)
+                # [clock]
+                t_33_read_stored = tl.load(
+                    t_33_ptr + b * t_33_stride_b + at_read * t_33_stride_clock + at_h * t_33_stride_h,
+                    mask=in_read,
+                    other=0.0,
+                )
+                t_33_read = t_33_read_stored.to(acc)
+                # spec line 18
+                d_t_13_read = tl.broadcast_to(t_33_read[:, None], [steps_read, block_one])  # [clock, one]
+                query = q_read_stored.to(dtype)  # [clock, i]
+                # [clock, one]
+                cotangent = tl.where(in_read[:, None] & in_one[None, :], d_t_13_read, 0.0).to(dtype)
+                weak_r = tl.sum(tl.where(slots[:, None] == r, weak_read, 0.0), 0)  # [read]
+                if apart:
+                    strong_r = tl.sum(tl.where(slots[:, None] == r, strong_read, 0.0), 0)  # [read]
+                pairs = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+                pairs *= tl.dot(value, tl.trans(cotangent), input_precision=precision)
+                piece = r * steps_read // steps_written
+                crossed = (pieces >= piece) & (pieces < w)
+                since = tl.sum(tl.where(crossed, weak_all, 0.0), 0) - weak_r
+                if apart:
+                    since += tl.sum(tl.where(crossed, strong_all, 0.0), 0) - strong_r
+                since = tl.exp2(since)  # [read]
+                across += tl.sum(pairs * since[None, :], 1)
+                found_r = tl.sum(pairs * own[:, None], 0) * since  # [read]
+                taken += tl.where(slots[:, None] == r, found_r[None, :], 0.0)
+            found += across * own
+            for r in tl.range(
+                w * (steps_written // steps_read), (w + 1) * (steps_written // steps_read), num_stages=stages
+            ):
+                u_read = r * steps_read + tl.arange(0, steps_read)
+                at_read = mark * steps + (u_read if reverse else steps - 1 - u_read)
+                in_read = at_read < T
+                # [clock, i]
+                q_read_stored = tl.load(
+                    q_ptr + b * q_stride_b + at_read[:, None] * q_stride_clock + at_h * q_stride_h + at_i[
+                        None, :
+                    ] * q_stride_i,
+                    mask=in_read[:, None] & in_i[None, :],
+                    other=0.0,
+                )
+                q_read = q_read_stored.to(acc)
+                # [clock]
+                t_33_read_stored = tl.load(
+                    t_33_ptr + b * t_33_stride_b + at_read * t_33_stride_clock + at_h * t_33_stride_h,
+                    mask=in_read,
+                    other=0.0,
+                )
+                t_33_read = t_33_read_stored.to(acc)
+                # spec line 18
+                d_t_13_read = tl.broadcast_to(t_33_read[:, None], [steps_read, block_one])  # [clock, one]
+                query = q_read_stored.to(dtype)  # [clock, i]
+                # [clock, one]
+                cotangent = tl.where(in_read[:, None] & in_one[None, :], d_t_13_read, 0.0).to(dtype)
+                weak_r = tl.sum(tl.where(slots[:, None] == r, weak_read, 0.0), 0)  # [read]
+                if apart:
+                    strong_r = tl.sum(tl.where(slots[:, None] == r, strong_read, 0.0), 0)  # [read]
+                pairs = tl.dot(key, tl.trans(query), input_precision=precision)  # [written, read]
+                pairs *= tl.dot(value, tl.trans(cotangent), input_precision=precision)
+                between = weak_w[:, None] - weak_r[None, :]
+                if apart:
+                    between += strong_w[:, None] - strong_r[None, :]
+                pairs *= tl.exp2(tl.where(u_read[None, :] < u_written[:, None], between, float("-inf")))
+                pairs *= weight[:, None]
+                found += tl.sum(pairs, 1)
+                taken += tl.where(slots[:, None] == r, tl.sum(pairs, 0)[None, :], 0.0)
+            given += tl.where(pieces[:, None] == w, found[None, :], 0.0)
+    read = tl.reshape(taken, [steps])
+    flux = read - tl.reshape(given, [steps])
+    d_t_8 = tl.where(t_4 < -17.0, 0.0, tl.cumsum(flux, 0) + ends)  # [clock]
+    # spec line 13
+    d_t_15 = d_t_4 + d_t_8  # [clock]
+    t_40 = -d_t_15  # [clock]
+    # [clock]
+    later_d_t_15_out_at = (
+        later_d_t_15_out_ptr
+        + b * later_d_t_15_out_stride_b
+        + at_clock * later_d_t_15_out_stride_clock
+        + at_h * later_d_t_15_out_stride_h
+    )
+    tl.store(later_d_t_15_out_at, d_t_15, mask=in_clock)
+    # [clock]
+    later_t_40_out_at = (
+        later_t_40_out_ptr
+        + b * later_t_40_out_stride_b
+        + at_clock * later_t_40_out_stride_clock
+        + at_h * later_t_40_out_stride_h
+    )
+    tl.store(later_t_40_out_at, t_40, mask=in_clock)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -4921,6 +4867,7 @@ def forward_chunked(inputs, params, states, reverse, save, final=True):
         apart=recall.apart(call),
         reverse=reverse,
     )
+    rows_t_7 = recall.by_time(later_t_7, blocks.unroll)
     n_segments = FORWARD_2_RECALL_0_TILING.segments(call, blocks)
     n_starts = n
     if n_segments.chunks > 1:
@@ -4929,15 +4876,16 @@ def forward_chunked(inputs, params, states, reverse, save, final=True):
         call.run(
             forward_2_span_0_kernel,
             FORWARD_2_SPAN_0_TILING.blocks(call),
-            [k, later_t_7, n_starts],
-            (4, 3, 5),
-            [n_sums, recall.rows(n_sums, blocks.unroll), n_kept],
+            [k, n_starts],
+            (4, 5),
+            [n_sums, recall.rows(n_sums, blocks.unroll), n_kept, recall.rows(rows_t_7, blocks.unroll)],
             **FORWARD_2_SPAN_0_TILING.flags(call),
             reverse=reverse,
             split=n_segments,
             apart=recall.apart(call),
         )
         n_segments.carry(call, n, n_starts, n_kept, None, None, reverse=reverse)
+    rows_t_20 = recall.by_time(later_t_20, blocks.unroll)
     later_t_21 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     n_end = call.new(
         (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["one"]), call.dtype("real"), when=final
@@ -4945,9 +4893,14 @@ def forward_chunked(inputs, params, states, reverse, save, final=True):
     call.run(
         forward_2_recall_0_kernel,
         blocks,
-        [q, k, later_t_20, later_t_7, n_starts, later_t_21, n_end],
-        (4, 4, 3, 3, 5, 3, 4),
-        [n_sums, recall.rows(n_sums, blocks.unroll)],
+        [q, k, n_starts, later_t_21, n_end],
+        (4, 4, 5, 3, 4),
+        [
+            n_sums,
+            recall.rows(n_sums, blocks.unroll),
+            recall.rows(rows_t_20, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
+        ],
         **FORWARD_2_RECALL_0_TILING.flags(call),
         reverse=reverse,
         apart=recall.apart(call),
@@ -4973,15 +4926,16 @@ def forward_chunked(inputs, params, states, reverse, save, final=True):
         call.run(
             forward_3_span_0_kernel,
             FORWARD_3_SPAN_0_TILING.blocks(call),
-            [k, v, later_t_7, C_starts],
-            (4, 4, 3, 5),
-            [C_sums, recall.rows(C_sums, blocks.unroll), C_kept],
+            [k, v, C_starts],
+            (4, 4, 5),
+            [C_sums, recall.rows(C_sums, blocks.unroll), C_kept, recall.rows(rows_t_7, blocks.unroll)],
             **FORWARD_3_SPAN_0_TILING.flags(call),
             reverse=reverse,
             split=C_segments,
             apart=recall.apart(call),
         )
         C_segments.carry(call, C, C_starts, C_kept, None, None, reverse=reverse)
+    rows_t_21 = recall.by_time(later_t_21, blocks.unroll)
     y = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), call.output(0))
     C_end = call.new(
         (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]), call.dtype("real"), when=final
@@ -4989,9 +4943,14 @@ def forward_chunked(inputs, params, states, reverse, save, final=True):
     call.run(
         forward_3_recall_0_kernel,
         blocks,
-        [q, k, v, later_t_21, later_t_7, C_starts, y, C_end],
-        (4, 4, 4, 3, 3, 5, 4, 4),
-        [C_sums, recall.rows(C_sums, blocks.unroll)],
+        [q, k, v, C_starts, y, C_end],
+        (4, 4, 4, 5, 4, 4),
+        [
+            C_sums,
+            recall.rows(C_sums, blocks.unroll),
+            recall.rows(rows_t_21, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
+        ],
         **FORWARD_3_RECALL_0_TILING.flags(call),
         reverse=reverse,
         apart=recall.apart(call),
@@ -5033,6 +4992,7 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         apart=recall.apart(call),
         reverse=reverse,
     )
+    rows_t_7 = recall.by_time(later_t_7, blocks.unroll)
     n_segments = BACKWARD_2_RECALL_0_TILING.segments(call, blocks)
     n_starts = n_end
     if n_segments.chunks > 1:
@@ -5041,24 +5001,30 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         call.run(
             backward_2_span_0_kernel,
             BACKWARD_2_SPAN_0_TILING.blocks(call),
-            [k, later_t_7, n_starts],
-            (4, 3, 5),
-            [n_sums, recall.rows(n_sums, blocks.unroll), n_kept],
+            [k, n_starts],
+            (4, 5),
+            [n_sums, recall.rows(n_sums, blocks.unroll), n_kept, recall.rows(rows_t_7, blocks.unroll)],
             **BACKWARD_2_SPAN_0_TILING.flags(call),
             reverse=reverse,
             split=n_segments,
             apart=recall.apart(call),
         )
         n_segments.carry(call, n_end, n_starts, n_kept, None, None, reverse=reverse)
+    rows_t_20 = recall.by_time(later_t_20, blocks.unroll)
     later_t_19 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     later_t_21 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     later_t_32 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     call.run(
         backward_2_recall_0_kernel,
         blocks,
-        [q, k, later_t_20, later_t_7, n_starts, later_t_19, later_t_21, later_t_32],
-        (4, 4, 3, 3, 5, 3, 3, 3),
-        [n_sums, recall.rows(n_sums, blocks.unroll)],
+        [q, k, n_starts, later_t_19, later_t_21, later_t_32],
+        (4, 4, 5, 3, 3, 3),
+        [
+            n_sums,
+            recall.rows(n_sums, blocks.unroll),
+            recall.rows(rows_t_20, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
+        ],
         **BACKWARD_2_RECALL_0_TILING.flags(call),
         reverse=reverse,
         apart=recall.apart(call),
@@ -5085,15 +5051,18 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         call.run(
             backward_3_span_0_kernel,
             BACKWARD_3_SPAN_0_TILING.blocks(call),
-            [k, v, later_t_7, C_starts],
-            (4, 4, 3, 5),
-            [C_sums, recall.rows(C_sums, blocks.unroll), C_kept],
+            [k, v, C_starts],
+            (4, 4, 5),
+            [C_sums, recall.rows(C_sums, blocks.unroll), C_kept, recall.rows(rows_t_7, blocks.unroll)],
             **BACKWARD_3_SPAN_0_TILING.flags(call),
             reverse=reverse,
             split=C_segments,
             apart=recall.apart(call),
         )
         C_segments.carry(call, C_end, C_starts, C_kept, None, None, reverse=reverse)
+    rows_t_19 = recall.by_time(later_t_19, blocks.unroll)
+    rows_t_21 = recall.by_time(later_t_21, blocks.unroll)
+    rows_t_32 = recall.by_time(later_t_32, blocks.unroll)
     later_t_31 = call.shares(
         blocks.along("j"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
     )
@@ -5106,12 +5075,18 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     call.run(
         backward_3_recall_0_kernel,
         blocks,
+        [q, k, v, dy_y, C_starts, later_t_31, later_t_33, handed_d_t_3],
+        (4, 4, 4, 4, 5, 4, 4, 4),
         [
-            q, k, v, dy_y, later_t_19, later_t_20, later_t_21, later_t_32, later_t_7, C_starts, later_t_31,
-            later_t_33, handed_d_t_3,
+            marks_C,
+            C_sums,
+            recall.rows(C_sums, blocks.unroll),
+            recall.rows(rows_t_19, blocks.unroll),
+            recall.rows(rows_t_20, blocks.unroll),
+            recall.rows(rows_t_21, blocks.unroll),
+            recall.rows(rows_t_32, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
         ],
-        (4, 4, 4, 4, 3, 3, 3, 3, 3, 5, 4, 4, 4),
-        [marks_C, C_sums, recall.rows(C_sums, blocks.unroll)],
         **BACKWARD_3_RECALL_0_TILING.flags(call),
         reverse=reverse,
         marks=recall.STRETCH // blocks.unroll,
@@ -5122,22 +5097,25 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     later_t_33 = launch.total(later_t_33, 3)
     handed_d_t_3 = launch.total(handed_d_t_3, 3)
     blocks = BACKWARD_3_RECALL_1_TILING.blocks(call)
+    rows_d_t_3 = recall.by_time(handed_d_t_3, blocks.unroll)
     later_d_q_4 = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
-    handed_flux = call.shares(
-        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
-    )
     call.run(
         backward_3_recall_1_kernel,
         blocks,
-        [q, k, v, dy_y, later_t_21, later_t_7, handed_d_t_3, C_starts, later_d_q_4, handed_flux],
-        (4, 4, 4, 4, 3, 3, 3, 5, 4, 4),
-        [C_sums, recall.rows(C_sums, blocks.unroll)],
+        [k, v, dy_y, C_starts, later_d_q_4],
+        (4, 4, 4, 5, 4),
+        [
+            C_sums,
+            recall.rows(C_sums, blocks.unroll),
+            recall.rows(rows_t_21, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
+            recall.rows(rows_d_t_3, blocks.unroll),
+        ],
         **BACKWARD_3_RECALL_1_TILING.flags(call),
         reverse=reverse,
         apart=recall.apart(call),
         split=C_segments,
     )
-    handed_flux = launch.total(handed_flux, 3)
     blocks = BACKWARD_3_RECALL_2_TILING.blocks(call)
     marks_d_C = BACKWARD_3_RECALL_2_TILING.marks(call)
     d_C_sums = BACKWARD_3_RECALL_2_TILING.room(call, blocks)
@@ -5159,9 +5137,9 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         call.run(
             backward_3_span_1_kernel,
             BACKWARD_3_SPAN_1_TILING.blocks(call),
-            [q, dy_y, later_t_21, d_C_starts],
-            (4, 4, 3, 5),
-            [d_C_sums, recall.rows(d_C_sums, blocks.unroll), d_C_kept],
+            [q, dy_y, d_C_starts],
+            (4, 4, 5),
+            [d_C_sums, recall.rows(d_C_sums, blocks.unroll), d_C_kept, recall.rows(rows_t_21, blocks.unroll)],
             **BACKWARD_3_SPAN_1_TILING.flags(call),
             reverse=not reverse,
             split=d_C_segments,
@@ -5169,9 +5147,6 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         )
         d_C_segments.carry(call, d_C_end, d_C_starts, d_C_kept, None, None, reverse=not reverse)
     later_d_write_4 = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), call.dtype("real"))
-    handed_flux_2 = call.shares(
-        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
-    )
     d_C_start = call.new(
         (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["j"]),
         call.dtype("real"),
@@ -5180,63 +5155,75 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     call.run(
         backward_3_recall_2_kernel,
         blocks,
+        [q, v, dy_y, d_C_starts, later_d_write_4, d_C_start],
+        (4, 4, 4, 5, 4, 4),
         [
-            q, k, v, dy_y, later_t_21, later_t_7, handed_d_t_3, d_C_starts, later_d_write_4, handed_flux_2,
-            d_C_start,
+            marks_d_C,
+            d_C_sums,
+            recall.rows(d_C_sums, blocks.unroll),
+            recall.rows(rows_t_21, blocks.unroll),
+            recall.rows(rows_d_t_3, blocks.unroll),
         ],
-        (4, 4, 4, 4, 3, 3, 3, 5, 4, 4, 4),
-        [marks_d_C, d_C_sums, recall.rows(d_C_sums, blocks.unroll)],
         **BACKWARD_3_RECALL_2_TILING.flags(call),
         reverse=not reverse,
         marks=recall.STRETCH // blocks.unroll,
         apart=recall.apart(call),
         split=d_C_segments,
     )
-    handed_flux_2 = launch.total(handed_flux_2, 3)
     blocks = BACKWARD_3_RECALL_3_TILING.blocks(call)
     d_v = call.new((call.batch, call.time, call.sizes["h"], call.sizes["j"]), inputs[2].dtype)
     call.run(
         backward_3_recall_3_kernel,
         blocks,
-        [q, k, dy_y, later_t_21, later_t_7, d_C_starts, d_v],
-        (4, 4, 4, 3, 3, 5, 4),
-        [d_C_sums, recall.rows(d_C_sums, blocks.unroll)],
+        [q, k, dy_y, d_C_starts, d_v],
+        (4, 4, 4, 5, 4),
+        [
+            d_C_sums,
+            recall.rows(d_C_sums, blocks.unroll),
+            recall.rows(rows_t_21, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
+        ],
         **BACKWARD_3_RECALL_3_TILING.flags(call),
         reverse=not reverse,
         apart=recall.apart(call),
         split=d_C_segments,
     )
-    blocks = BACKWARD_3_RECALL_0_TILING.of_steps(call, recall.STRETCH)
+    blocks = BACKWARD_3_RECALL_0_TILING.pairs(call)
     later_d_t_4 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     call.run(
         backward_3_flux_0_kernel,
         blocks,
-        [later_t_4, handed_flux_2, handed_flux, later_d_t_4],
-        (3, 3, 3, 3),
+        [later_t_4, k, v, later_t_7, q, dy_y, later_t_21, later_d_t_4],
+        (3, 4, 4, 3, 4, 4, 3, 3),
         [marks_C, marks_d_C],
         tiles=recall.chunks(call, recall.STRETCH),
         stretch=recall.STRETCH,
+        apart=recall.apart(call),
+        **BACKWARD_3_RECALL_0_TILING.flags(call),
         reverse=reverse,
     )
     blocks = BACKWARD_4_RECALL_0_TILING.blocks(call)
     marks_n = BACKWARD_4_RECALL_0_TILING.marks(call)
+    rows_t_33 = recall.by_time(later_t_33, blocks.unroll)
     d_q = call.new((call.batch, call.time, call.sizes["h"], call.sizes["i"]), inputs[0].dtype)
-    handed_flux = call.shares(
-        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
-    )
     call.run(
         backward_4_recall_0_kernel,
         blocks,
-        [q, k, later_d_q_4, later_t_33, later_t_7, n_starts, d_q, handed_flux],
-        (4, 4, 4, 3, 3, 5, 4, 4),
-        [marks_n, n_sums, recall.rows(n_sums, blocks.unroll)],
+        [k, later_d_q_4, n_starts, d_q],
+        (4, 4, 5, 4),
+        [
+            marks_n,
+            n_sums,
+            recall.rows(n_sums, blocks.unroll),
+            recall.rows(rows_t_33, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
+        ],
         **BACKWARD_4_RECALL_0_TILING.flags(call),
         reverse=reverse,
         marks=recall.STRETCH // blocks.unroll,
         apart=recall.apart(call),
         split=n_segments,
     )
-    handed_flux = launch.total(handed_flux, 3)
     blocks = BACKWARD_4_RECALL_1_TILING.blocks(call)
     marks_d_n = BACKWARD_4_RECALL_1_TILING.marks(call)
     d_n_sums = BACKWARD_4_RECALL_1_TILING.room(call, blocks)
@@ -5258,9 +5245,9 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
         call.run(
             backward_4_span_1_kernel,
             BACKWARD_4_SPAN_1_TILING.blocks(call),
-            [q, later_t_33, d_n_starts],
-            (4, 3, 5),
-            [d_n_sums, recall.rows(d_n_sums, blocks.unroll), d_n_kept],
+            [q, d_n_starts],
+            (4, 5),
+            [d_n_sums, recall.rows(d_n_sums, blocks.unroll), d_n_kept, recall.rows(rows_t_33, blocks.unroll)],
             **BACKWARD_4_SPAN_1_TILING.flags(call),
             reverse=not reverse,
             split=d_n_segments,
@@ -5274,9 +5261,6 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     later_t_39 = call.shares(
         blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
     )
-    handed_flux_2 = call.shares(
-        blocks.along("i"), (call.batch, call.time, call.sizes["h"]), call.dtype("real"), narrow=True
-    )
     d_n_start = call.new(
         (call.batch, call.sizes["h"], call.sizes["i"], call.sizes["one"]),
         call.dtype("real"),
@@ -5285,12 +5269,15 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     call.run(
         backward_4_recall_1_kernel,
         blocks,
+        [q, k, later_d_write_4, d_n_starts, d_k, later_t_38, later_t_39, d_n_start],
+        (4, 4, 4, 5, 4, 4, 4, 4),
         [
-            q, k, later_d_write_4, later_t_33, later_t_7, d_n_starts, d_k, later_t_38, later_t_39,
-            handed_flux_2, d_n_start,
+            marks_d_n,
+            d_n_sums,
+            recall.rows(d_n_sums, blocks.unroll),
+            recall.rows(rows_t_33, blocks.unroll),
+            recall.rows(rows_t_7, blocks.unroll),
         ],
-        (4, 4, 4, 3, 3, 5, 4, 4, 4, 4, 4),
-        [marks_d_n, d_n_sums, recall.rows(d_n_sums, blocks.unroll)],
         **BACKWARD_4_RECALL_1_TILING.flags(call),
         reverse=not reverse,
         marks=recall.STRETCH // blocks.unroll,
@@ -5299,18 +5286,19 @@ def backward_chunked(inputs, params, states, saved, grad_outputs, grad_final, re
     )
     later_t_38 = launch.total(later_t_38, 3)
     later_t_39 = launch.total(later_t_39, 3)
-    handed_flux_2 = launch.total(handed_flux_2, 3)
-    blocks = BACKWARD_4_RECALL_0_TILING.of_steps(call, recall.STRETCH)
+    blocks = BACKWARD_4_RECALL_0_TILING.pairs(call)
     later_d_t_15 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     later_t_40 = call.new((call.batch, call.time, call.sizes["h"]), call.dtype("real"))
     call.run(
         backward_4_flux_0_kernel,
         blocks,
-        [later_d_t_4, later_t_4, handed_flux_2, handed_flux, later_d_t_15, later_t_40],
-        (3, 3, 3, 3, 3, 3),
+        [later_d_t_4, later_t_4, k, later_t_7, q, later_t_33, later_d_t_15, later_t_40],
+        (3, 3, 4, 3, 4, 3, 3, 3),
         [marks_n, marks_d_n],
         tiles=recall.chunks(call, recall.STRETCH),
         stretch=recall.STRETCH,
+        apart=recall.apart(call),
+        **BACKWARD_4_RECALL_0_TILING.flags(call),
         reverse=reverse,
     )
     blocks = BACKWARD_5_WALK_TILING.blocks(call)
