@@ -317,8 +317,9 @@ class RecallWriter:
             out.line("found = found + tl.sum(scores * value, 0)[None, :]")
         else:
             out.line("found = tl.dot(tl.trans(value), scores.to(dtype), found, input_precision=precision)")
-        comment = self.frame.comment(self.types[part.result].axes)
-        out.line(f"{step.define(part.result)} = tl.trans(found)", comment)
+        if part.result in self.program.types:  # else its state alone is read, by the gradient of a decay
+            comment = self.frame.comment(self.types[part.result].axes)
+            out.line(f"{step.define(part.result)} = tl.trans(found)", comment)
 
     def _write_halves(self) -> None:
         """What the sides' decays leave of the state in half a chunk."""
