@@ -19,7 +19,7 @@ from scanc_runtime.launch import Call
 from scanc_runtime.recall_segments import Segments, segments
 from scanc_runtime.tiling import Blocks, warps_of
 
-STRETCH = 512
+STRETCH = 256
 """Steps over which flux is summed before it begins anew from a state and its cotangent."""
 _ALONG, _EACH, _LANES = 32, 16, 32
 """Of an axis along which decays differ in a program that tilts or sums flux; numbers of a thread; threads of a warp."""
