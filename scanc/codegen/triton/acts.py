@@ -115,8 +115,11 @@ class _Acts:
             return -1
         first = max(map(self._first, values), default=0)
         if isinstance(instr.op, Meet):
-            axes = self._axes_of_memory(instr.args[0])
-            return next(i for i in range(first, len(self.acts)) if axes == self.acts[i].axes)
+            own = self._axes_of_memory(instr.args[0])
+            fits = [i for i in range(first, len(self.acts)) if own == self.acts[i].axes]
+            if not fits:
+                raise NoRecall("a decay's gradient is known later than all that is recalled of its memory")
+            return fits[0]
         return self._fitting(axes, first)
 
     def _first(self, name: str) -> int:
@@ -165,8 +168,7 @@ class _Acts:
         read = set() if own.walked else {self.made[name].args[0] for name in own.anchors}
         for memory in (arg for instr in instrs if isinstance(instr.op, Meet) for arg in instr.args[:2]):
             if memory not in read:
-                others = (each for each in self.acts[:act] if not each.walked)
-                next(o for o in others if memory in {self.made[name].args[0] for name in o.anchors}).marked.add(memory)
+                self._earlier(memory, act).marked.add(memory)
         if any(self.types[name].kind is not Kind.REAL for name in handed):
             raise NoRecall("what is no real number goes on to what recalls")
         types = ((name, self.types[name]) for name in handed)
@@ -180,6 +182,13 @@ class _Acts:
             totals=tuple(own.totals),
         )
         return one_region(program, instrs)
+
+    def _earlier(self, memory: str, act: int) -> _Act:
+        """An act before another that recalls from a memory. Raises NoRecall."""
+        for each in self.acts[:act]:
+            if not each.walked and memory in {self.made[name].args[0] for name in each.anchors}:
+                return each
+        raise NoRecall("a decay's gradient is known earlier than what is recalled of its memory")
 
     def _needed(self, act: int, wanted: Sequence[str]) -> tuple[list[Instr], list[str]]:
         """The instructions of an act, and what it reads of earlier ones."""
