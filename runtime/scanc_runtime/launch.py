@@ -281,12 +281,12 @@ class Call:
         blocks: Blocks,
         tensors: Sequence[Tensor | None],
         ranks: Sequence[int],
-        scratch: Sequence[Tensor | None] = (),
+        scratch: Sequence[Any] = (),
         split: Split | None = None,
         tiles: int | None = None,
         **flags: Any,
     ) -> None:
-        """Launches `kernel` with the pointer and the strides of each tensor, and bare pointers to scratch.
+        """Launches `kernel` with the pointer and the strides of each tensor, and scratch: bare pointers, descriptors.
 
         `ranks`: how many strides the kernel takes of each tensor; those of an absent one are zeros, and those of the
         dimensions that a result has not where one program leaves it whole.
@@ -302,7 +302,7 @@ class Call:
         key = (
             *(programs, self._like.get_device(), *times.values()),
             *[None if x is None else (x.stride(), x.dtype, x.data_ptr() % _POINTER) for x in tensors],
-            *[x.data_ptr() % _POINTER if isinstance(x, Tensor) else x is None for x in scratch],
+            *[x.data_ptr() % _POINTER if isinstance(x, Tensor) else x and x.base.dtype for x in scratch],
         )
         kind = self._kinds.get((id(kernel), id(blocks), self.real, *flags.values()))
         if kind is None:

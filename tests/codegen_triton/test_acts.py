@@ -100,6 +100,20 @@ def test_small_memories_come_first_and_hand_on_numbers_of_each_step() -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    {
+        "a gradient of what is not read": "S = exp(-f*f)*S + k*v\no = q·S\noutput o[h,j]",
+        "a gate of a contraction": "a = u·x\nS = exp(-a*a)*S + k*v\no = q·S\noutput o[h,j]",
+        "an output": "S = exp(-f*f)*S + k*v\no = q·S\np = f*x\noutput o[h,j], p[h,m]",
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_axes_that_no_memory_has(body: tuple[str, str]) -> None:
+    head = HEAD.replace("i, j", "i, j, m", 1).replace("g[h,i]", "g[h,i], x[h,m]").replace("param ", "param u[h,m], ")
+    close(f"{head}\n{body[1]}", 37)
+
+
+@pytest.mark.parametrize(
     ("body", "reason"),
     [
         ("\nS = exp(-f*f)*S + k*v\nm = tanh(m + f)\no = q·S*m", "m, a state beside a memory, is no scan"),

@@ -83,3 +83,19 @@ assert (len(compiled), len(bound)) == before
 kept = [ready for known in launch._known.values() for kind in known.kinds.values() for ready in kind.ready.values()]
 assert kept
 assert not any(isinstance(argument, torch.Tensor) for ready in kept for argument in ready.arguments)
+
+GATED = LINEAR.replace("v[h,j]", "v[h,j], e[h]").replace("k*v", "(k*e)*v")
+op = scanc.compile(GATED, target="triton")
+wide = [x.detach().float() for x in tensors()]
+
+
+def forward(dtype: torch.dtype) -> None:
+    op(*wide, torch.randn(2, 96, 2).to(dtype))
+
+
+forward(torch.bfloat16)
+before = len(compiled), len(bound)
+forward(torch.bfloat16)
+assert (len(compiled), len(bound)) == before
+forward(torch.float32)  # what a descriptor is of is another dtype, and all else the same
+assert len(compiled) > before[0], compiled

@@ -100,6 +100,9 @@ class RecallWriter:
         own = own_program(self.found, [*self.needed, *left], given, part.leaves)
         if any({part.keys, part.values} <= {*instr.type.axes} for instr in own.instrs):
             raise NoRecall("a value has the axes of both sides")
+        used = {axis for instr in own.instrs for name in (instr.name, *instr.args) for axis in own.types[name].axes}
+        if foreign := sorted(used - {self.clock, *part.made.axes}):
+            raise NoRecall(f"a value has an axis {foreign[0]}, which {part.made.state} lacks")
         return own
 
     def write(self) -> Kernel:
