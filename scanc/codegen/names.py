@@ -17,6 +17,7 @@ RESERVED: frozenset[str] = frozenset(keyword.kwlist) | frozenset(keyword.softkwl
 MODULE: frozenset[str] = frozenset(
     {"torch", "triton", "tl", "math", "functools", "functions", "scanc", "scanc_runtime", "self"}
     | {"operator", "step", "saved"}
+    | {"launch", "lookback", "recall", "tlmath", "tlscan", "tlwalk", "LookbackTiling", "RecallTiling", "WalkTiling"}
     | {
         "Spec",
         "AxisSpec",

@@ -127,3 +127,9 @@ def test_what_is_declined_says_why(body: str, reason: str) -> None:
     operator = scanc.compile(f"{HEAD}, m[h]{body}\noutput o[h,j]", target="triton")
     with pytest.raises(scanc.ArgumentError, match=reason):
         list(results(operator, "chunked", torch.float32, 3))
+
+
+@pytest.mark.parametrize("name", ["launch", "recall", "tlmath", "tlwalk", "WalkTiling"])
+def test_a_tensor_may_be_named_as_a_module_is(name: str) -> None:
+    text = SPECS["a running maximum"].replace("q[h,i]", f"{name}[h,i]").replace("q·S", f"{name}·S")
+    close(text, 3)

@@ -111,6 +111,8 @@ class _WalkWriter:
         spreads = [spread(program, axis) for axis in batch for program in (self.program, walk.past)]
         if None in spreads:
             raise NoRecall("a batch axis is not carried along")
+        if any(len({*axes} - {*batch, self.clock}) > 1 for axes in self._tiles(tensors)):
+            raise NoRecall(f"a value beside {walk.state.name} has several axes")
         full = (self.clock, *(axis for axis in self.program.canonical(used) if axis not in (*batch, self.clock)))
         kept = tuple(each for each in spreads[::2] if each is not None)
         self.schedule = Schedule(leaving, batch, (), full, kept)
