@@ -31,9 +31,9 @@ def refused(text: str) -> dict[str, str]:
         ("delta_rule", f"S: DPLR: diagonal plus rank 1 over i, input-dependent; {NOT_ITS_OWN}"),
         ("viterbi", f"p: dense over s over max-plus, input-dependent; {NOT_ITS_OWN}"),
         (
-            "linear_attention",
-            f"S: outer product: identity; {NOT_ITS_OWN}: the gradient of S reads z; "
-            "nor a memory in products: it has other states than memories",
+            "based",
+            f"S0: identity; {NOT_ITS_OWN}: the gradient of S0 reads z0, z1, z2; "
+            "nor a memory in products: a value beside z2 has several axes",
         ),
         (
             "hgrn",

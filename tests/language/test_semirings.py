@@ -289,10 +289,6 @@ def _zoh_dense(A: torch.Tensor, s: float, u: torch.Tensor, h: torch.Tensor) -> t
     return h @ whole[:n, :n].T + u @ whole[:n, n:].T
 
 
-ELEMENTWISE = "issue 2 discretises elementwise right sides; dense and low-rank ones are E0707 until a later issue"
-
-
-@pytest.mark.xfail(strict=True, reason=ELEMENTWISE)
 @pytest.mark.parametrize(
     ("rule", "step"),
     [
@@ -313,7 +309,6 @@ def test_dense_rates(rule: str, step) -> None:
     agree(text, lambda v: {"h": step(v.A, v.Bm * v.x[:, None], v.h)}, {"n": 2})
 
 
-@pytest.mark.xfail(strict=True, reason=ELEMENTWISE)
 def test_diagonal_minus_low_rank() -> None:
     """S4's form."""
 
