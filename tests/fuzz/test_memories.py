@@ -69,7 +69,7 @@ def short_stretches() -> Any:
     reverse=st.booleans(),
     begins=st.booleans(),
 )
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=9, deadline=None)
 def test_products(
     text: str, sides: tuple[int, int], time: int, segments: int | None, reverse: bool, begins: bool
 ) -> None:
