@@ -88,7 +88,8 @@ class Compiled:
         if self.no_kernels is not None:
             return ()
         forward, adjoint = self._fused
-        return _files((("triton_", forward), ("triton_adjoint_", adjoint)), start=len(self.stages))
+        traces = (("triton_", self._widened), ("triton_", forward), ("triton_adjoint_", adjoint))
+        return _files(traces, start=len(self.stages))
 
     @property
     def graph(self) -> tuple[str, str]:
@@ -105,8 +106,10 @@ class Compiled:
         else:
             admitted["triton"] = self._triton.forms, self._triton.refused, self._triton.long, self._triton.short
         remarks = self.trace.remarks, self.adjoint_trace.remarks
-        fused = self._fused if form is None and self.no_kernels is None else ()
-        triton_remarks = [trace.remarks for trace in fused]
+        triton_remarks = []
+        if form is None and self.no_kernels is None:
+            forward, adjoint = self._fused
+            triton_remarks = [[*forward.remarks, *self._widened.remarks], adjoint.remarks]
         return report.explain(self.classified, *remarks, triton_remarks, admitted, form)
 
     def module_source(self, target: str) -> str:
@@ -143,11 +146,18 @@ class Compiled:
         """The step and its adjoint with all memories that products of matrices can read, if there are any."""
         if self.remembered is self.core:
             return None
-        # discrete → discrete: vectors beside them are memories too
-        wide = run(TO_WIDENED, self.remembered, self._fused[0])
-        if wide is self.remembered:
+        if not self._widened.steps:
             return self.remembered, self.remembered_adjoint
+        wide = self._widened.steps[-1][1]
         return wide, run(SIMPLIFIED, differentiate(wide), Trace())
+
+    @cached_property
+    def _widened(self) -> Trace:
+        """The step with vectors beside memories as memories too, on its way to products."""
+        trace = Trace()
+        # discrete → discrete: nothing changes where nothing is a memory
+        run(TO_WIDENED, self.remembered, trace)
+        return trace
 
     @cached_property
     def _fused(self) -> tuple[Trace, Trace]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scanc_runtime.errors import ArgumentError
 from scanc_runtime.launch import Call
-from scanc_runtime.tiling import Blocks, Sized, warps_of
+from scanc_runtime.tiling import Blocks, Sized, power_of_two, warps_of
 from scanc_runtime.triton_scan import HEAD
 
 _CHANNELS, _LANES = 2, 32
@@ -88,7 +88,7 @@ class LookbackTiling:
         grid = {axis: call.sizes[axis] for axis in self.grid}
         alone = self.light and prod(grid.values()) * -(-size // _BLOCK) <= _ALONE
         most = _BLOCK if alone or call.width < 4 else _BLOCK_WIDE
-        block = _forced.block or min(most, max(8, 1 << max(0, size - 1).bit_length()))
+        block = _forced.block or min(most, max(8, power_of_two(size)))
         programs = grid | {self.axis: max(1, -(-size // block))}
         warps = _WARPS_ALONE if alone else _WARPS
         chunks = _forced.chunks or max(1, _CHANNELS * _LANES * warps // block)

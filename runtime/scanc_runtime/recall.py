@@ -17,7 +17,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from scanc_runtime.errors import ArgumentError
 from scanc_runtime.launch import Call
 from scanc_runtime.recall_segments import Segments, segments
-from scanc_runtime.tiling import Blocks, warps_of
+from scanc_runtime.tiling import Blocks, power_of_two, warps_of
 
 STRETCH = 256
 """Steps over which flux is summed before it begins anew from a state and its cotangent."""
@@ -94,8 +94,8 @@ class RecallTiling:
             warps = 4 if steps >= STRETCH else 2
             if axis:
                 other = self.columns if axis == self.rows else self.rows
-                block = _power(sizes[axis]) if whole else min(_ALONG, _power(sizes[axis]))
-                constants |= {f"block_{axis}": block, f"block_{other}": _power(sizes[other])}
+                block = power_of_two(sizes[axis]) if whole else min(_ALONG, power_of_two(sizes[axis]))
+                constants |= {f"block_{axis}": block, f"block_{other}": power_of_two(sizes[other])}
                 programs[axis] = -(-sizes[axis] // block)
                 warps = min(_MANY, max(1, steps * block // (_LANES * _EACH)))
             self._known[key] = Blocks(constants, programs, steps, warps)
@@ -108,7 +108,7 @@ class RecallTiling:
         if key not in self._known:
             wide = call.stored == torch.float32
             most = _forced.block or (_PIECE // 2 if wide else _PIECE)
-            padded = {axis: max(_LEAST, _power(sizes[axis])) for axis in (self.rows, self.columns)}
+            padded = {axis: max(_LEAST, power_of_two(sizes[axis])) for axis in (self.rows, self.columns)}
             blocks = {axis: size if axis in whole else min(size, most) for axis, size in padded.items()}
             written, stages = _forced.steps or min(STRETCH, _PIECE // 4 if wide else _PIECE), _forced.stages or 2
             numbers = (_shared(call.device) - _SPARE) // call.stored.itemsize - prod(blocks.values())
@@ -128,7 +128,7 @@ class RecallTiling:
         sizes = {axis: call.sizes[axis] for axis in (*self.grid, self.keys, self.values)}
         key = tuple(sizes.values()), "stepwise"
         if key not in self._known:
-            keys, values = (_power(sizes[axis]) for axis in (self.keys, self.values))
+            keys, values = (power_of_two(sizes[axis]) for axis in (self.keys, self.values))
             # twice as many numbers of wide keys to a thread end LLVM's vectorizer in Triton 3.6
             most = _ALONE if keys <= _WIDE else _ALONE // 2
             block = values if self.whole else max(1, min(values, most // keys))
@@ -177,7 +177,7 @@ class RecallTiling:
 
     def _choose(self, call: Call) -> Blocks:
         sides = self.keys, self.values
-        keys, values = (1 if axis == self.single else max(_LEAST, _power(call.sizes[axis])) for axis in sides)
+        keys, values = (1 if axis == self.single else max(_LEAST, power_of_two(call.sizes[axis])) for axis in sides)
         wide = call.stored == torch.float32
         most = _MOST // (4 if wide else 1)
         block = values
@@ -192,7 +192,7 @@ class RecallTiling:
                 hint='form="recurrent" takes it',
             )
         # the same for all kernels of a memory, which share sums and tilted operands
-        largest = max(_power(call.sizes[axis]) for axis in (self.rows, self.columns))
+        largest = max(power_of_two(call.sizes[axis]) for axis in (self.rows, self.columns))
         steps = _forced.steps or (64 if not wide else 32 if largest <= _WIDE else 16)
         sizes = {axis: call.sizes[axis] for axis in (*self.grid, self.keys, self.values)}
         constants = {f"size_{axis}": size for axis, size in sizes.items()}
@@ -246,8 +246,9 @@ def apart(call: Call) -> bool:
 def by_time(numbers: Tensor, steps: int) -> Tensor:
     """Numbers of each step, [B, T, *axes], as rows of whole chunks of steps, with zeros at their ends."""
     batch, time, *axes = numbers.shape
-    rows = numbers.new_zeros((batch, *axes, max(1, -(-time // steps)) * steps))
+    rows = numbers.new_empty((batch, *axes, max(1, -(-time // steps)) * steps))
     rows[..., :time] = numbers.movedim(1, -1)
+    rows[..., time:] = 0
     return rows
 
 
@@ -264,10 +265,6 @@ def _shared(device: torch.device) -> int:
         return _HOPPER
     properties = torch.cuda.get_device_properties(device)
     return int(getattr(properties, "shared_memory_per_block_optin", 0) or properties.shared_memory_per_block)
-
-
-def _power(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()
 
 
 @contextmanager

@@ -224,7 +224,7 @@ class Tiling:
 
     def _plain(self, sizes: Mapping[str, int], words: int, width: int, choice: Choice) -> _Laid:
         """Tiles whose layout is left to Triton."""
-        block = {axis: _power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
+        block = {axis: power_of_two(sizes[axis]) for axis in (*self.split, *self.summed, *self.full)}
 
         def elements(tile: tuple[str, ...]) -> int:
             return words * prod(block[axis] for axis in tile)
@@ -249,7 +249,7 @@ class Tiling:
         if elements(largest) > MOST_ELEMENTS:
             self._refuse(largest, sizes, elements(largest))
         held = sum(elements(tile) for tile in self.resident)
-        warps = min(16, _power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
+        warps = min(16, power_of_two(max(elements(largest) // _WORKED_ON, -(-held // _HELD))))
         warps = choice.num_warps or warps_of(warps, wide=torch.version.hip is not None)
 
         def share(tile: tuple[str, ...]) -> float:
@@ -266,7 +266,7 @@ class Tiling:
         kept = sum(len(tile) > 1 for tile in self.past)
         most = max(1, _FOLDED // max(1, kept))
         spread = (*self.split, *self.summed)
-        block = {axis: _power_of_two(sizes[axis]) for axis in self.folds}
+        block = {axis: power_of_two(sizes[axis]) for axis in self.folds}
         if inner in spread:
             block[inner] = min(block[inner], _LANES * _FOLDED)
         if inner in choice.blocks and inner in spread:
@@ -306,7 +306,7 @@ class Tiling:
             (_FOLDED_CODE if self.folds else _MOST_CODE) / (work * largest),
             min(rows_most, min(held_most, 1600 / warps) - held) / max(rows, 1),
         ]
-        return _power_of_two(int(max(1, min(most))) + 1) // 2
+        return power_of_two(int(max(1, min(most))) + 1) // 2
 
     def _refuse(self, tile: tuple[str, ...], sizes: Mapping[str, int], elements: int) -> None:
         axes = ", ".join(f"{axis} = {sizes[axis]}" for axis in tile)
@@ -323,7 +323,7 @@ def warps_of(warps: int, *, wide: bool) -> int:
     return max(1, warps // 2) if wide else warps
 
 
-def _power_of_two(size: int) -> int:
+def power_of_two(size: int) -> int:
     """The least power of two that is no smaller."""
     return 1 << max(0, size - 1).bit_length()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from scanc_runtime.launch import Call
-from scanc_runtime.tiling import Blocks
+from scanc_runtime.tiling import Blocks, power_of_two
 
 _NUMBERS, _EACH = 2048, 256  # of a tile, and of a warp
 _LEAST, _MOST = 16, 1024  # steps of a chunk
@@ -25,13 +26,8 @@ class WalkTiling:
         """How to lay the kernel over programs: a program has a sequence, and walks it in chunks of steps."""
         key = tuple(call.sizes[axis] for axis in (*self.grid, *self.full))
         if key not in self._known:
-            powers = {axis: 1 << max(0, call.sizes[axis] - 1).bit_length() for axis in self.full}
-            widest = 1
-            for axes in self.widest:
-                numbers = 1
-                for axis in axes:
-                    numbers *= powers[axis]
-                widest = max(widest, numbers)
+            powers = {axis: power_of_two(call.sizes[axis]) for axis in self.full}
+            widest = max((prod(powers[axis] for axis in axes) for axes in self.widest), default=1)
             steps = min(_MOST, max(_LEAST, _NUMBERS // widest))
             constants = {f"size_{axis}": call.sizes[axis] for axis in (*self.grid, *self.full)}
             constants |= {f"block_{axis}": power for axis, power in powers.items()} | {"steps": steps}

@@ -90,6 +90,15 @@ def test_backwards_and_in_segments(name: str) -> None:
     close(SPECS[name], 70, 2, reverse=True)
 
 
+def test_a_module_is_the_same_whatever_was_asked_before() -> None:
+    asked, fresh = compile_text(SPECS["mlstm"]), compile_text(SPECS["mlstm"])
+    assert asked._recalled is not None
+    assert asked.triton_stages == fresh.triton_stages
+    assert asked.explain() == fresh.explain()
+    assert asked.module_source("triton") == fresh.module_source("triton")
+    assert asked.triton_stages == fresh.triton_stages
+
+
 def test_small_memories_come_first_and_hand_on_numbers_of_each_step() -> None:
     forward, _ = compile_text(SPECS["mlstm"])._recalled or (None, None)
     assert forward is not None

@@ -30,8 +30,10 @@ output o[h,j]
 SPECS = {name: (EXAMPLES / f"{name}.scan").read_text(encoding="utf-8") for name in EXAMPLE}
 SPECS |= {"gate": GATE, "linear": GATE.replace(", g[h]: fp32", "").replace("exp(g)*", "")}
 SPECS["both sides"] = GATE.replace("g[h]: fp32", "g[h,i], r[h,j]").replace("exp(g)", "exp(-abs(g)/9 - abs(r)/9)")
-TOLERANCE = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (8e-3, 1e-2), torch.float16: (8e-3, 1e-2)}
+TOLERANCE = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (6e-3, 1e-2), torch.float16: (6e-3, 1e-2)}
 """Of values and gradients, and of gradients of decays, in the 2-norm."""
+DIVIDED = {"linear_attention": 8e-3, "gsa": 8e-3}
+"""Of values and gradients in 16 bits, where what is recalled is divided by, or a softmax of it recalls again."""
 DECAYS = {"g", "r", "w", "delta", "ig", "fg", "a"}
 PARAMS = {"log_A", "bias", "log_gamma"}
 """Params of decays: their gradients are small differences of what is summed over batch and time."""
@@ -93,6 +95,8 @@ def close(name: str, size: tuple[int, ...], dtype: torch.dtype, strong: bool = F
         assert torch.equal(once, again), key
         error = float((once.double() - right).norm() / right.norm())
         bound = TOLERANCE[dtype][key in DECAYS and name != "linear"]
+        if dtype != torch.float32 and key not in DECAYS:
+            bound = DIVIDED.get(name, bound)
         if key in PARAMS:
             bound = 1e-3 if dtype == torch.float32 else 2e-2
         assert error < bound, (key, error)

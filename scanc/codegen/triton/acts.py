@@ -16,7 +16,8 @@ import networkx as nx
 from scanc.codegen.triton.recall_plan import NoRecall
 from scanc.ir.build import Builder
 from scanc.ir.nodes import Broadcast, Contract, Instr, Kind, Map, Meet, Memory, Output, Program, Recall, Tensor
-from scanc.ir.rewrite import live, one_region
+from scanc.ir.rewrite import one_region
+from scanc.passes.schedule import recompute
 
 LATER = "later."
 """Prefix of the outputs of an act that later acts read."""
@@ -57,25 +58,18 @@ def with_states(primal: Program, adjoint: Program) -> Program:
     """The adjoint of a program with the states that it reads of that as states of its own. Raises NoRecall."""
     memories = {instr.op.state for instr in primal.instrs if isinstance(instr.op, Memory)}
     used = {arg for instr in adjoint.instrs for arg in instr.args}
-    given, following = {state.name for state in primal.states}, primal.next_of
-    needed, pending = set[str](), sorted(given & used)
-    while pending:
-        name = pending.pop()
-        if name in memories:
-            raise NoRecall(f"the gradient reads a state that {name} goes into")
-        if name not in needed:
-            needed.add(name)
-            read = {arg for instr in live(primal.instrs, [following[name]]) for arg in instr.args}
-            pending += sorted(given & {following[name], *read})
+    walked = recompute(primal, (state.name for state in primal.states if state.name in used))
+    needed = {state.name for state in walked.states}
+    if found := sorted(memories & needed):
+        raise NoRecall(f"the gradient reads a state that {found[0]} goes into")
     builder = Builder.extending(adjoint)
     again: dict[str, str] = {}
-    for instr in live(primal.instrs, [following[name] for name in needed]):
+    for instr in walked.instrs:
         again[instr.name] = builder.fresh(f"again.{instr.name}")
         builder.append(replace(instr, name=again[instr.name], args=tuple(again.get(arg, arg) for arg in instr.args)))
-    pairs = tuple((name, again.get(value, value)) for name, value in primal.next if name in needed)
-    states = tuple(state for state in primal.states if state.name in needed)
+    pairs = tuple((name, again.get(value, value)) for name, value in walked.next)
     inputs = tuple(tensor for tensor in adjoint.inputs if tensor.name not in needed)
-    whole = replace(adjoint, inputs=inputs, states=(*states, *adjoint.states), next=(*pairs, *adjoint.next))
+    whole = replace(adjoint, inputs=inputs, states=(*walked.states, *adjoint.states), next=(*pairs, *adjoint.next))
     return one_region(whole, [*builder.take(), *adjoint.instrs])
 
 

@@ -22,6 +22,9 @@ backward_kernel forward_summary_kernel backward_summary_kernel FORWARD_SUMMARY_T
 FORWARD_TILING BACKWARD_TILING SEGMENT final sums rows
 """
 
+ROWS = "scratch:rows."
+"""Prefix of the keys of numbers of each step that a descriptor loads: plainly, each layout loads them again."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -69,7 +72,7 @@ class Host:
         self._variables: dict[str, str] = {}
         self._suffixes = suffixes
         arguments = [argument for one in (*beside, kernel) for argument in (*one.arguments, *one.scratches)]
-        self._buffers = {argument.host.replace("scratch:rows.", "in:"): argument.buffer for argument in arguments}
+        self._buffers = {argument.host.replace(ROWS, "in:"): argument.buffer for argument in arguments}
         self._ranks = {argument.host: len(argument.buffer.dims) for argument in arguments}
 
     def variable(self, key: str) -> str:

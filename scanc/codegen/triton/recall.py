@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from scanc.codegen.expressions import Level
 from scanc.codegen.triton import gates
+from scanc.codegen.triton.host import ROWS
 from scanc.codegen.triton.kernel import Kernel, KernelWriter, Leaving
 from scanc.codegen.triton.recall_frame import (
     ABOUT_SUMS,
@@ -31,8 +32,6 @@ from scanc.ir.nodes import Contract, Kind, Program
 from scanc.ir.rewrite import live
 from scanc.passes.schedule import Schedule, spread
 
-ROWS = "scratch:rows."
-"""Prefix of the host keys of numbers of each step that a descriptor loads: plainly, each layout loads them again."""
 _DOT = "tl.dot({}, {}, input_precision=precision)"
 _PRODUCTS: dict[str | None, tuple[str, str, str]] = {
     None: (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scanc.codegen.triton.host import Host, computed, dims_in_call, tuple_of
+from scanc.codegen.triton.host import ROWS, Host, computed, dims_in_call, tuple_of
 from scanc.codegen.triton.kernel import Kernel
 from scanc.codegen.triton.launches import Launches
-from scanc.codegen.triton.recall import ROWS, recall_kernel
+from scanc.codegen.triton.recall import recall_kernel
 from scanc.codegen.triton.recall_pairs import pairs_kernel, whole_axes
 from scanc.codegen.triton.recall_plan import First, Last, Part, Plan
 from scanc.codegen.triton.recall_rows import first_kernel, meet_kernel, sums_kernel
